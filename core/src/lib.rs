@@ -1,0 +1,70 @@
+//! The pure heart of weft: messages, ids, checks, lanes, tips and the DAG.
+//!
+//! Owns every format that is hashed or signed, and the bounded tables that a node asks for each message.
+//! Invariants: no I/O, clock, threads or randomness (time, seeds and numbers are arguments), so every run can
+//! be repeated; no unsafe code; no panic on any bytes; every table has a limit, given with its memory.
+//! Signature verification is left to `weft-crypto`, files to `weft-storage`, sockets to `weft-net`, and the
+//! order in which all this happens to a message to `weft-node`.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`ids`] | what names what: messages, keys, networks, lanes, places |
+//! | [`message`], [`builder`] | how a message lies in its bytes; how a device writes and signs one |
+//! | [`check`], [`reject`] | what can be said of a message alone; why one is refused |
+//! | [`genesis`] | what founds a ledger |
+//! | [`arena`] | a batch of messages in columns, before and after verification |
+//! | [`lane`], [`merkle`], [`checkpoint`] | how a lane grows, what its root commits to, what its node signs |
+//! | [`recent`], [`replay`] | was this id or sequence seen before |
+//! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
+//! | [`hash`], [`random`] | BLAKE3 domains; randomness as an argument |
+//!
+//! Features: `std` (default; BLAKE3 then chooses its instructions at run time), `signing` (default;
+//! [`DeviceSigner`]). Without both the crate is `no_std` with `alloc`.
+#![forbid(unsafe_code)]
+#![no_std]
+
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod arena;
+pub mod builder;
+pub mod check;
+pub mod checkpoint;
+pub mod dag;
+pub mod genesis;
+pub mod hash;
+pub mod ids;
+mod index;
+pub mod lane;
+pub mod merkle;
+pub mod message;
+pub mod random;
+pub mod recent;
+pub mod reject;
+pub mod replay;
+#[cfg(test)]
+mod test_util;
+pub mod tips;
+
+pub use arena::{Arena, Unverified, Verified, VerifiedMessage};
+#[cfg(feature = "signing")]
+pub use builder::DeviceSigner;
+pub use builder::Draft;
+pub use check::{Limits, check_isolated};
+pub use checkpoint::checkpoint_text;
+pub use dag::{DagView, DagWindow};
+pub use genesis::{BATCH_MESSAGES_MAX, Genesis, GenesisError, Validator};
+pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
+pub use lane::build::{BatchBuilder, BatchFull, SealedBatch};
+pub use lane::{BatchError, BatchHeader, BatchMessage, BatchView};
+pub use merkle::LaneTree;
+pub use message::{
+    HEAD_BYTES, Head, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageView, PAYLOAD_BYTES_MAX, PayloadKind,
+    SIGNATURE_BYTES, message_id,
+};
+pub use random::{RandomSource, SplitMix64};
+pub use recent::RecentIds;
+pub use reject::{Reason, Rejection, UnknownReason};
+pub use replay::ReplayTable;
+pub use tips::{Tip, TipPool, TipSelection};
