@@ -1,0 +1,165 @@
+//! A bounded cache of decoded keys, shared by threads: from the 32 bytes of a key to whatever a backend derives
+//! from them (decoding costs a square root, about a quarter of the whole verification).
+//!
+//! Layout: `shards` mutexes, each over a table of sets of [`WAYS`] slots, all allocated at creation; nothing grows
+//! later. A key belongs to one set, chosen by a hash with a secret of this process, so that nobody can aim at one
+//! set. A full set evicts the slot that was not used since its last sweep (one bit per slot: the clock algorithm).
+//!
+//! Memory: capacity x (32 + size of the value + 1, rounded up to alignment); with [`crate::serial::DecodedKey`]
+//! 200 bytes a key, so 65,536 keys cost 13 MB.
+//!
+//! A cache can change how long a verdict takes, never what it is: a value is a pure function of its key. Callers
+//! store a key after a valid signature, so that junk keys displace nobody.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Slots per set. Four keep the tail of unlucky sets short and make a look-up touch at most four keys.
+pub const WAYS: usize = 4;
+
+/// Locks, enough that a few dozen threads seldom meet.
+const SHARDS_MAX: usize = 64;
+
+struct Slot<V> {
+    key: [u8; 32],
+    value: V,
+    used: bool,
+}
+
+struct Shard<V> {
+    sets: Box<[[Option<Slot<V>>; WAYS]]>,
+}
+
+/// The cache. `V` is what a backend keeps per key.
+pub struct KeyCache<V> {
+    shards: Box<[Mutex<Shard<V>>]>,
+    hasher: RandomState,
+}
+
+impl<V: Clone> KeyCache<V> {
+    /// A cache with room for at least `capacity` keys, rounded up to whole sets and a power of two of them. With a
+    /// `capacity` of 0 nothing is ever stored.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let sets = if capacity == 0 { 0 } else { capacity.div_ceil(WAYS).next_power_of_two() };
+        let shards = sets.clamp(1, SHARDS_MAX);
+        let shard = || Mutex::new(Shard { sets: (0..sets / shards).map(|_| Default::default()).collect() });
+        Self { shards: (0..shards).map(|_| shard()).collect(), hasher: RandomState::new() }
+    }
+
+    /// How many keys fit.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).sets.len() * WAYS).sum()
+    }
+
+    /// The value stored for `key`, if it is still there.
+    #[must_use]
+    pub fn get(&self, key: &[u8; 32]) -> Option<V> {
+        let (shard, set) = self.place(key);
+        let mut shard = lock(&self.shards[shard]);
+        let length = shard.sets.len();
+        if length == 0 {
+            return None;
+        }
+        let slot = shard.sets[set % length].iter_mut().flatten().find(|slot| slot.key == *key)?;
+        slot.used = true;
+        Some(slot.value.clone())
+    }
+
+    /// Stores `value` for `key`, in place of an empty slot or of one not used lately.
+    pub fn insert(&self, key: &[u8; 32], value: V) {
+        let (shard, set) = self.place(key);
+        let mut shard = lock(&self.shards[shard]);
+        let length = shard.sets.len();
+        if length == 0 {
+            return;
+        }
+        let slots = &mut shard.sets[set % length];
+        let same = slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.key == *key));
+        let victim = same
+            .or_else(|| slots.iter().position(Option::is_none))
+            .or_else(|| slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| !slot.used)))
+            .unwrap_or_else(|| {
+                // Every slot was used since the last sweep: clear the marks and take the first.
+                slots.iter_mut().flatten().for_each(|slot| slot.used = false);
+                0
+            });
+        slots[victim] = Some(Slot { key: *key, value, used: false });
+    }
+
+    fn place(&self, key: &[u8; 32]) -> (usize, usize) {
+        let hash = self.hasher.hash_one(key);
+        let shard = (hash >> 32) as usize % self.shards.len();
+        (shard, hash as u32 as usize)
+    }
+}
+
+/// A thread that panicked while it held the lock left a whole slot or none, so the table can be used further.
+fn lock<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> [u8; 32] {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        key
+    }
+
+    #[test]
+    fn a_stored_key_is_found_again_and_an_unknown_one_is_not() {
+        let cache = KeyCache::new(1000);
+        for number in 0..500 {
+            cache.insert(&key(number), number);
+        }
+        let found = (0..500).filter(|&number| cache.get(&key(number)) == Some(number)).count();
+        assert!(found > 450, "only {found} of 500 keys survived in a cache for {}", cache.capacity());
+        assert_eq!(cache.get(&key(1 << 40)), None);
+    }
+
+    #[test]
+    fn the_cache_never_holds_more_than_its_capacity() {
+        let cache = KeyCache::new(64);
+        assert_eq!(cache.capacity(), 64);
+        for number in 0..10_000 {
+            cache.insert(&key(number), number);
+        }
+        let held = (0..10_000).filter(|&number| cache.get(&key(number)).is_some()).count();
+        assert!((1..=64).contains(&held), "{held} keys held");
+    }
+
+    #[test]
+    fn a_cache_of_capacity_zero_stores_nothing() {
+        let cache = KeyCache::new(0);
+        cache.insert(&key(1), 1);
+        assert_eq!(cache.get(&key(1)), None);
+        assert_eq!(cache.capacity(), 0);
+    }
+
+    #[test]
+    fn a_key_in_use_outlives_a_stream_of_keys_used_once() {
+        let cache = KeyCache::new(WAYS);
+        cache.insert(&key(0), 0);
+        let mut lost = 0;
+        for number in 1..2000 {
+            if cache.get(&key(0)).is_none() {
+                lost += 1;
+                cache.insert(&key(0), 0);
+            }
+            cache.insert(&key(number), number);
+        }
+        assert!(lost < 20, "the key in use was evicted {lost} times");
+    }
+
+    #[test]
+    fn inserting_a_key_again_replaces_its_value() {
+        let cache = KeyCache::new(16);
+        cache.insert(&key(5), 1);
+        cache.insert(&key(5), 2);
+        assert_eq!(cache.get(&key(5)), Some(2));
+    }
+}

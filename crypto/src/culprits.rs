@@ -1,0 +1,402 @@
+//! Which rows of a batch are bad, once its equation fails: an exact verdict per row at a bounded cost.
+//!
+//! The equation of a batch is a sum over its rows, `value(rows) = sum of z_i * (s_i B - k_i A_i - R_i)`, and a set of
+//! rows is clean if eight times its value is the neutral element. Values add up, so when a set and one part of it are
+//! known, the value of the other part is one subtraction: every split of a bad set costs one test, of its smaller
+//! half at most. The z stay the same at every level, and so do decoded points and products (the engine keeps them).
+//!
+//! The rule, in full:
+//!
+//! 1. As long as nothing bad was seen, test groups as large as allowed. Honest traffic never leaves this step.
+//! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
+//!    nothing any more and only their share matters.
+//! 3. Estimate that share as `(bad + 1/2) / (decided + 12)` over the rows decided since ([`Share`], which an engine
+//!    carries from span to span of one call), and take the next group as large as pays best under that estimate and
+//!    the engine's [`Costs`]: about 0.7 bad rows expected in it. Few bad rows: groups double from test to test. Many:
+//!    rows are checked one by one, and no test is wasted.
+//! 4. A bad group is searched in the same way with at most half of it tested at a time: plain bisection if it holds
+//!    one bad row. A set whose value is known and neutral is clean; one row with a known value that is not is bad.
+//!
+//! Cost: a share near zero costs about log2(n) halvings, which sum to one more pass over the batch. A share near one
+//! costs the first group's test, about ten exploratory tests and one single check per row. Nothing costs more than
+//! single verification of all rows plus the two tests lost at the start, and the tests below hold that bound.
+
+/// The equation of one batch, as an engine offers it. Rows are numbers chosen by the engine.
+pub trait Equation {
+    /// A sum of rows: a point, not yet multiplied by the cofactor.
+    type Value: Copy;
+
+    /// The value of `rows`: one multiscalar multiplication. `rows` is never empty.
+    fn value(&mut self, rows: &[u32]) -> Self::Value;
+
+    /// `whole - part`: the value of the rows in `whole` that are not in `part`.
+    fn difference(&mut self, whole: &Self::Value, part: &Self::Value) -> Self::Value;
+
+    /// Whether eight times the value is the neutral element.
+    fn is_neutral(&mut self, value: &Self::Value) -> bool;
+
+    /// Checks up to [`Costs::lanes`] rows one by one and writes the verdict of `rows[i]` to `valid[i]`.
+    fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]);
+}
+
+/// Group sizes an engine states its costs for: 1, 2, 4, .. 4096.
+pub const GROUP_SIZES: usize = 13;
+
+/// What tests cost an engine, in any unit (only ratios matter).
+#[derive(Clone, Copy, Debug)]
+pub struct Costs {
+    /// One row checked by itself ([`Equation::check_rows`]), per row.
+    pub single: f32,
+    /// [`Equation::value`] of a group of `2^i` rows with distinct keys, per row.
+    pub group: [f32; GROUP_SIZES],
+    /// Rows that [`Equation::check_rows`] takes at once.
+    pub lanes: usize,
+    /// The largest group worth testing at once, at most 4096.
+    pub group_rows_max: usize,
+}
+
+/// Rows after which half of what was seen is forgotten, so that the estimate follows traffic that changes.
+const MEMORY_ROWS: f32 = 2048.0;
+
+/// The bad share assumed when the first group fails: half a bad row in a dozen. It makes the first probes groups of
+/// about 16, which lose little if everything is bad and soon double if little is.
+const PRIOR_BAD: f32 = 0.5;
+const PRIOR_ROWS: f32 = 12.0;
+
+/// Rows of [`Equation::check_rows`] at once, over all engines.
+const LANES_MAX: usize = 64;
+
+/// What one call has learned so far about the share of bad rows in its batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    /// Whether a group failed: from then on groups are chosen by the estimate.
+    failed: bool,
+    bad: f32,
+    decided: f32,
+}
+
+impl Share {
+    /// Expected share of bad rows among those not decided yet.
+    fn estimate(&self) -> f32 {
+        ((self.bad + PRIOR_BAD) / (self.decided + PRIOR_ROWS)).min(1.0)
+    }
+
+    fn learn(&mut self, rows: usize, valid: bool) {
+        if !self.failed {
+            return;
+        }
+        self.decided += rows as f32;
+        if !valid {
+            self.bad += rows as f32;
+        }
+        if self.decided > MEMORY_ROWS {
+            let fade = MEMORY_ROWS / 2.0 / self.decided;
+            self.decided *= fade;
+            self.bad *= fade;
+        }
+    }
+}
+
+/// Gives every row of `rows` its verdict, `verdicts[row]`. `rows` is reordered. `seed` decides how, and should be
+/// secret; it has no influence on verdicts.
+pub fn search<E: Equation>(
+    equation: &mut E,
+    costs: &Costs,
+    rows: &mut [u32],
+    seed: u64,
+    verdicts: &mut [bool],
+) {
+    search_span(equation, costs, &mut Share::default(), rows, seed, verdicts);
+}
+
+/// [`search`] in one of several spans of a batch: `share` carries what was learned from span to span, and has no
+/// influence on verdicts either.
+pub fn search_span<E: Equation>(
+    equation: &mut E,
+    costs: &Costs,
+    share: &mut Share,
+    rows: &mut [u32],
+    seed: u64,
+    verdicts: &mut [bool],
+) {
+    let group_rows_max = costs.group_rows_max.clamp(1, 1 << (GROUP_SIZES - 1));
+    let mut search = Search { equation, costs, group_rows_max, share, verdicts };
+    let mut rest = rows;
+    // Groups of nearly equal size: 1025 rows are two groups of about 512, not one of 1024 and a lonely row.
+    while !search.share.failed && !rest.is_empty() {
+        let groups = rest.len().div_ceil(group_rows_max);
+        let (group, others) = rest.split_at_mut(rest.len().div_ceil(groups));
+        rest = others;
+        let value = search.equation.value(group);
+        if search.equation.is_neutral(&value) {
+            search.decide(group, true);
+        } else {
+            search.share.failed = true;
+            shuffle(group, seed);
+            search.resolve(group, Some(value));
+        }
+    }
+    shuffle(rest, seed.rotate_left(32));
+    search.resolve(rest, None);
+}
+
+struct Search<'a, E: Equation> {
+    equation: &'a mut E,
+    costs: &'a Costs,
+    group_rows_max: usize,
+    share: &'a mut Share,
+    verdicts: &'a mut [bool],
+}
+
+impl<E: Equation> Search<'_, E> {
+    /// Decides all `rows`, whose value is `value` if it is known.
+    fn resolve(&mut self, rows: &[u32], value: Option<E::Value>) {
+        let mut rest = rows;
+        let mut value = value;
+        while !rest.is_empty() {
+            if let Some(known) = &value {
+                if self.equation.is_neutral(known) {
+                    self.decide(rest, true);
+                    return;
+                }
+                if rest.len() == 1 {
+                    self.decide(rest, false);
+                    return;
+                }
+            }
+            // All of a set known to be bad need not be tested again.
+            let limit = if value.is_some() { rest.len().div_ceil(2) } else { rest.len() };
+            match self.pick() {
+                Some(size) if limit > 1 || value.is_some() => {
+                    let (group, others) = rest.split_at(size.min(limit));
+                    let part = self.equation.value(group);
+                    self.resolve(group, Some(part));
+                    value = value.map(|whole| self.equation.difference(&whole, &part));
+                    rest = others;
+                }
+                _ => {
+                    let take = rest.len().min(self.costs.lanes.clamp(1, LANES_MAX));
+                    let (group, others) = rest.split_at(take);
+                    let mut valid = [false; LANES_MAX];
+                    self.equation.check_rows(group, &mut valid[..take]);
+                    for (row, valid) in group.iter().zip(valid) {
+                        self.decide(&[*row], valid);
+                        if !valid {
+                            // Its share of the sum is not known: checked alone, it was not weighted with its z.
+                            value = None;
+                        }
+                    }
+                    rest = others;
+                }
+            }
+        }
+    }
+
+    /// Writes the verdict of `rows` and learns from it.
+    fn decide(&mut self, rows: &[u32], valid: bool) {
+        for row in rows {
+            self.verdicts[*row as usize] = valid;
+        }
+        self.share.learn(rows.len(), valid);
+    }
+
+    /// The size of the next group: the power of two with the least expected cost per row, or `None` if checking rows
+    /// one by one costs less than any group.
+    fn pick(&self) -> Option<usize> {
+        let share = self.share.estimate();
+        let mut best = (self.costs.single, None);
+        // `clean`: the chance that a group of `size` holds no bad row. `resolve`: the expected cost to search a
+        // group of half that size that is known to be bad, by halving it or row by row.
+        let mut clean = 1.0 - share;
+        let mut resolve = 0.0_f32;
+        for exponent in 1..GROUP_SIZES {
+            let size = 1_usize << exponent;
+            if size > self.group_rows_max {
+                break;
+            }
+            let half = clean;
+            clean *= clean;
+            let dirty = (1.0 - clean).max(f32::MIN_POSITIVE);
+            let rows = size as f32;
+            // One half is tested, the other follows; each is bad with this chance, given that one is.
+            let halving =
+                self.costs.group[exponent - 1] * rows / 2.0 + 2.0 * ((1.0 - half) / dirty).min(1.0) * resolve;
+            resolve = halving.min(self.costs.single * rows);
+            let cost = self.costs.group[exponent] + dirty * resolve / rows;
+            if cost < best.0 {
+                best = (cost, Some(size));
+            }
+        }
+        best.1
+    }
+}
+
+/// Fisher-Yates over a splitmix64 sequence: it has to be unknown to senders, not cryptographic, since a guess wins
+/// them some of our time and no verdict.
+fn shuffle(rows: &mut [u32], seed: u64) {
+    let mut state = seed;
+    for last in (1..rows.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let other = ((u128::from(mixed) * (last as u128 + 1)) >> 64) as usize;
+        rows.swap(last, other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch;
+
+    /// A batch whose rows are numbers: a good row weighs nothing, a bad one its own odd weight.
+    struct Model<'a> {
+        bad: Vec<bool>,
+        costs: &'a Costs,
+        spent: f32,
+        tests: usize,
+        singles: usize,
+    }
+
+    impl Equation for Model<'_> {
+        type Value = u64;
+
+        fn value(&mut self, rows: &[u32]) -> u64 {
+            assert!(!rows.is_empty());
+            // Between two powers of two the cost of the nearer one below holds, which is the dearer.
+            self.spent += self.costs.group[rows.len().ilog2() as usize] * rows.len() as f32;
+            self.tests += 1;
+            rows.iter().fold(0, |sum, &row| sum.wrapping_add(weight(self.bad[row as usize], row)))
+        }
+
+        fn difference(&mut self, whole: &u64, part: &u64) -> u64 {
+            whole.wrapping_sub(*part)
+        }
+
+        fn is_neutral(&mut self, value: &u64) -> bool {
+            *value == 0
+        }
+
+        fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]) {
+            assert!(rows.len() <= self.costs.lanes && rows.len() == valid.len());
+            self.spent += self.costs.single * rows.len() as f32;
+            self.singles += rows.len();
+            for (row, valid) in rows.iter().zip(valid) {
+                *valid = !self.bad[*row as usize];
+            }
+        }
+    }
+
+    fn weight(bad: bool, row: u32) -> u64 {
+        let mixed = (u64::from(row) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if bad { (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1 } else { 0 }
+    }
+
+    /// Runs the search over `bad`, checks every verdict, returns the model with what was spent.
+    fn run(bad: Vec<bool>, costs: &Costs, seed: u64) -> Model<'_> {
+        let mut rows: Vec<u32> = (0..bad.len() as u32).collect();
+        let mut verdicts: Vec<bool> = (0..bad.len()).map(|row| row % 2 == 0).collect();
+        let mut model = Model { bad, costs, spent: 0.0, tests: 0, singles: 0 };
+        search(&mut model, costs, &mut rows, seed, &mut verdicts);
+        for (row, (&bad, &verdict)) in model.bad.iter().zip(&verdicts).enumerate() {
+            assert_eq!(verdict, !bad, "row {row} of {}", model.bad.len());
+        }
+        model
+    }
+
+    fn spread(length: usize, bad: usize) -> Vec<bool> {
+        (0..length).map(|row| (row + 1) * bad / length > row * bad / length).collect()
+    }
+
+    #[test]
+    fn every_pattern_of_bad_rows_in_a_small_batch_gets_exact_verdicts() {
+        for length in 0..=10 {
+            for pattern in 0_u32..1 << length {
+                let bad = (0..length).map(|row| pattern >> row & 1 == 1).collect();
+                run(bad, &batch::COSTS, u64::from(pattern));
+            }
+        }
+    }
+
+    #[test]
+    fn one_bad_row_is_found_wherever_it_lies() {
+        for length in [1, 2, 3, 31, 64, 100, 1024, 1025, 4096] {
+            for at in [0, 1, length / 3, length / 2, length - 1] {
+                let mut bad = vec![false; length];
+                bad[at.min(length - 1)] = true;
+                run(bad, &batch::COSTS, at as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_clean_batch_costs_one_test_per_group() {
+        let model = run(vec![false; 4096], &batch::COSTS, 1);
+        assert_eq!(model.tests, 4096 / batch::COSTS.group_rows_max);
+        assert_eq!(model.singles, 0);
+    }
+
+    #[test]
+    fn eight_lanes_check_rows_together_and_give_the_same_verdicts() {
+        let costs = Costs { lanes: 8, ..batch::COSTS };
+        for bad in [1, 9, 100, 500, 999, 1000] {
+            run(spread(1000, bad), &costs, bad as u64);
+        }
+    }
+
+    #[test]
+    fn what_one_span_teaches_saves_tests_in_the_next() {
+        let (costs, mut share) = (&batch::COSTS, Share::default());
+        let mut spent = [0.0; 2];
+        for spent in &mut spent {
+            let mut model = Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0 };
+            let mut rows: Vec<u32> = (0..1024).collect();
+            let mut verdicts = vec![true; 1024];
+            search_span(&mut model, costs, &mut share, &mut rows, 9, &mut verdicts);
+            assert!(!verdicts.contains(&true));
+            *spent = model.spent / 1024.0;
+        }
+        assert!(spent[0] > costs.single + costs.group[10], "the first span pays for its failed test");
+        assert_eq!(spent[1], costs.single, "the second checks rows one by one at once");
+    }
+
+    /// Mean and worst cost per row over seeds.
+    fn cost(length: usize, bad: usize) -> (f32, f32) {
+        let costs = (0..20).map(|seed| run(spread(length, bad), &batch::COSTS, seed * 77 + 5).spent);
+        let costs: Vec<f32> = costs.map(|spent| spent / length as f32).collect();
+        (costs.iter().sum::<f32>() / costs.len() as f32, costs.iter().copied().fold(0.0, f32::max))
+    }
+
+    #[test]
+    fn no_share_of_bad_rows_costs_more_than_one_failed_test_and_single_verification() {
+        let costs = &batch::COSTS;
+        for length in [16, 64, 256, 1024, 4096] {
+            let first = length.min(costs.group_rows_max);
+            let failed = costs.group[first.ilog2() as usize] * first as f32 / length as f32;
+            // Exploration: what it takes to find out that groups do not pay.
+            let bound = failed + costs.single + 20.0 * costs.group[0] / length as f32;
+            for bad in
+                (0..=length.ilog2()).map(|halvings| length >> halvings).chain([length / 10, length / 3])
+            {
+                let (mean, worst) = cost(length, bad);
+                println!(
+                    "length {length:4} bad {bad:4}: mean {mean:5.1} worst {worst:5.1} bound {bound:5.1}"
+                );
+                assert!(worst <= bound, "{bad} bad rows of {length} cost {worst}, more than {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_bad_rows_cost_little_more_than_none() {
+        // Against the clean batch's own test; decoding, which no search repeats, is not counted.
+        let group = batch::COSTS.group;
+        let cases = [(1024, 1, 2.2 * group[10]), (4096, 4, 2.2 * group[11]), (4096, 41, 2.8 * group[11])];
+        for (length, bad, bound) in cases {
+            let (mean, _) = cost(length, bad);
+            assert!(mean < bound, "{bad} bad rows of {length} cost {mean}, more than {bound}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Field elements modulo p = 2^255 - 19, one per lane: the interface that points and decoding are written over.
+//!
+//! **Bounds are types.** A representation has limbs with some slack; how much of it a value may use is part of its
+//! type. A *unit* is the size of a reduced value:
+//!
+//! | type | what it is | where it may stand |
+//! |---|---|---|
+//! | `Self` | result of a multiplication, one unit | everywhere |
+//! | `Two` | a + b | either operand of a multiplication, square |
+//! | `Three` | a - b, 2a + b | either operand |
+//! | `Four` | 2a - b, a + b - c | left operand only |
+//!
+//! There is no way to add to a sum, so no bound can grow beyond what `field26.rs` and `field52.rs` prove for these
+//! four. In radix 2^52 all of them are canonical enough to be the same; the discipline is the stricter one's.
+//!
+//! Source of the exponent chains: the exponents' binary form (250 ones); any chain of 11 multiplications and 254
+//! squarings of this kind will do.
+
+use super::lanes::Lanes;
+
+/// p = 2^255 - 19 as 64-bit words, low to high.
+#[cfg(test)]
+pub(crate) const P: [u64; 4] = [0xffff_ffff_ffff_ffed, u64::MAX, u64::MAX, 0x7fff_ffff_ffff_ffff];
+/// The curve constant d = -121665/121666.
+pub(crate) const D: [u64; 4] =
+    [0x75eb_4dca_1359_78a3, 0x0070_0a4d_4141_d8ab, 0x8cc7_4079_7779_e898, 0x5203_6cee_2b6f_fe73];
+/// 2d.
+pub(crate) const D2: [u64; 4] =
+    [0xebd6_9b94_26b2_f159, 0x00e0_149a_8283_b156, 0x198e_80f2_eef3_d130, 0x2406_d9dc_56df_fce7];
+/// 1/d.
+pub(crate) const D_INVERSE: [u64; 4] =
+    [0x25e0_f276_cdc9_f843, 0x0b5d_d698_4279_542e, 0x2b16_2114_cdb9_cf66, 0x4090_7ed2_14d5_ce43];
+/// A square root of -1 (the one of even parity).
+pub(crate) const SQRT_MINUS_1: [u64; 4] =
+    [0xc4ee_1b27_4a0e_a0b0, 0x2f43_1806_ad2f_e478, 0x2b4d_0099_3dfb_d7a7, 0x2b83_2480_4fc1_df0b];
+
+/// A vector of field elements modulo p. See the module's table for the four types.
+pub(crate) trait Field: Copy {
+    /// The vector its limbs are made of.
+    type V: Lanes;
+    type Two: Copy + From<Self> + Into<Self::Three> + Into<Self::Four>;
+    type Three: Copy + From<Self> + From<Self::Two> + Into<Self::Four>;
+    type Four: Copy + From<Self> + From<Self::Two> + From<Self::Three>;
+
+    /// The same element in every lane, from 64-bit words below 2^255.
+    fn constant(words: [u64; 4]) -> Self;
+    /// From four words per lane; bit 255 is ignored, values from p to 2^255 - 1 are taken modulo p.
+    fn from_words(words: [Self::V; 4]) -> Self;
+    /// The canonical value (below p) of each lane as words.
+    fn to_words(self) -> [Self::V; 4];
+
+    fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self;
+    /// A product that is only ever an operand again: a representation may leave its limbs unnormalised.
+    fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two;
+    fn square<A: Into<Self::Two>>(a: A) -> Self;
+    /// Two independent values, each squared `count` times, interleaved so that one fills the other's latencies.
+    fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2];
+
+    fn add(a: Self, b: Self) -> Self::Two;
+    fn sub(a: Self, b: Self) -> Self::Three;
+    /// 2a + b.
+    fn twice_add(a: Self, b: Self) -> Self::Three;
+    /// 2a - b.
+    fn twice_sub(a: Self, b: Self) -> Self::Four;
+    /// a + b - c.
+    fn add_sub(a: Self, b: Self, c: Self) -> Self::Four;
+    /// 2a + b - c, reduced.
+    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self;
+    fn add_reduced(a: Self, b: Self) -> Self;
+    fn sub_reduced(a: Self, b: Self) -> Self;
+    /// `mask ? -a : a`.
+    fn negate_if(mask: <Self::V as Lanes>::Mask, a: Self) -> Self::Three;
+    fn select(mask: <Self::V as Lanes>::Mask, a: Self, b: Self) -> Self;
+
+    /// Five words that hold the limbs, for rows in memory.
+    fn pack(self) -> [Self::V; 5];
+    fn unpack(words: [Self::V; 5]) -> Self;
+    fn pack_operand(two: Self::Two) -> [Self::V; 5];
+    fn unpack_operand(words: [Self::V; 5]) -> Self::Two;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::constant([0; 4])
+    }
+    #[inline(always)]
+    fn one() -> Self {
+        Self::constant([1, 0, 0, 0])
+    }
+
+    /// Lanes whose value is 0 modulo p.
+    #[inline(always)]
+    fn is_zero(self) -> <Self::V as Lanes>::Mask {
+        let words = self.to_words();
+        let any = words[0].or(words[1]).or(words[2].or(words[3]));
+        any.eq(Self::V::splat(0))
+    }
+}
+
+#[inline(always)]
+fn mul_pair<F: Field>(a: [F; 2], b: [F; 2]) -> [F; 2] {
+    [F::mul(a[0], b[0]), F::mul(a[1], b[1])]
+}
+
+/// `(x^(2^250 - 1), x^11)` for two values.
+#[inline(always)]
+fn pow_250_ones<F: Field>(x: [F; 2]) -> ([F; 2], [F; 2]) {
+    let x2 = F::square_pair(x, 1);
+    let x9 = mul_pair(F::square_pair(x2, 2), x);
+    let x11 = mul_pair(x9, x2);
+    let ones_5 = mul_pair(F::square_pair(x11, 1), x9);
+    // A run of n + m ones is a run of n ones, shifted by m, times a run of m ones.
+    let ones_10 = mul_pair(F::square_pair(ones_5, 5), ones_5);
+    let ones_20 = mul_pair(F::square_pair(ones_10, 10), ones_10);
+    let ones_40 = mul_pair(F::square_pair(ones_20, 20), ones_20);
+    let ones_50 = mul_pair(F::square_pair(ones_40, 10), ones_10);
+    let ones_100 = mul_pair(F::square_pair(ones_50, 50), ones_50);
+    let ones_200 = mul_pair(F::square_pair(ones_100, 100), ones_100);
+    (mul_pair(F::square_pair(ones_200, 50), ones_50), x11)
+}
+
+/// x^((p - 5) / 8) = x^(2^252 - 3) for two values: the power behind square roots.
+#[inline(always)]
+pub(crate) fn pow_p58_pair<F: Field>(x: [F; 2]) -> [F; 2] {
+    let (ones, _) = pow_250_ones(x);
+    mul_pair(F::square_pair(ones, 2), x)
+}
+
+/// x^(p - 2) = 1/x for two values; 0 for 0.
+#[inline(always)]
+pub(crate) fn invert_pair<F: Field>(x: [F; 2]) -> [F; 2] {
+    let (ones, x11) = pow_250_ones(x);
+    mul_pair(F::square_pair(ones, 5), x11)
+}

@@ -1,0 +1,113 @@
+//! What an instruction set must offer: a vector of 64-bit lanes, and for radix-2^52 arithmetic the 52-bit
+//! multiply-add of AVX-512 IFMA.
+//!
+//! Every algorithm of this folder is written once, over these traits. `avx2.rs`, `avx512.rs` and `portable.rs` hold
+//! their implementations and nothing else. The portable one has the same semantics lane by lane on arrays, so that
+//! all arithmetic, bounds included, is tested on machines without the instructions.
+//!
+//! Invariant of every method: lanes do not influence each other. All additions, subtractions and shifts wrap or drop
+//! bits as the instructions do; whether that can happen is the business of the bounds in `field26.rs` and
+//! `field52.rs`.
+
+/// A vector of unsigned 64-bit lanes.
+pub(crate) trait Lanes: Copy {
+    /// Number of lanes.
+    const COUNT: usize;
+    /// One truth value per lane.
+    type Mask: Copy;
+
+    fn splat(value: u64) -> Self;
+    /// Reads the first `COUNT` elements of `lanes`.
+    fn from_lanes(lanes: &[u64]) -> Self;
+    /// Writes the first `COUNT` elements of `lanes`.
+    fn to_lanes(self, lanes: &mut [u64]);
+
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    fn shl<const BITS: i32>(self) -> Self;
+    fn shr<const BITS: i32>(self) -> Self;
+    /// Product of the low 32 bits of each lane: all 64 bits of it.
+    fn mul32(self, other: Self) -> Self;
+
+    /// Rotation to the right.
+    #[inline(always)]
+    fn rotr<const RIGHT: i32, const LEFT: i32>(self) -> Self {
+        self.shr::<RIGHT>().or(self.shl::<LEFT>())
+    }
+    /// Bit by bit `self ? a : b`.
+    #[inline(always)]
+    fn choose(self, a: Self, b: Self) -> Self {
+        self.and(a.xor(b)).xor(b)
+    }
+    /// Bit by bit the majority of three.
+    #[inline(always)]
+    fn majority(self, a: Self, b: Self) -> Self {
+        self.and(a.or(b)).or(a.and(b))
+    }
+    #[inline(always)]
+    fn xor3(self, a: Self, b: Self) -> Self {
+        self.xor(a).xor(b)
+    }
+
+    fn eq(self, other: Self) -> Self::Mask;
+    /// Lane i is true if bit i is set.
+    fn mask_from_bits(bits: u32) -> Self::Mask;
+    fn mask_bits(mask: Self::Mask) -> u32;
+    /// Lane by lane `mask ? a : b`.
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+
+    /// Reads `COUNT` rows of `N` words and transposes them: lane i of element j is word j of row i. `N` is a
+    /// multiple of `COUNT`.
+    fn load_rows<const N: usize>(rows: &[&[u64; N]]) -> [Self; N];
+    /// The inverse of [`Lanes::load_rows`].
+    fn to_rows<const N: usize>(columns: &[Self; N], rows: &mut [[u64; N]]);
+}
+
+/// Lanes with the 52-bit multiply-add and an arithmetic shift.
+pub(crate) trait Ifma: Lanes {
+    /// `self + (a * b mod 2^52)` over the low 52 bits of `a` and `b`; their upper 12 bits are ignored.
+    fn madd_lo(self, a: Self, b: Self) -> Self;
+    /// `self + floor(a * b / 2^52)` over the low 52 bits of `a` and `b`.
+    fn madd_hi(self, a: Self, b: Self) -> Self;
+    /// Shift to the right that repeats the sign bit.
+    fn sar<const BITS: i32>(self) -> Self;
+}
+
+/// A vector of unsigned 32-bit lanes, for BLAKE3 and SHA-256.
+pub(crate) trait Lanes32: Copy {
+    /// Number of lanes.
+    const COUNT: usize;
+
+    fn splat(value: u32) -> Self;
+    /// Reads the first `COUNT` elements of `lanes`.
+    fn from_lanes(lanes: &[u32]) -> Self;
+    /// Writes the first `COUNT` elements of `lanes`.
+    fn to_lanes(self, lanes: &mut [u32]);
+    fn add(self, other: Self) -> Self;
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    fn shr<const BITS: i32>(self) -> Self;
+    fn rotr<const RIGHT: i32, const LEFT: i32>(self) -> Self;
+    /// Lane by lane: bit 31 of `mask` ? `a` : `b`. Masks are all ones or all zeros.
+    fn select(mask: Self, a: Self, b: Self) -> Self;
+
+    /// Reads 16 words from each of `COUNT` blocks and transposes them: lane i of element j is word j of block i.
+    fn load_blocks(blocks: &[&[u8; 64]]) -> [Self; 16];
+
+    #[inline(always)]
+    fn choose(self, a: Self, b: Self) -> Self {
+        self.and(a.xor(b)).xor(b)
+    }
+    #[inline(always)]
+    fn majority(self, a: Self, b: Self) -> Self {
+        self.and(a.or(b)).or(a.and(b))
+    }
+    #[inline(always)]
+    fn xor3(self, a: Self, b: Self) -> Self {
+        self.xor(a).xor(b)
+    }
+}
