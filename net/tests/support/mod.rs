@@ -1,0 +1,155 @@
+//! What the suites share: frames of every kind as proptest strategies, and a node's welcome.
+#![allow(dead_code, reason = "each suite uses a part")]
+
+pub(crate) mod pair;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place};
+use weft_net::frame::{CloseReason, Frame, Hello};
+use weft_net::{
+    Ack, AckException, AckLevel, ErrorCode, Found, LaneStatus, Lookup, NodeState, Status, Submit, Welcome,
+    WelcomeInfo, WireError,
+};
+
+/// The network of the tests.
+pub(crate) const NETWORK: NetworkId = NetworkId([0xA1, 0xB2, 0xC3, 0xD4]);
+
+/// What a node says in the tests.
+pub(crate) fn welcome_info() -> WelcomeInfo {
+    let mut genesis = [7; 32];
+    genesis[..4].copy_from_slice(&NETWORK.0);
+    WelcomeInfo {
+        network: NETWORK,
+        genesis: GenesisId(genesis),
+        ack_level_max: AckLevel::Durable,
+        payload_bytes_max: 16_384,
+        clock_ahead_us_max: 1_000_000,
+        clock_behind_us_max: 2_000_000,
+        now_us: 1_800_000_000_000_000,
+        node_name: "test".to_owned(),
+    }
+}
+
+/// A clean ack of `count` messages.
+pub(crate) fn ack(request_id: u64, count: usize, level: AckLevel) -> Ack {
+    Ack { request_id, level, count: count as u32, exceptions: Vec::new(), tips: vec![MessageId([9; 32])] }
+}
+
+fn ids(least: usize, most: usize) -> impl Strategy<Value = Vec<MessageId>> {
+    vec(any::<[u8; 32]>().prop_map(MessageId), least..=most)
+}
+
+fn level() -> impl Strategy<Value = AckLevel> {
+    proptest::sample::select(AckLevel::ALL)
+}
+
+fn request_id() -> impl Strategy<Value = u64> {
+    1..=u64::MAX
+}
+
+fn text(bytes_max: usize) -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..=bytes_max / 4).prop_map(String::from_iter)
+}
+
+pub(crate) fn submit(count_max: usize, length_max: u16) -> impl Strategy<Value = Submit> {
+    (request_id(), vec(0..=length_max, 1..=count_max), any::<u8>()).prop_map(|(request_id, lengths, fill)| {
+        let total = lengths.iter().map(|length| usize::from(*length)).sum();
+        let bytes: Vec<u8> = (0..total).map(|i| fill.wrapping_add(i as u8)).collect();
+        Submit::new(request_id, &lengths, bytes.into()).unwrap()
+    })
+}
+
+prop_compose! {
+    fn acks()(
+        request_id in request_id(),
+        level in level(),
+        count in 1..=4_096_u32,
+        raw in vec((any::<u32>(), any::<u8>(), any::<u64>(), any::<u64>()), 0..40),
+        tips in ids(0, 16),
+    ) -> Ack {
+        let mut exceptions: Vec<_> = raw
+            .into_iter()
+            .map(|(index, code, got, limit)| AckException { index: index % count, code, got, limit })
+            .collect();
+        exceptions.sort_by_key(|exception| exception.index);
+        exceptions.dedup_by_key(|exception| exception.index);
+        Ack { request_id, level, count, exceptions, tips }
+    }
+}
+
+prop_compose! {
+    fn welcomes()(
+        ack_level in level(),
+        network: [u8; 4],
+        genesis: [u8; 32],
+        small: [u32; 6],
+        large: [u64; 4],
+        node_name in text(64),
+    ) -> Welcome {
+        let [payload_bytes_max, submit_messages_max, frame_bytes_max, inflight_requests_max, inflight_messages_max,
+            idle_ms] = small;
+        let [inflight_bytes_max, clock_ahead_us_max, clock_behind_us_max, server_time_us] = large;
+        Welcome {
+            ack_level, network: NetworkId(network), genesis: GenesisId(genesis), payload_bytes_max,
+            submit_messages_max, frame_bytes_max, inflight_requests_max, inflight_messages_max, inflight_bytes_max,
+            idle_ms, clock_ahead_us_max, clock_behind_us_max, server_time_us, node_name,
+        }
+    }
+}
+
+prop_compose! {
+    fn statuses()(
+        state in proptest::sample::select(NodeState::ALL),
+        numbers: [u64; 6],
+        lanes in vec((any::<u16>(), any::<u64>(), any::<u64>()), 0..20),
+    ) -> Status {
+        let [uptime_us, accepted_total, rejected_total, queue_messages, queue_messages_max, durable_age_us] = numbers;
+        let lanes = lanes
+            .into_iter()
+            .map(|(lane, written, durable)| LaneStatus { lane: LaneId(lane), written, durable })
+            .collect();
+        Status {
+            state, uptime_us, accepted_total, rejected_total, queue_messages, queue_messages_max, durable_age_us, lanes,
+        }
+    }
+}
+
+fn answers() -> impl Strategy<Value = Vec<Lookup>> {
+    vec(
+        prop_oneof![
+            Just(Lookup::Absent),
+            Just(Lookup::AskAgain),
+            (any::<u64>(), vec(any::<u8>(), 0..300)).prop_map(|(place, bytes)| {
+                Lookup::Found(Found { place: Place(place), bytes: Bytes::from(bytes) })
+            }),
+        ],
+        1..30,
+    )
+}
+
+fn errors() -> impl Strategy<Value = WireError> {
+    (any::<u64>(), proptest::sample::select(ErrorCode::ALL), any::<u32>(), text(256)).prop_map(
+        |(request_id, code, retry_after_ms, text)| WireError::new(request_id, code, retry_after_ms, text),
+    )
+}
+
+/// Every kind of frame.
+pub(crate) fn frames() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        (level(), any::<[u8; 4]>())
+            .prop_map(|(ack_level, network)| Frame::Hello(Hello { ack_level, network: NetworkId(network) })),
+        welcomes().prop_map(Frame::Welcome),
+        submit(50, 400).prop_map(Frame::Submit),
+        acks().prop_map(Frame::Ack),
+        (request_id(), 0..=256_u16).prop_map(|(request_id, count)| Frame::GetTips { request_id, count }),
+        (request_id(), ids(0, 256)).prop_map(|(request_id, tips)| Frame::Tips { request_id, tips }),
+        (request_id(), ids(1, 40)).prop_map(|(request_id, ids)| Frame::GetMessages { request_id, ids }),
+        (request_id(), answers()).prop_map(|(request_id, answers)| Frame::Messages { request_id, answers }),
+        request_id().prop_map(|request_id| Frame::GetStatus { request_id }),
+        (request_id(), statuses()).prop_map(|(request_id, status)| Frame::Status { request_id, status }),
+        errors().prop_map(Frame::Error),
+        proptest::sample::select(CloseReason::ALL).prop_map(Frame::Close),
+    ]
+}
