@@ -1,0 +1,316 @@
+//! What a run is told: target, pacing, population, limits.
+//!
+//! Owns [`RunConfig`], its defaults and its limits; parsing flags and files is left to the command line. Invariant: a configuration that
+//! passed [`RunConfig::validate`] keeps the memory of a run below [`RunConfig::worst_case_bytes`] (beside the runtime and the
+//! connections' own windows), whatever the target does.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weft_core::{MESSAGE_BYTES_MIN, NetworkId, PAYLOAD_BYTES_MAX};
+use weft_crypto::Backend;
+use weft_net::limits::SUBMIT_MESSAGES_MAX;
+use weft_net::{AckLevel, Trust};
+
+use crate::device::KEY_CACHE_SLOTS_DEFAULT;
+use crate::error::LoadError;
+use crate::feistel::DEVICES_MAX;
+use crate::payload::PAYLOAD_BYTES_MIN;
+use crate::schedule::{RATE_PER_S_MAX, Schedule};
+
+/// Connections of one run, at most: a gateway topology needs few, and each has windows of its own (memory) on both sides.
+pub const CONNECTIONS_MAX: u32 = 256;
+
+/// Generator threads, at most.
+pub const GENERATOR_THREADS_MAX: u32 = 256;
+
+/// Batches in flight per connection in the closed loop, at most: what a session's credit holds by default.
+pub const WINDOW_MAX: u32 = 256;
+
+/// Longest run, warm-up, drain or flush interval: a year, far from overflow in microseconds.
+pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+
+/// Cached keys per generator thread, at most (7.5 GB).
+pub const KEY_CACHE_SLOTS_MAX: usize = 1 << 26;
+
+/// Messages waiting for the target in an open loop, at most (the memory is in [`RunConfig::worst_case_bytes`]).
+pub const BACKLOG_MESSAGES_MAX: u32 = 1 << 24;
+
+/// How many messages of one device may be under way at once (closed loop) or fall due within a second (open loop). The node's replay
+/// window is 64 numbers wide; connections that run apart by more than it would turn order into rejections, so half of it is the limit.
+pub const DEVICE_CYCLES_MAX: u64 = 32;
+
+/// Of whom messages are asked to be taken.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A node, over QUIC.
+    Node(NodeTarget),
+    /// Nobody: messages are built, signed and dropped. Measures the generator.
+    Null(NullTarget),
+}
+
+/// A node and how to know it.
+#[derive(Clone, Debug)]
+pub struct NodeTarget {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// How its key is recognised.
+    pub trust: Trust,
+    /// The ledger it must serve; `None` takes whichever it serves.
+    pub network: Option<NetworkId>,
+}
+
+/// A target inside this process that takes everything, after a while, and can be told to stall.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NullTarget {
+    /// From a batch to its ack.
+    pub answer_after: Duration,
+    /// A time in which nothing is answered or taken, if any.
+    pub stall: Option<Stall>,
+}
+
+/// A time in which a [`NullTarget`] does nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Stall {
+    /// When it begins, from the start of the run (warm-up included).
+    pub at: Duration,
+    /// How long it lasts.
+    pub length: Duration,
+}
+
+/// What a report repeats of what the caller knows and the generator does not.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Name of the target's verifier backend.
+    pub backend: Option<String>,
+    /// Where the target keeps its data: the report names the disk below.
+    pub data_dir: Option<PathBuf>,
+    /// The command that made the run.
+    pub command_line: Option<String>,
+}
+
+/// Everything a run is told.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Where the messages go.
+    pub target: Target,
+    /// Closed loop (default: 8 batches in flight per connection) or open loop at a rate.
+    pub schedule: Schedule,
+    /// Gateways: connections that share the devices. Default 2.
+    pub connections: u32,
+    /// Threads that build and sign. Default 1, which leaves the other core of a small machine to the node.
+    pub generator_threads: u32,
+    /// Messages in one batch, at most. Default 256: 64 KiB of the smallest readings, and enough for a node to verify together. Cut to
+    /// what the target takes.
+    pub batch_messages: u32,
+    /// Time before measuring: everything is sent and counted, nothing enters the histograms. Default 2 s.
+    pub warm_up: Duration,
+    /// Time that is measured. Default 20 s.
+    pub duration: Duration,
+    /// How long outstanding acks are waited for at the end, and how long an open loop that is behind may catch up. Default 10 s.
+    pub drain: Duration,
+    /// Messages in all, at most; the run ends when they are sent. Default: no limit.
+    pub messages_max: u64,
+    /// Names the population. Default 1.
+    pub seed: u64,
+    /// Devices in it, up to 2^48. Default 10,000.
+    pub devices: u64,
+    /// Payload of each message, bytes, its 16-byte tag included. Default 64.
+    pub payload_bytes: usize,
+    /// What an ack must mean. Default durable.
+    pub ack_level: AckLevel,
+    /// Derived keys that each generator thread keeps (112 bytes each). Default 65,536.
+    pub key_cache_slots: usize,
+    /// How messages are signed. Default serial.
+    pub signer: Backend,
+    /// Open loop: how often gateways send what is due. Default 2 ms.
+    pub flush: Duration,
+    /// Open loop: how long before it is sent a batch may be signed. Devices sign before they send; a few flush intervals keep the
+    /// signing of one batch from delaying the next. Default 20 ms.
+    pub look_ahead: Duration,
+    /// Open loop: messages that may wait for the target before the generator has to stop. Default 262,144.
+    pub backlog_messages_max: u32,
+    /// Open loop: the run is invalid if 1 % of the messages left the generator later than this after they were due. Default 20 ms.
+    pub lag_p99_max: Duration,
+    /// Whether acked messages are remembered for an audit. Default no.
+    pub audit: bool,
+    /// Acked messages remembered (32 bytes each, and 64 a batch), at most; of more a uniform sample is kept and the report says which.
+    /// Default 20 million.
+    pub audit_max: u64,
+    /// For the report.
+    pub about: About,
+}
+
+impl RunConfig {
+    /// The defaults, for this target.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            schedule: Schedule::Closed { window: 8 },
+            connections: 2,
+            generator_threads: 1,
+            batch_messages: 256,
+            warm_up: Duration::from_secs(2),
+            duration: Duration::from_secs(20),
+            drain: Duration::from_secs(10),
+            messages_max: u64::MAX,
+            seed: 1,
+            devices: 10_000,
+            payload_bytes: 64,
+            ack_level: AckLevel::Durable,
+            key_cache_slots: KEY_CACHE_SLOTS_DEFAULT,
+            signer: Backend::Serial,
+            flush: Duration::from_millis(2),
+            look_ahead: Duration::from_millis(20),
+            backlog_messages_max: 262_144,
+            lag_p99_max: Duration::from_millis(20),
+            audit: false,
+            audit_max: 20_000_000,
+            about: About::default(),
+        }
+    }
+
+    /// Bytes of one message on the wire.
+    #[must_use]
+    pub const fn message_bytes(&self) -> usize {
+        MESSAGE_BYTES_MIN + self.payload_bytes
+    }
+
+    /// Messages that may wait between generator and connections.
+    #[must_use]
+    pub fn queued_messages_max(&self) -> u64 {
+        match self.schedule {
+            // Two batches for each connection: one to send now, one to be taken up next.
+            Schedule::Closed { .. } => 2 * u64::from(self.connections) * u64::from(self.batch_messages),
+            Schedule::Open { .. } => u64::from(self.backlog_messages_max.max(self.batch_messages)),
+        }
+    }
+
+    /// Memory that a run takes at most, in bytes: queue, key caches, audit records, histograms.
+    #[must_use]
+    pub fn worst_case_bytes(&self) -> u64 {
+        let message = self.message_bytes() as u64 + 32;
+        let queue = (self.queued_messages_max() + u64::from(self.generator_threads) * 4_096) * message;
+        let keys = u64::from(self.generator_threads) * self.key_cache_slots as u64 * 112;
+        let audit = if self.audit { self.audit_max.saturating_mul(96) } else { 0 };
+        let histograms = u64::from(self.connections + 2) * 4 * 180_000;
+        queue.saturating_add(keys).saturating_add(audit).saturating_add(histograms)
+    }
+
+    /// Checks every setting against its limits.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] for the first that is outside.
+    pub fn validate(&self) -> Result<(), LoadError> {
+        within("connections", self.connections, 1..=CONNECTIONS_MAX)?;
+        within("generator_threads", self.generator_threads, 1..=GENERATOR_THREADS_MAX)?;
+        within("batch_messages", self.batch_messages, 1..=SUBMIT_MESSAGES_MAX)?;
+        within("messages_max", self.messages_max, 1..=u64::MAX)?;
+        within("devices", self.devices, 1..=DEVICES_MAX)?;
+        within("payload_bytes", self.payload_bytes, PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX)?;
+        within("key_cache_slots", self.key_cache_slots, 1..=KEY_CACHE_SLOTS_MAX)?;
+        within("backlog_messages_max", self.backlog_messages_max, 1..=BACKLOG_MESSAGES_MAX)?;
+        for (what, time, least) in [
+            ("warm_up", self.warm_up, Duration::ZERO),
+            ("duration", self.duration, Duration::from_millis(1)),
+            ("drain", self.drain, Duration::ZERO),
+            ("flush", self.flush, Duration::from_micros(100)),
+            ("look_ahead", self.look_ahead, Duration::ZERO),
+            ("lag_p99_max", self.lag_p99_max, Duration::ZERO),
+        ] {
+            if !(least..=DURATION_MAX).contains(&time) {
+                let limit = format!("between {least:?} and {DURATION_MAX:?}");
+                return Err(LoadError::Config { what, got: format!("{time:?}"), limit });
+            }
+        }
+        let per_device = match self.schedule {
+            Schedule::Closed { window } => {
+                within("window", window, 1..=WINDOW_MAX)?;
+                u64::from(self.connections) * u64::from(window) * u64::from(self.batch_messages)
+                    / self.devices
+            }
+            Schedule::Open { rate_per_s } => {
+                if !(rate_per_s.is_finite() && rate_per_s > 0.0 && rate_per_s <= RATE_PER_S_MAX) {
+                    let limit = format!("above 0 and at most {RATE_PER_S_MAX}");
+                    return Err(LoadError::Config { what: "rate_per_s", got: rate_per_s.to_string(), limit });
+                }
+                (rate_per_s / self.devices as f64) as u64
+            }
+        };
+        if self.connections > 1 && per_device > DEVICE_CYCLES_MAX {
+            return Err(LoadError::Config {
+                what: "devices",
+                got: self.devices.to_string(),
+                limit: format!(
+                    "larger, by a factor of {}: one device would have {per_device} messages under way at once over several \
+                     connections, more than half of the 64 that a node keeps apart from replays",
+                    per_device.div_ceil(DEVICE_CYCLES_MAX)
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn within<T: PartialOrd + Display>(
+    what: &'static str,
+    got: T,
+    range: RangeInclusive<T>,
+) -> Result<(), LoadError> {
+    if range.contains(&got) {
+        return Ok(());
+    }
+    let limit = format!("between {} and {}", range.start(), range.end());
+    Err(LoadError::Config { what, got: got.to_string(), limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> RunConfig {
+        RunConfig::new(Target::Null(NullTarget::default()))
+    }
+
+    fn refused(change: impl FnOnce(&mut RunConfig)) -> String {
+        let mut config = config();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_bounded() {
+        config().validate().unwrap();
+        assert!(config().worst_case_bytes() < 32 << 20);
+        let open = RunConfig { schedule: Schedule::Open { rate_per_s: 40_000.0 }, ..config() };
+        open.validate().unwrap();
+        assert!(open.worst_case_bytes() < 128 << 20);
+    }
+
+    #[test]
+    fn a_setting_outside_its_limits_is_named_with_both() {
+        assert_eq!(
+            refused(|config| config.connections = 0),
+            "connections is 0; it must be between 1 and 256"
+        );
+        assert!(refused(|config| config.payload_bytes = 15).contains("between 16 and 16384"));
+        assert!(refused(|config| config.batch_messages = 4_097).contains("4097"));
+        assert!(refused(|config| config.flush = Duration::ZERO).starts_with("flush is 0ns"));
+        for rate_per_s in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+            assert!(
+                refused(|config| config.schedule = Schedule::Open { rate_per_s }).starts_with("rate_per_s")
+            );
+        }
+    }
+
+    #[test]
+    fn too_few_devices_for_the_replay_window_are_refused_over_several_connections_only() {
+        let few = |connections| RunConfig { devices: 10, connections, ..config() };
+        assert!(few(2).validate().unwrap_err().to_string().starts_with("devices is 10"));
+        few(1).validate().unwrap();
+    }
+}

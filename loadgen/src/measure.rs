@@ -1,0 +1,344 @@
+//! Counting and timing: what a connection notes of each batch, and what the notes say together.
+//!
+//! Owns [`Meter`], one per connection, and the window of time that is measured. Times are microseconds since the start. Four histograms,
+//! each of messages that were due in the window:
+//!
+//! | histogram | from | to |
+//! |---|---|---|
+//! | latency | when the message was due (open loop) or its connection wanted to send it (closed loop) | ack received |
+//! | service time | batch handed to the connection | ack received |
+//! | send lag | as latency | batch handed to the connection |
+//! | generator lag | when its gateway should have sent it | batch ready and a connection at work on it; not the time for which the target held sends back |
+//!
+//! Invariants: latency and service time hold accepted messages only, and no message twice; send lag holds all that were sent.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+use weft_core::MessageId;
+use weft_net::{Ack, AckLevel, WireError};
+
+use crate::hgrm::new_histogram;
+use crate::schedule::{Pace, Schedule, Work};
+
+/// The time that is measured.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub(crate) start_us: u64,
+    /// Comes earlier than planned when the run is stopped or out of messages.
+    end_us: AtomicU64,
+}
+
+impl Window {
+    pub(crate) const fn new(start_us: u64, end_us: u64) -> Self {
+        Self { start_us, end_us: AtomicU64::new(end_us) }
+    }
+
+    pub(crate) fn end_us(&self) -> u64 {
+        self.end_us.load(Ordering::Relaxed)
+    }
+
+    /// Ends the window at `now_us` if it would have ended later.
+    pub(crate) fn end_at(&self, now_us: u64) {
+        self.end_us.fetch_min(now_us, Ordering::Relaxed);
+    }
+
+    pub(crate) fn contains(&self, at_us: u64) -> bool {
+        (self.start_us..self.end_us()).contains(&at_us)
+    }
+
+    /// Length in seconds; 0 if it ended before it began.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.end_us().saturating_sub(self.start_us) as f64 / 1e6
+    }
+}
+
+/// A batch that was sent and is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) work: Work,
+    /// When its connection began to send it.
+    pub(crate) called_us: u64,
+    /// When the connection had taken it.
+    pub(crate) sent_us: u64,
+    pub(crate) ids: Vec<MessageId>,
+}
+
+impl Flight {
+    /// When message `row` was due.
+    fn due_us(&self, schedule: Schedule, row: u32) -> u64 {
+        match schedule {
+            Schedule::Closed { .. } => self.called_us,
+            Schedule::Open { rate_per_s } => {
+                Pace::new(rate_per_s).intended_us(self.work.first_event + u64::from(row))
+            }
+        }
+    }
+}
+
+/// Everything counted and timed.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// Due to acked.
+    pub latency: Histogram<u64>,
+    /// Sent to acked.
+    pub service_time: Histogram<u64>,
+    /// Due to sent.
+    pub send_lag: Histogram<u64>,
+    /// Due to sent, by the generator's own fault.
+    pub generator_lag: Histogram<u64>,
+    /// Messages handed to connections.
+    pub sent: u64,
+    /// Messages accepted.
+    pub acked: u64,
+    /// Messages refused, all reasons.
+    pub rejected: u64,
+    /// Messages refused, by the name of the reason.
+    pub rejected_by: BTreeMap<&'static str, u64>,
+    /// Of `sent`: due in the window, and sent no later than the lag limit after its end.
+    pub(crate) sent_in_time: u64,
+    /// Of `sent`: sent in the window.
+    pub(crate) sent_in_window: u64,
+    /// Of `acked`: ack received in the window.
+    pub(crate) acked_in_window: u64,
+    /// Time that connections waited for the target to take a batch.
+    pub(crate) held_back_us: u64,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Self {
+        Self {
+            latency: new_histogram(),
+            service_time: new_histogram(),
+            send_lag: new_histogram(),
+            generator_lag: new_histogram(),
+            sent: 0,
+            acked: 0,
+            rejected: 0,
+            rejected_by: BTreeMap::new(),
+            sent_in_time: 0,
+            sent_in_window: 0,
+            acked_in_window: 0,
+            held_back_us: 0,
+        }
+    }
+
+    /// Notes that a batch was sent. `late_us`: how long after its release the generator had it on its way; `held_back`: whether the target
+    /// made the connection wait.
+    pub(crate) fn on_sent(&mut self, flight: &Flight, late_us: u64, held_back: bool, run: &Rules<'_>) {
+        let count = u64::from(flight.work.count);
+        self.sent += count;
+        if held_back {
+            self.held_back_us += flight.sent_us.saturating_sub(flight.called_us);
+        }
+        if run.window.contains(flight.sent_us) {
+            self.sent_in_window += count;
+        }
+        let in_time = flight.sent_us <= run.window.end_us().saturating_add(run.lag_us_max);
+        let mut measured = 0;
+        for row in 0..flight.work.count {
+            let due_us = flight.due_us(run.schedule, row);
+            if run.window.contains(due_us) {
+                self.send_lag.saturating_record(flight.sent_us.saturating_sub(due_us));
+                measured += 1;
+            }
+        }
+        if matches!(run.schedule, Schedule::Open { .. }) {
+            self.generator_lag.saturating_record_n(late_us, measured);
+        }
+        self.sent_in_time += if in_time { measured } else { 0 };
+    }
+
+    /// Notes an ack; returns the rows that were refused, rising.
+    pub(crate) fn on_ack(&mut self, flight: &Flight, ack: &Ack, at_us: u64, run: &Rules<'_>) -> Vec<u32> {
+        let mut refused: Vec<u32> = Vec::with_capacity(ack.exceptions.len());
+        for exception in ack.exceptions.iter().filter(|exception| exception.index < flight.work.count) {
+            let name = exception.reason().map_or("unknown_reason", |reason| reason.name());
+            *self.rejected_by.entry(name).or_insert(0) += 1;
+            refused.push(exception.index);
+        }
+        self.rejected += refused.len() as u64;
+        let accepted = u64::from(flight.work.count) - refused.len() as u64;
+        self.acked += accepted;
+        if run.window.contains(at_us) {
+            self.acked_in_window += accepted;
+        }
+        let service_us = at_us.saturating_sub(flight.sent_us);
+        let mut next_refused = refused.iter().copied().peekable();
+        let mut measured = 0;
+        for row in 0..flight.work.count {
+            if next_refused.next_if_eq(&row).is_some() {
+                continue;
+            }
+            let due_us = flight.due_us(run.schedule, row);
+            if run.window.contains(due_us) {
+                self.latency.saturating_record(at_us.saturating_sub(due_us));
+                measured += 1;
+            }
+        }
+        self.service_time.saturating_record_n(service_us, measured);
+        refused
+    }
+
+    /// Notes that the target refused a whole batch.
+    pub(crate) fn on_refused(&mut self, flight: &Flight, error: &WireError) {
+        let count = u64::from(flight.work.count);
+        self.rejected += count;
+        *self.rejected_by.entry(refusal_name(error)).or_insert(0) += count;
+    }
+
+    /// Adds what another meter noted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.service_time, &other.service_time),
+            (&mut self.send_lag, &other.send_lag),
+            (&mut self.generator_lag, &other.generator_lag),
+        ] {
+            // Cannot fail: all histograms of this crate have one range.
+            let _ = mine.add(theirs);
+        }
+        for (name, count) in &other.rejected_by {
+            *self.rejected_by.entry(name).or_insert(0) += count;
+        }
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.rejected += other.rejected;
+        self.sent_in_time += other.sent_in_time;
+        self.sent_in_window += other.sent_in_window;
+        self.acked_in_window += other.acked_in_window;
+        self.held_back_us += other.held_back_us;
+    }
+}
+
+/// What decides how a batch is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) schedule: Schedule,
+    pub(crate) window: &'a Window,
+    pub(crate) lag_us_max: u64,
+}
+
+/// Whether an ack answers this batch at the level asked for; if not, why it does not count.
+pub(crate) fn check_ack(ack: &Ack, flight: &Flight, asked: AckLevel) -> Result<(), String> {
+    if ack.level < asked {
+        return Err(format!("an ack of level {:?} where {asked:?} was asked for", ack.level));
+    }
+    if ack.count != flight.work.count {
+        return Err(format!("an ack of {} messages for a batch of {}", ack.count, flight.work.count));
+    }
+    Ok(())
+}
+
+/// Name of a refusal of a whole batch, as reports count it.
+fn refusal_name(error: &WireError) -> &'static str {
+    use weft_net::ErrorCode;
+    match error.code {
+        ErrorCode::Overloaded => "request_overloaded",
+        ErrorCode::ShuttingDown => "request_shutting_down",
+        ErrorCode::BadFrame => "request_bad_frame",
+        ErrorCode::TooLarge => "request_too_large",
+        ErrorCode::Internal => "request_internal",
+        _ => "request_refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::Reason;
+    use weft_net::AckException;
+
+    use super::*;
+
+    const OPEN: Schedule = Schedule::Open { rate_per_s: 1_000.0 };
+
+    fn flight(first_event: u64, count: u32, called_us: u64, sent_us: u64) -> Flight {
+        let work = Work { number: 0, first_event, count, release_us: 0 };
+        Flight { work, called_us, sent_us, ids: Vec::new() }
+    }
+
+    fn ack(count: u32, exceptions: Vec<AckException>) -> Ack {
+        Ack { request_id: 1, level: AckLevel::Durable, count, exceptions, tips: Vec::new() }
+    }
+
+    fn close(got: u64, want: u64) -> bool {
+        got.abs_diff(want) <= want / 1_000 + 1
+    }
+
+    #[test]
+    fn an_open_loop_counts_latency_from_when_each_message_was_due() {
+        let window = Window::new(0, 1_000_000);
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
+        let mut meter = Meter::new();
+        // Events 0 to 9 are due at 0, 1, .. 9 ms; all are sent at 30 ms and acked at 50 ms.
+        let flight = flight(0, 10, 29_000, 30_000);
+        meter.on_sent(&flight, 7_000, false, &rules);
+        let refused = meter.on_ack(&flight, &ack(10, Vec::new()), 50_000, &rules);
+        assert!(refused.is_empty());
+        assert!(close(meter.latency.min(), 41_000) && close(meter.latency.max(), 50_000));
+        assert!(close(meter.send_lag.min(), 21_000) && close(meter.send_lag.max(), 30_000));
+        assert!(close(meter.service_time.min(), 20_000) && close(meter.service_time.max(), 20_000));
+        assert!(close(meter.generator_lag.max(), 7_000));
+        assert_eq!(
+            (meter.latency.len(), meter.acked, meter.sent_in_time, meter.acked_in_window),
+            (10, 10, 10, 10)
+        );
+    }
+
+    #[test]
+    fn a_closed_loop_counts_latency_from_when_the_connection_began_to_send() {
+        let window = Window::new(0, 1_000_000);
+        let rules = Rules { schedule: Schedule::Closed { window: 1 }, window: &window, lag_us_max: 20_000 };
+        let mut meter = Meter::new();
+        let flight = flight(500, 4, 100_000, 101_000);
+        meter.on_sent(&flight, 0, true, &rules);
+        meter.on_ack(&flight, &ack(4, Vec::new()), 105_000, &rules);
+        assert!(close(meter.latency.max(), 5_000) && close(meter.service_time.max(), 4_000));
+        assert_eq!((meter.generator_lag.len(), meter.held_back_us), (0, 1_000));
+    }
+
+    #[test]
+    fn messages_outside_the_window_are_counted_but_not_measured() {
+        let window = Window::new(4_000, 8_000);
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 1_000 };
+        let mut meter = Meter::new();
+        let flight = flight(0, 10, 9_500, 9_500);
+        meter.on_sent(&flight, 0, false, &rules);
+        meter.on_ack(&flight, &ack(10, Vec::new()), 9_800, &rules);
+        // Due in [4, 8) ms: events 4 to 7; sent later than 8 + 1 ms, so none in time.
+        assert_eq!((meter.sent, meter.acked, meter.latency.len(), meter.send_lag.len()), (10, 10, 4, 4));
+        assert_eq!((meter.sent_in_time, meter.sent_in_window, meter.acked_in_window), (0, 0, 0));
+        window.end_at(5_000);
+        window.end_at(6_000);
+        assert_eq!(window.end_us(), 5_000, "an end only moves forward in time when it comes earlier");
+    }
+
+    #[test]
+    fn refused_messages_are_counted_by_reason_and_have_no_latency() {
+        let window = Window::new(0, 1_000_000);
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
+        let mut meter = Meter::new();
+        let flight = flight(0, 5, 10_000, 10_000);
+        let unknown = AckException { index: 3, code: 250, got: 0, limit: 0 };
+        let beyond = AckException { index: 5, code: 1, got: 0, limit: 0 };
+        let exceptions = vec![AckException::new(1, Reason::BadSignature.with(0, 0)), unknown, beyond];
+        assert_eq!(meter.on_ack(&flight, &ack(5, exceptions), 20_000, &rules), [1, 3]);
+        assert_eq!((meter.acked, meter.rejected, meter.latency.len()), (3, 2, 3));
+        assert_eq!(meter.rejected_by, BTreeMap::from([("bad_signature", 1), ("unknown_reason", 1)]));
+        let mut sum = Meter::new();
+        sum.add(&meter);
+        sum.add(&meter);
+        assert_eq!((sum.acked, sum.rejected_by["bad_signature"], sum.latency.len()), (6, 2, 6));
+    }
+
+    #[test]
+    fn an_ack_that_promises_less_or_answers_something_else_does_not_count() {
+        let flight = flight(0, 5, 0, 0);
+        assert!(check_ack(&ack(5, Vec::new()), &flight, AckLevel::Durable).is_ok());
+        assert!(check_ack(&ack(5, Vec::new()), &flight, AckLevel::Written).is_ok());
+        assert!(check_ack(&ack(4, Vec::new()), &flight, AckLevel::Durable).is_err());
+        let weak = Ack { level: AckLevel::Written, ..ack(5, Vec::new()) };
+        assert!(check_ack(&weak, &flight, AckLevel::Durable).unwrap_err().contains("Written"));
+    }
+}

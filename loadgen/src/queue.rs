@@ -1,0 +1,248 @@
+//! The bounded hand-over from generator threads to connections.
+//!
+//! Owns one queue, ordered by batch number, between producers that block (std threads) and consumers that await (tasks). A consumer gets
+//! the oldest batch once its release time has come: with several generator threads a batch that was finished early never holds back
+//! one that is due sooner. Invariants: the weights inside (messages) exceed `capacity` by one batch per producer at
+//! most; after [`Queue::close`] pushes fail and consumers get what is left, then `None`.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// A bounded queue of timed items.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    capacity: u64,
+    state: Mutex<State<T>>,
+    /// Signals producers: an item left, or the queue was closed.
+    room: Condvar,
+    /// Signals consumers: an item arrived or remains, or the queue was closed.
+    ready: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: BTreeMap<u64, Item<T>>,
+    weight: u64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    release: Instant,
+    weight: u64,
+    value: T,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue for items that weigh `capacity` together.
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            state: Mutex::new(State { items: BTreeMap::new(), weight: 0, closed: false }),
+            room: Condvar::new(),
+            ready: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `value` in, to be handed out from `release` on, after all of lower `number`. Blocks while the queue is full; gives the value
+    /// back if the queue is closed.
+    pub(crate) fn push(&self, number: u64, release: Instant, weight: u64, value: T) -> Result<Duration, T> {
+        let mut state = self.lock();
+        let mut wait_began = None;
+        // Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
+        while state.weight + weight > self.capacity
+            && !state.closed
+            && state.items.first_key_value().is_some_and(|(first, _)| *first < number)
+        {
+            wait_began.get_or_insert_with(Instant::now);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return Err(value);
+        }
+        state.weight += weight;
+        state.items.insert(number, Item { release, weight, value });
+        drop(state);
+        self.ready.notify_one();
+        Ok(wait_began.map_or(Duration::ZERO, |began| began.elapsed()))
+    }
+
+    /// The oldest item, once it is due; `None` when the queue is closed and empty. Safe to cancel: an item is taken only by the poll
+    /// that returns it.
+    pub(crate) async fn pop(&self) -> Option<T> {
+        loop {
+            let notified = self.ready.notified();
+            let wait_until = {
+                let mut state = self.lock();
+                let closed = state.closed;
+                match state.items.first_entry() {
+                    Some(entry) if entry.get().release <= Instant::now() => {
+                        let item = entry.remove();
+                        state.weight -= item.weight;
+                        let more = !state.items.is_empty();
+                        drop(state);
+                        self.room.notify_all();
+                        if more {
+                            // Another consumer may be asleep without a deadline.
+                            self.ready.notify_one();
+                        }
+                        return Some(item.value);
+                    }
+                    Some(entry) => Some(entry.get().release),
+                    None if closed => return None,
+                    None => None,
+                }
+            };
+            match wait_until {
+                Some(release) => {
+                    // Either end means: look again.
+                    let _ = tokio::time::timeout_at(release.into(), notified).await;
+                }
+                None => notified.await,
+            }
+        }
+    }
+
+    /// Ends the queue: pushes fail from now on, consumers get what is inside and then `None`. With `discard` what is inside is dropped.
+    pub(crate) fn close(&self, discard: bool) {
+        let mut state = self.lock();
+        state.closed = true;
+        if discard {
+            state.items.clear();
+            state.weight = 0;
+        }
+        drop(state);
+        self.room.notify_all();
+        // Reaches every `Notified` that exists, polled or not: a consumer makes its own before it looks at the queue.
+        self.ready.notify_waiters();
+    }
+
+    /// Whether nothing is inside.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn items_leave_in_the_order_of_their_numbers() {
+        let queue = Queue::new(8);
+        let now = Instant::now();
+        for number in [2, 0, 3, 1] {
+            queue.push(number, now, 1, number).unwrap();
+        }
+        queue.close(false);
+        for number in 0..4 {
+            assert_eq!(queue.pop().await, Some(number));
+        }
+        assert_eq!(queue.pop().await, None);
+    }
+
+    #[tokio::test]
+    async fn an_item_does_not_leave_before_its_release() {
+        let queue = Queue::new(8);
+        let release = Instant::now() + Duration::from_millis(30);
+        queue.push(0, release, 1, ()).unwrap();
+        queue.pop().await.unwrap();
+        assert!(Instant::now() >= release);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_older_item_overtakes_one_that_is_waited_for() {
+        let queue = Arc::new(Queue::new(8));
+        let start = Instant::now();
+        queue.push(1, start + Duration::from_secs(5), 1, 1).unwrap();
+        let consumer = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.pop().await }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        queue.push(0, start, 1, 0).unwrap();
+        assert_eq!(consumer.await.unwrap(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(4));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_full_queue_holds_its_producer_back_until_an_item_leaves() {
+        let queue = Arc::new(Queue::new(2));
+        let now = Instant::now();
+        let producer = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || (0..10).map(|number| queue.push(number, now, 1, number).unwrap()).sum::<Duration>()
+        });
+        for number in 0..10 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert!(queue.lock().weight <= 2);
+            assert_eq!(queue.pop().await, Some(number));
+        }
+        let waited = producer.join().unwrap();
+        assert!(waited >= Duration::from_millis(8), "and is told that it waited: {waited:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_item_is_lost_between_many_producers_and_consumers() {
+        let queue = Arc::new(Queue::new(4));
+        let now = Instant::now();
+        let producers: Vec<_> = (0..3u64)
+            .map(|producer| {
+                let queue = Arc::clone(&queue);
+                std::thread::spawn(move || {
+                    for number in (0..300).map(|i| i * 3 + producer) {
+                        queue.push(number, now, 1, number).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let consumers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move {
+                    let mut got = Vec::new();
+                    while let Some(number) = queue.pop().await {
+                        got.push(number);
+                    }
+                    got
+                })
+            })
+            .collect();
+        tokio::task::spawn_blocking(|| producers.into_iter().for_each(|thread| thread.join().unwrap()))
+            .await
+            .unwrap();
+        queue.close(false);
+        let mut got = Vec::new();
+        for consumer in consumers {
+            got.extend(consumer.await.unwrap());
+        }
+        got.sort_unstable();
+        assert_eq!(got, (0..900).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn closing_wakes_everybody_and_refuses_what_comes_later() {
+        let queue = Arc::new(Queue::new(1));
+        let consumers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move { queue.pop().await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        queue.close(true);
+        for consumer in consumers {
+            assert_eq!(consumer.await.unwrap(), None);
+        }
+        assert_eq!(queue.push(0, Instant::now(), 1, 7), Err(7));
+    }
+}

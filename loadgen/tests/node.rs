@@ -1,0 +1,260 @@
+//! Runs and audits over the real wire on loopback, against a service that keeps what it gets in memory and can be told to misbehave.
+#![allow(missing_docs)]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use weft_core::{GenesisId, LaneId, MessageId, MessageView, Place, Reason};
+use weft_crypto::SerialBatch;
+use weft_loadgen::{
+    AckedLog, AuditOptions, AuditReport, LoadError, NodeTarget, Outcome, RunConfig, Schedule, Stop, Target,
+    audit, run,
+};
+use weft_net::{
+    Ack, AckException, AckLevel, Found, Identity, NodeState, Refusal, Server, ServerConfig, ServerHandle,
+    Service, SessionHandle, Status, Submit, Trust, WelcomeInfo,
+};
+
+const GENESIS: GenesisId = GenesisId([7; 32]);
+
+/// A ledger in memory.
+#[derive(Default)]
+struct Fake {
+    stored: Mutex<HashMap<MessageId, Vec<u8>>>,
+    /// Requests to refuse before taking any.
+    refuse_first: AtomicU32,
+    /// One message in this many is rejected; 0 for none.
+    reject_one_in: u32,
+}
+
+impl Service for Fake {
+    fn welcome(&self) -> WelcomeInfo {
+        WelcomeInfo {
+            network: GENESIS.network(),
+            genesis: GENESIS,
+            ack_level_max: AckLevel::Durable,
+            payload_bytes_max: 1_024,
+            clock_ahead_us_max: 300_000_000,
+            clock_behind_us_max: 300_000_000,
+            now_us: 0,
+            node_name: "fake".to_owned(),
+        }
+    }
+
+    async fn submit(&self, submit: Submit, session: SessionHandle) -> Result<(), Refusal> {
+        let refuse = |left: u32| left.checked_sub(1);
+        if self.refuse_first.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok() {
+            return Err(Refusal::overloaded(20, "full"));
+        }
+        let mut exceptions = Vec::new();
+        let mut tips = Vec::new();
+        for (index, bytes) in submit.iter().enumerate() {
+            let message = MessageView::parse(bytes).expect("the generator writes messages");
+            assert_eq!(message.network(), GENESIS.network());
+            if self.reject_one_in > 0 && (index as u32).is_multiple_of(self.reject_one_in) {
+                exceptions.push(AckException::new(index as u32, Reason::IssuerLimit.with(1, 0)));
+                continue;
+            }
+            let mut stored = self.stored.lock().unwrap();
+            let roots = GENESIS.roots();
+            for parent in message.parents() {
+                assert!(roots.contains(parent) || stored.contains_key(parent), "parents are known messages");
+            }
+            stored.insert(message.id(), bytes.to_vec());
+            tips = vec![message.id(), *message.parents().first().unwrap()];
+        }
+        let ack = Ack {
+            request_id: submit.request_id(),
+            level: session.ack_level(),
+            count: submit.len() as u32,
+            exceptions,
+            tips,
+        };
+        session.ack(ack);
+        Ok(())
+    }
+
+    async fn tips(&self, _count: usize) -> Result<Vec<MessageId>, Refusal> {
+        Ok(GENESIS.roots().to_vec())
+    }
+
+    async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
+        let stored = self.stored.lock().unwrap();
+        let find = |id: &MessageId| {
+            stored.get(id).map(|bytes| Found { place: Place::new(LaneId(0), 1), bytes: bytes.clone().into() })
+        };
+        Ok(ids.iter().map(find).collect())
+    }
+
+    async fn status(&self) -> Result<Status, Refusal> {
+        Ok(Status {
+            state: NodeState::Live,
+            uptime_us: 0,
+            accepted_total: 0,
+            rejected_total: 0,
+            queue_messages: 0,
+            queue_messages_max: 0,
+            durable_age_us: 0,
+            lanes: Vec::new(),
+        })
+    }
+}
+
+struct Node {
+    service: Arc<Fake>,
+    server: ServerHandle,
+    target: NodeTarget,
+    runtime: Runtime,
+}
+
+fn node(service: Fake) -> Node {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let service = Arc::new(service);
+    let server = {
+        let _inside = runtime.enter();
+        let config = ServerConfig::new("127.0.0.1:0".parse().unwrap(), Identity::ephemeral().unwrap());
+        Server::bind(config, Arc::clone(&service)).unwrap()
+    };
+    let target = NodeTarget {
+        addr: server.local_addr().unwrap(),
+        trust: Trust::Pin(server.fingerprint()),
+        network: Some(GENESIS.network()),
+    };
+    Node { service, server, target, runtime }
+}
+
+impl Node {
+    fn config(&self) -> RunConfig {
+        RunConfig {
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(60),
+            messages_max: 3_000,
+            batch_messages: 50,
+            devices: 700,
+            audit: true,
+            ..RunConfig::new(Target::Node(self.target.clone()))
+        }
+    }
+
+    fn run(&self, config: &RunConfig) -> Outcome {
+        run(config, &Stop::new(), &mut |_| {}).unwrap()
+    }
+
+    fn audit(&self, acked: &AckedLog) -> Result<AuditReport, LoadError> {
+        let options = AuditOptions { readers: 2, ..AuditOptions::default() };
+        audit(&self.target, acked, &options, &SerialBatch::new(), &Stop::new(), &mut |_| {})
+    }
+}
+
+#[test]
+fn every_acked_message_is_read_back_as_it_was_sent() {
+    let node = node(Fake::default());
+    for schedule in [Schedule::Closed { window: 4 }, Schedule::Open { rate_per_s: 5_000.0 }] {
+        let config = RunConfig { schedule, ..node.config() };
+        let outcome = node.run(&config);
+        let report = &outcome.report;
+        assert_eq!((report.acked_total, report.rejected_total, report.unacked), (3_000, 0, 0), "{report:?}");
+        assert_eq!(report.ack_level, "durable");
+        let acked = outcome.acked.unwrap();
+        assert_eq!(acked.messages(), 3_000);
+        let found = node.audit(&acked).unwrap();
+        assert_eq!((found.checked, found.missing, found.invalid), (3_000, 0, 0), "{found:?}");
+        assert!(found.is_clean() && found.sampled_one_in == 1);
+    }
+    // Sequences of the second run lay above those of the first, so nothing was the same message twice.
+    assert_eq!(node.service.stored.lock().unwrap().len(), 6_000);
+}
+
+/// The canary of the audit: each way in which a node can lose or change a message must be found.
+#[test]
+fn an_audit_finds_missing_and_altered_messages() {
+    let node = node(Fake::default());
+    let outcome = node.run(&node.config());
+    let acked = outcome.acked.unwrap();
+    let ids: Vec<MessageId> = acked.iter().map(|acked| acked.id).collect();
+    {
+        let mut stored = node.service.stored.lock().unwrap();
+        for id in &ids[10..13] {
+            stored.remove(id);
+        }
+        let last = |bytes: &Vec<u8>| bytes.len() - 1;
+        // Another payload; another signature; another message of the ledger, itself valid; half a message; none of it.
+        let payload = stored.get_mut(&ids[100]).unwrap();
+        payload[150] ^= 1;
+        let signature = stored.get_mut(&ids[200]).unwrap();
+        let at = last(signature);
+        signature[at - 40] ^= 1;
+        let other = stored[&ids[301]].clone();
+        stored.insert(ids[300], other);
+        let half = stored.get_mut(&ids[400]).unwrap();
+        half.truncate(100);
+        stored.insert(ids[500], Vec::new());
+    }
+    let found = node.audit(&acked).unwrap();
+    assert_eq!((found.checked, found.missing, found.invalid), (3_000, 3, 5), "{found:?}");
+    assert!(!found.is_clean());
+    assert_eq!(found.failures.len(), 8);
+    let named = |what: &str| found.failures.iter().filter(|failure| failure.contains(what)).count();
+    assert_eq!((named("does not have it"), named("another id"), named("signature is not valid")), (3, 2, 1));
+    assert!(found.failures.iter().any(|failure| failure.contains(&ids[200].to_string())));
+}
+
+#[test]
+fn rejections_are_counted_by_name_and_not_audited() {
+    let node = node(Fake { reject_one_in: 10, ..Fake::default() });
+    let outcome = node.run(&node.config());
+    let report = &outcome.report;
+    assert_eq!((report.acked_total, report.rejected_total, report.unacked), (2_700, 300, 0));
+    assert_eq!(report.rejected["issuer_limit"], 300);
+    assert_eq!(report.latency_us.count, 2_700);
+    assert!(report.valid, "rejections are a result, not a fault of the run");
+    let found = node.audit(&outcome.acked.unwrap()).unwrap();
+    assert_eq!((found.checked, found.missing, found.invalid), (2_700, 0, 0));
+}
+
+#[test]
+fn refused_batches_are_counted_and_a_closed_loop_waits_as_asked() {
+    let node = node(Fake { refuse_first: 5.into(), ..Fake::default() });
+    let report = node.run(&node.config()).report;
+    assert_eq!((report.acked_total, report.rejected["request_overloaded"]), (2_750, 250));
+    assert!(report.problems.iter().any(|problem| problem.contains("full")), "{:?}", report.problems);
+}
+
+#[test]
+fn a_node_that_goes_away_ends_the_run_with_a_report() {
+    let node = node(Fake::default());
+    let config = RunConfig { messages_max: u64::MAX, drain: Duration::from_secs(2), ..node.config() };
+    let begun = Instant::now();
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| node.run(&config).report);
+        std::thread::sleep(Duration::from_millis(500));
+        node.runtime.block_on(node.server.shutdown(Duration::ZERO));
+        run.join().unwrap()
+    });
+    assert!(begun.elapsed() < Duration::from_secs(30), "it does not wait for its 60 s");
+    assert!(report.acked_total > 0 && !report.valid);
+    let reason = report.invalid_reason.unwrap();
+    assert!(reason.contains("connections were lost"), "{reason}");
+    assert!(!report.problems.is_empty());
+}
+
+#[test]
+fn a_target_that_cannot_serve_the_run_is_an_error_before_anything_is_sent() {
+    let node = node(Fake::default());
+    let refused = |change: fn(&mut RunConfig)| {
+        let mut config = node.config();
+        change(&mut config);
+        run(&config, &Stop::new(), &mut |_| {}).unwrap_err().to_string()
+    };
+    assert!(refused(|config| config.payload_bytes = 2_000).contains("largest payload is 1024 bytes"));
+    assert!(refused(|config| config.ack_level = AckLevel::Final).contains("connection to the target"));
+    let elsewhere = refused(|config| {
+        let Target::Node(target) = &mut config.target else { return };
+        target.network = Some(weft_core::NetworkId([9; 4]));
+    });
+    assert!(elsewhere.contains("connection to the target"), "{elsewhere}");
+    assert_eq!(node.service.stored.lock().unwrap().len(), 0);
+}

@@ -1,0 +1,138 @@
+//! What a run says about targets that stall and generators that lag, without a network: the null target stands in for a node.
+//!
+//! Bounds are wide because other tests may share the cores; what is asserted is what no slow machine can turn around.
+#![allow(missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use weft_loadgen::{NullTarget, Outcome, Phase, Progress, RunConfig, Schedule, Stall, Stop, Target, run};
+
+const STALL: Duration = Duration::from_millis(500);
+
+fn config(schedule: Schedule, stall: Option<Duration>) -> RunConfig {
+    let stall = stall.map(|at| Stall { at, length: STALL });
+    let target = NullTarget { answer_after: Duration::from_micros(500), stall };
+    RunConfig {
+        schedule,
+        connections: 1,
+        batch_messages: 16,
+        warm_up: Duration::ZERO,
+        duration: Duration::from_secs(2),
+        drain: Duration::from_secs(20),
+        devices: 500,
+        // Not what these tests are about.
+        lag_p99_max: Duration::from_secs(10),
+        ..RunConfig::new(Target::Null(target))
+    }
+}
+
+fn quiet(config: &RunConfig) -> Outcome {
+    run(config, &Stop::new(), &mut |_| {}).unwrap()
+}
+
+/// Coordinated omission: half a second of silence in two seconds hits a quarter of all users of a fixed rate, and one batch of a client
+/// that waits politely.
+#[test]
+fn a_stall_shows_in_the_open_loop_and_hardly_in_the_closed_one() {
+    let at = Some(Duration::from_millis(700));
+    let open = quiet(&config(Schedule::Open { rate_per_s: 2_000.0 }, at)).report;
+    assert!(open.valid, "{:?}", open.invalid_reason);
+    assert_eq!((open.sent_total, open.acked_total), (4_000, 4_000), "the stall cost no message its place");
+    let latency = open.latency_us;
+    assert!(latency.max >= 450_000 && latency.p999 >= 450_000, "open loop: {latency:?}");
+    // A quarter waited, evenly between nothing and the whole stall: a tenth waited 300 ms and more.
+    assert!(latency.p90 >= 250_000, "open loop: {latency:?}");
+
+    let closed = quiet(&config(Schedule::Closed { window: 1 }, at)).report;
+    let latency = closed.latency_us;
+    assert!(latency.max >= 300_000, "the one batch that met the stall waited for its end: {latency:?}");
+    assert!(latency.p90 < 250_000, "closed loop: {latency:?}");
+    let stalled = closed.latency_us.count / 16;
+    assert!(stalled > 20, "not vacuous: {stalled} batches");
+    assert_eq!(closed.generator_lag_us.count, 0, "a closed loop has no time of its own to be late for");
+}
+
+#[test]
+fn a_generator_that_cannot_keep_the_rate_marks_the_run_invalid() {
+    let config = RunConfig {
+        duration: Duration::from_millis(600),
+        drain: Duration::from_millis(200),
+        batch_messages: 256,
+        devices: 1_000_000,
+        lag_p99_max: Duration::from_millis(20),
+        ..config(Schedule::Open { rate_per_s: 5e6 }, None)
+    };
+    let begun = Instant::now();
+    let report = quiet(&config).report;
+    assert!(!report.valid);
+    let reason = report.invalid_reason.unwrap();
+    assert!(reason.contains("the generator lagged"), "{reason}");
+    assert!(reason.contains("of 3,000,000 intended messages were sent in time"), "{reason}");
+    assert!(reason.contains("short of processor time"), "{reason}");
+    assert!(report.generator_lag_us.p99 > 20_000);
+    assert!(begun.elapsed() < Duration::from_secs(20), "an impossible rate ends in time all the same");
+}
+
+/// 256 batches of one message are the credit of the null target: at 2,000 a second it is used up after 130 ms of the stall.
+#[test]
+fn a_target_that_holds_sends_back_is_told_from_a_late_generator() {
+    let config = RunConfig {
+        batch_messages: 1,
+        flush: Duration::from_micros(500),
+        ..config(Schedule::Open { rate_per_s: 2_000.0 }, Some(Duration::from_millis(500)))
+    };
+    let report = quiet(&config).report;
+    assert!(report.held_back_s > 0.1, "held back for {} s", report.held_back_s);
+    let (send, generator) = (report.send_lag_us, report.generator_lag_us);
+    assert!(send.max > 200_000, "what was held back was sent late: {send:?}");
+    assert!(generator.p99 < send.p99, "and that is not the generator's fault: {generator:?} {send:?}");
+}
+
+#[test]
+fn a_stopped_run_ends_soon_and_still_reports() {
+    let config =
+        RunConfig { duration: Duration::from_secs(600), ..config(Schedule::Closed { window: 4 }, None) };
+    let stop = Stop::new();
+    let begun = Instant::now();
+    let mut looks = 0;
+    let mut last: Option<Progress> = None;
+    let outcome = run(&config, &stop, &mut |progress| {
+        looks += 1;
+        last = Some(*progress);
+        stop.request();
+    })
+    .unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let report = outcome.report;
+    assert!(report.stopped && report.valid, "{:?}", report.invalid_reason);
+    assert!(report.acked_total > 0 && report.unacked == 0);
+    assert!(report.duration_s < 30.0 && report.throughput_msgs_per_s > 0.0);
+    assert!(looks >= 2, "one look a second and one at the end");
+    let last = last.unwrap();
+    assert_eq!((last.phase, last.acked, last.in_flight), (Phase::Draining, report.acked_total, 0));
+}
+
+#[test]
+fn a_message_limit_is_kept_exactly_in_both_loops() {
+    for schedule in [Schedule::Closed { window: 3 }, Schedule::Open { rate_per_s: 5_000.0 }] {
+        let config =
+            RunConfig { messages_max: 1_001, generator_threads: 3, connections: 2, ..config(schedule, None) };
+        let report = quiet(&config).report;
+        assert_eq!((report.sent_total, report.acked_total), (1_001, 1_001), "{schedule:?}");
+        assert_eq!(report.latency_us.count, 1_001, "{schedule:?}");
+        assert!(report.valid, "{schedule:?}: {:?}", report.invalid_reason);
+    }
+}
+
+#[test]
+fn warm_up_is_sent_but_not_measured() {
+    let config = RunConfig {
+        warm_up: Duration::from_secs(1),
+        duration: Duration::from_secs(1),
+        ..config(Schedule::Open { rate_per_s: 1_000.0 }, None)
+    };
+    let report = quiet(&config).report;
+    assert_eq!((report.sent_total, report.acked_total, report.latency_us.count), (2_000, 2_000, 1_000));
+    assert!((report.duration_s - 1.0).abs() < 1e-6 && report.elapsed_s >= 2.0);
+    assert!(report.generator.keys_derived <= 500 && report.generator.messages == 2_000);
+}
