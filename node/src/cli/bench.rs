@@ -1,0 +1,317 @@
+//! `weft bench`: figures that another machine can repeat, with the peers in the same run.
+//!
+//! Owns: the arguments, the order of measurement, the table and the JSON. The signatures are made in [`corpus`], what
+//! is measured stands in [`contenders`], and how it is timed in [`rounds`].
+//!
+//! A figure is worth something only if the work was done: before anything is timed, every contender verifies each
+//! batch clean (all valid) and with one signature damaged (found), and a hash of all those verdicts is printed. It is
+//! the same for the same arguments and backends on every machine.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use weft_crypto::Backend;
+use weft_loadgen::machine;
+
+use self::contenders::{Contender, Role};
+use self::corpus::{Corpus, KeyMix};
+use super::progress::Progress;
+use super::{JsonArg, usage};
+use crate::units::grouped;
+
+mod contenders;
+mod corpus;
+mod rounds;
+
+/// Largest batch that can be asked for: beyond it no backend gains, and the corpus takes long to sign.
+const BATCH_MAX: usize = 65_536;
+/// Most threads that can be asked for.
+const THREADS_MAX: usize = 1_024;
+
+/// The commands under `weft bench`.
+#[derive(clap::Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Signatures per second by backend, batch size and key mix, against ed25519-dalek and ed25519-zebra
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `weft bench verify`.
+#[derive(clap::Args, Debug)]
+#[command(
+    long_about = "Measure signature verification: every backend this machine has, by batch size and key mix, with \
+        the batch verifiers of ed25519-dalek 3 and ed25519-zebra 5 as peers in the same run. Messages are 32-byte \
+        ids.\n\n\
+        Key mixes: cold (all keys distinct, decoded each time), warm (all distinct, decoded before), 64 (64 keys \
+        sign everything). Contenders take turns, round by round, so that a busy machine slows all of them alike; \
+        times are medians over the rounds, and a speed-up is the median of the rounds' own ratios.\n\n\
+        Examples:\n  \
+        weft bench verify --json verify.json\n  \
+        weft bench verify --batch 1024,4096 --keys cold --seconds-per-row 2\n  \
+        weft bench verify --threads 1,all"
+)]
+pub struct VerifyArgs {
+    /// Backends to measure, by name [default: all that this machine has]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub backend: Vec<String>,
+    /// Batch sizes, signatures
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64,256,1024,4096,16384")]
+    pub batch: Vec<usize>,
+    /// Key mixes: cold, warm, 64
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cold,warm,64")]
+    pub keys: Vec<KeyMix>,
+    /// Threads, each with batches of its own; `all` for one per core
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub threads: Vec<String>,
+    /// Time given to each row, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    pub seconds_per_row: f64,
+    /// Where the report goes.
+    #[command(flatten)]
+    pub json: JsonArg,
+}
+
+/// One line of the result.
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    backend: String,
+    peer: bool,
+    batch: usize,
+    keys: &'static str,
+    threads: usize,
+    /// In one thread.
+    ns_per_signature: f64,
+    /// In all threads together.
+    signatures_per_s: f64,
+    /// Against the peer in the same cell, median of the rounds' ratios.
+    speedup_vs_zebra_batch: f64,
+    speedup_vs_dalek_batch: f64,
+    /// Fastest and slowest round, ns per signature.
+    ns_per_signature_min: f64,
+    ns_per_signature_max: f64,
+    rounds: usize,
+    /// What was timed with: the thread's own CPU time, or the wall clock.
+    clock: &'static str,
+}
+
+/// Runs a command under `weft bench`.
+///
+/// # Errors
+/// A usage error for a list that cannot be used; an error if a contender gives a wrong verdict.
+pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        BenchCommand::Verify(args) => verify(&args),
+    }
+}
+
+fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let plan = Plan::from_args(args)?;
+    let json_only = args.json.on_stdout();
+    let mut progress = Progress::new();
+    progress.say("measuring: signing the corpus");
+    let batch_max = plan.batches.iter().copied().max().unwrap_or(1);
+    let corpora: Vec<Corpus> = plan.mixes.iter().map(|mix| Corpus::new(*mix, batch_max)).collect();
+
+    let mut hash = blake3::Hasher::new();
+    let mut rows: Vec<Row> = Vec::new();
+    if !json_only {
+        println!("{}", heading());
+    }
+    for corpus in &corpora {
+        let contenders = contenders::all(&plan.backends, corpus)?;
+        for &batch in &plan.batches {
+            for contender in &contenders {
+                check(contender.as_ref(), corpus, batch, &mut hash)?;
+            }
+            for &threads in &plan.threads {
+                progress.say(&format!("measuring: keys {}, batch {batch}, threads {threads}", corpus.mix.name()));
+                let times = rounds::interleaved(&contenders, corpus, batch, threads, plan.per_row);
+                let cell = cell_rows(&contenders, &times, corpus.mix, batch, threads)?;
+                progress.clear();
+                if !json_only {
+                    for row in &cell {
+                        println!("{}", line(row));
+                    }
+                }
+                rows.extend(cell);
+            }
+        }
+    }
+    progress.clear();
+    let result_hash = hash.finalize().to_hex()[..16].to_owned();
+    if !json_only {
+        println!("\nverdicts checked before timing: all as expected, hash {result_hash}");
+        println!("{}", machine_line());
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build; its figures mean nothing. Use cargo run --release");
+    }
+    args.json.write(&report(&rows, &result_hash, &plan))?;
+    std::io::stdout().flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be measured, checked.
+struct Plan {
+    backends: Vec<Backend>,
+    batches: Vec<usize>,
+    mixes: Vec<KeyMix>,
+    threads: Vec<usize>,
+    per_row: Duration,
+}
+
+impl Plan {
+    fn from_args(args: &VerifyArgs) -> anyhow::Result<Self> {
+        let backends = if args.backend.is_empty() {
+            weft_crypto::backend::available(&Default::default()).into_iter().map(|(backend, _)| backend).collect()
+        } else {
+            let parse = |name: &String| name.parse::<Backend>().map_err(|error| usage(error.to_string()));
+            args.backend.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?
+        };
+        if let Some(bad) = args.batch.iter().find(|batch| !(1..=BATCH_MAX).contains(*batch)) {
+            return Err(usage(format!("--batch: got {bad}, the limits are 1 to {BATCH_MAX}")));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = args.threads.iter().map(|text| match text.as_str() {
+            "all" => Ok(cores),
+            text => match text.parse() {
+                Ok(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
+                _ => Err(usage(format!("--threads: got {text:?}, need 1 to {THREADS_MAX}, or all"))),
+            },
+        });
+        let mut threads = threads.collect::<anyhow::Result<Vec<usize>>>()?;
+        // `1,all` on one core is one measurement, not two.
+        threads.dedup();
+        if !(0.01..=600.0).contains(&args.seconds_per_row) {
+            return Err(usage(format!("--seconds-per-row: got {}, the limits are 0.01 to 600", args.seconds_per_row)));
+        }
+        Ok(Self {
+            backends,
+            batches: args.batch.clone(),
+            mixes: args.keys.clone(),
+            threads,
+            per_row: Duration::from_secs_f64(args.seconds_per_row),
+        })
+    }
+}
+
+/// Verifies one clean and one damaged batch, and adds the verdicts to the hash.
+fn check(contender: &dyn Contender, corpus: &Corpus, batch: usize, hash: &mut blake3::Hasher) -> anyhow::Result<()> {
+    let name = contender.name();
+    let clean = contender.check(corpus, batch, None);
+    if !clean.iter().all(|verdict| *verdict) {
+        bail!("{name} refused a valid signature in a batch of {batch}: its figures would mean nothing");
+    }
+    let damaged_row = batch / 2;
+    let damaged = contender.check(corpus, batch, Some(damaged_row));
+    if damaged != contender.expected(batch, damaged_row) {
+        bail!("{name} did not find the damaged signature in a batch of {batch}: its figures would mean nothing");
+    }
+    hash.update(name.as_bytes());
+    for verdicts in [clean, damaged] {
+        hash.update(&verdicts.iter().map(|verdict| u8::from(*verdict)).collect::<Vec<u8>>());
+    }
+    Ok(())
+}
+
+/// The rows of one cell: every contender at one key mix, batch size and number of threads.
+fn cell_rows(
+    contenders: &[Box<dyn Contender>],
+    times: &[Vec<f64>],
+    mix: KeyMix,
+    batch: usize,
+    threads: usize,
+) -> anyhow::Result<Vec<Row>> {
+    let of = |role: Role| {
+        let index = contenders.iter().position(|contender| contender.role() == role);
+        index.and_then(|index| times.get(index)).context("a peer is missing from the run")
+    };
+    let (zebra, dalek) = (of(Role::Zebra)?, of(Role::Dalek)?);
+    let rows = contenders.iter().zip(times).map(|(contender, ns)| {
+        let ns_per_signature = rounds::median(ns.iter().copied());
+        Row {
+            backend: contender.name().to_owned(),
+            peer: contender.role() != Role::Ours,
+            batch,
+            keys: mix.name(),
+            threads,
+            ns_per_signature: round(ns_per_signature, 1),
+            signatures_per_s: (threads as f64 * 1e9 / ns_per_signature).round(),
+            speedup_vs_zebra_batch: round(rounds::median_ratio(zebra, ns), 3),
+            speedup_vs_dalek_batch: round(rounds::median_ratio(dalek, ns), 3),
+            ns_per_signature_min: round(ns.iter().copied().fold(f64::INFINITY, f64::min), 1),
+            ns_per_signature_max: round(ns.iter().copied().fold(0.0, f64::max), 1),
+            rounds: ns.len(),
+            clock: rounds::clock(threads),
+        }
+    });
+    Ok(rows.collect())
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let factor = 10f64.powi(digits);
+    (value * factor).round() / factor
+}
+
+fn heading() -> String {
+    format!(
+        "{:<5} {:>6} {:>7}  {:<12} {:>10} {:>13} {:>9} {:>9}",
+        "keys", "batch", "threads", "backend", "ns/sig", "signatures/s", "vs zebra", "vs dalek"
+    )
+}
+
+fn line(row: &Row) -> String {
+    let mark = if row.peer { "(peer)" } else { "" };
+    format!(
+        "{:<5} {:>6} {:>7}  {:<12} {:>10.1} {:>13} {:>8.2}x {:>8.2}x {mark}",
+        row.keys,
+        row.batch,
+        row.threads,
+        row.backend,
+        row.ns_per_signature,
+        grouped(row.signatures_per_s as u64),
+        row.speedup_vs_zebra_batch,
+        row.speedup_vs_dalek_batch,
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn machine_line() -> String {
+    let machine = machine::Machine::read(None);
+    format!(
+        "{}, {} cores, {}",
+        machine.cpu_model.unwrap_or_else(|| "unknown CPU".to_owned()),
+        machine.cores.unwrap_or(1),
+        machine.kernel.unwrap_or_else(|| "unknown kernel".to_owned()),
+    )
+}
+
+fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
+    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
+    json!({
+        "report": "bench verify",
+        "at": machine::rfc3339(now_s),
+        "machine": machine::Machine::read(None),
+        "commit": machine::commit(),
+        "command": command.join(" "),
+        "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
+        "message_bytes": 32,
+        "seconds_per_row": plan.per_row.as_secs_f64(),
+        "result_hash": result_hash,
+        "peers": {
+            "zebra-batch": "ed25519-zebra 5 batch::Verifier, coefficients from ChaCha8; decodes keys in every batch, \
+                each distinct key once; batch 1: VerificationKey::verify",
+            "dalek-batch": "ed25519-dalek 3 verify_batch (cofactorless); cold: keys decoded in the timed part; warm \
+                and 64: decoded before; batch 1: VerifyingKey::verify",
+            "build": contenders::PEER_BUILD,
+        },
+        "method": "contenders take turns round by round; ns_per_signature is the median over rounds of time / \
+            signatures in one thread (clock thread_cpu: CPU time of that thread; wall: wall-clock time); signatures_per_s is that of all threads together; speedups are medians of the \
+            rounds' own ratios",
+        "rows": rows,
+    })
+}

@@ -1,0 +1,226 @@
+//! `weft demo`: the whole pipeline in one command, and proof of what it says.
+//!
+//! A fresh ledger in a temporary directory, a real node on loopback, devices that sign; then the node is stopped, started again on the
+//! same directory, and every acknowledged message is read back over the protocol and verified again from its bytes. Nothing is
+//! special about this node: it is the one that `weft node` runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use weft_loadgen::{AuditOptions, NodeTarget, Phase, Report, Stop, Target, audit, run as drive};
+use weft_net::Trust;
+
+use super::traffic::{self, TrafficArgs};
+use super::{EXIT_FOUND, Globals, JsonArg, signals, usage};
+use crate::config::Config;
+use crate::node::{RunningNode, init_ledger};
+use crate::stats::cpu_seconds_by_stage;
+
+/// Arguments of `weft demo`.
+#[derive(clap::Args, Debug)]
+#[command(
+    long_about = "Start a node and devices, show live progress, stop, restart, audit, report.\n\n\
+        Uses loopback and a temporary directory, which is removed at the end (--keep DIR keeps it). Nothing needs to be configured.\n\n\
+        Exits with 0 only if the run was valid and the audit found every acknowledged message intact.\n\n\
+        Examples:\n  \
+        weft demo\n  \
+        weft demo --seconds 20 --json demo.json\n  \
+        weft demo --rate 20000 --seconds 10          latency at a fixed rate"
+)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    traffic: TrafficArgs,
+    /// Which signature verifier the node uses
+    #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto", help_heading = "Node")]
+    verifier: String,
+    /// Threads that verify signatures; default: one per core
+    #[arg(long, value_name = "COUNT", help_heading = "Node")]
+    verify_threads: Option<usize>,
+    /// Keep the ledger in DIR instead of a temporary directory; it must not exist or be empty
+    #[arg(long, value_name = "DIR", help_heading = "Node")]
+    keep: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// The run's report, and what only somebody inside the node's process can know.
+#[derive(Serialize)]
+struct DemoReport {
+    #[serde(flatten)]
+    run: Report,
+    /// CPU seconds by stage while measuring.
+    stage_cpu_s: BTreeMap<String, f64>,
+    /// Processor seconds there were: measured time times cores.
+    cpu_available_s: f64,
+    /// The node's own figures.
+    node: NodeFigures,
+}
+
+#[derive(Serialize)]
+struct NodeFigures {
+    verifier: String,
+    messages_per_verify_batch: f64,
+    messages_per_lane_batch: f64,
+    messages_per_sync: f64,
+    sync_ms_mean: f64,
+    lane_bytes_per_message: f64,
+    recovered_messages: u64,
+}
+
+/// Runs `weft demo`.
+///
+/// # Errors
+/// If the node does not start or the audit cannot be made.
+pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
+    let scratch = match &args.keep {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("weft-demo-").tempdir().context("no temporary directory")?),
+    };
+    let data = match (&args.keep, &scratch) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(scratch)) => scratch.path().join("ledger"),
+        (None, None) => return Err(usage("no directory")),
+    };
+    let stop = Stop::new();
+    let asked = stop.clone();
+    signals::on_stop(move || asked.request())?;
+
+    init_ledger(&data, "demo")?;
+    let config = Config {
+        data: data.clone(),
+        listen: "127.0.0.1:0".parse()?,
+        name: "demo".to_owned(),
+        verifier: args.verifier.clone(),
+        verify_threads: args.verify_threads,
+        // A demonstration must run on a laptop's nearly full disk too.
+        free_space_watermark_bytes: 64 << 20,
+        ..Config::default()
+    };
+    let node = RunningNode::start(&config)?;
+    eprintln!("a node of network {} listens on {} (verifier {})", node.network(), node.address(), node.verifier());
+    let target = target_of(&node);
+    let mut run_config = args.traffic.run_config(Target::Node(target), true)?;
+    run_config.about.backend = Some(node.verifier().to_owned());
+    run_config.about.data_dir = Some(data.clone());
+    let signer = run_config.signer;
+    eprintln!(
+        "{} devices sign ({signer}) over {} connections; acks mean {:?}",
+        run_config.devices, run_config.connections, run_config.ack_level
+    );
+
+    let mut stages = StageClock::default();
+    let outcome = drive(&run_config, &stop, &mut |progress| {
+        stages.observe(progress.phase);
+        traffic::show(progress);
+    })?;
+    traffic::end_progress();
+    traffic::write_hgrm(args.traffic.hgrm.as_deref(), &outcome)?;
+    let mut figures = figures(&node);
+    let stopped = node.stop();
+    stopped.durable_size.map_err(|cause| anyhow::anyhow!("the node could not close its log: {cause}"))?;
+
+    eprintln!("the node has stopped; starting it again on the same directory");
+    let node = RunningNode::start(&config)?;
+    figures.recovered_messages = node.recovered().messages;
+    let mut report = outcome.report;
+    let acked = outcome.acked.context("the run kept no list of what was acknowledged")?;
+    let options = weft_crypto::backend::Options::default();
+    let verifier = weft_crypto::backend::by_name(&args.verifier, &options)?.verifier;
+    let found = audit(&target_of(&node), &acked, &AuditOptions::default(), &*verifier, &Stop::new(), &mut |progress| {
+        traffic::line_of_progress(&format!("audit: {} of {} messages checked", progress.checked, progress.total));
+    })?;
+    traffic::end_progress();
+    node.stop();
+    report.audit = Some(found);
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let demo = DemoReport {
+        cpu_available_s: stages.seconds() * cores,
+        stage_cpu_s: stages.difference(),
+        run: report,
+        node: figures,
+    };
+    args.json.write(&demo)?;
+    if !args.json.on_stdout() {
+        print!("{}", demo.run.table());
+        print_stages(&demo);
+        if args.keep.is_some() {
+            println!("the ledger is kept in {}: weft node --data {}", data.display(), data.display());
+        }
+    }
+    let clean = demo.run.audit.as_ref().is_some_and(weft_loadgen::AuditReport::is_clean);
+    Ok(if demo.run.valid && clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })
+}
+
+fn target_of(node: &RunningNode) -> NodeTarget {
+    NodeTarget { addr: node.address(), trust: Trust::Pin(node.fingerprint()), network: Some(node.network()) }
+}
+
+fn figures(node: &RunningNode) -> NodeFigures {
+    use std::sync::atomic::Ordering::Relaxed;
+    let counters = node.counters();
+    let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
+    let accepted = counters.accepted.load(Relaxed);
+    NodeFigures {
+        verifier: node.verifier().to_owned(),
+        messages_per_verify_batch: ratio(counters.signatures.load(Relaxed), counters.verify_batches.load(Relaxed)),
+        messages_per_lane_batch: ratio(accepted, counters.lane_batches.load(Relaxed)),
+        messages_per_sync: ratio(accepted, counters.syncs.load(Relaxed)),
+        sync_ms_mean: ratio(counters.sync_us.load(Relaxed), counters.syncs.load(Relaxed)) / 1e3,
+        lane_bytes_per_message: ratio(counters.lane_bytes.load(Relaxed), accepted),
+        recovered_messages: 0,
+    }
+}
+
+/// CPU time by stage between the first and the last look of the measured time.
+#[derive(Default)]
+struct StageClock {
+    first: Option<(std::time::Instant, BTreeMap<String, f64>)>,
+    last: Option<(std::time::Instant, BTreeMap<String, f64>)>,
+}
+
+impl StageClock {
+    fn observe(&mut self, phase: Phase) {
+        if phase == Phase::Measuring {
+            let now = (std::time::Instant::now(), cpu_seconds_by_stage());
+            self.first.get_or_insert_with(|| now.clone());
+            self.last = Some(now);
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        match (&self.first, &self.last) {
+            (Some((first, _)), Some((last, _))) => last.duration_since(*first).as_secs_f64(),
+            _ => 0.0,
+        }
+    }
+
+    fn difference(&self) -> BTreeMap<String, f64> {
+        let (Some((_, first)), Some((_, last))) = (&self.first, &self.last) else { return BTreeMap::new() };
+        last.iter()
+            .map(|(stage, seconds)| (stage.clone(), seconds - first.get(stage).copied().unwrap_or(0.0)))
+            .filter(|(_, seconds)| *seconds >= 0.001)
+            .collect()
+    }
+}
+
+fn print_stages(demo: &DemoReport) {
+    println!("\ncpu by stage, while measuring ({:.1} processor seconds in all)", demo.cpu_available_s);
+    let mut stages: Vec<_> = demo.stage_cpu_s.iter().collect();
+    stages.sort_by(|a, b| b.1.total_cmp(a.1));
+    for (stage, seconds) in stages {
+        println!("  {stage:<16} {seconds:>8.2} s  {:>5.1} %", 100.0 * seconds / demo.cpu_available_s.max(1e-9));
+    }
+    let node = &demo.node;
+    println!(
+        "batches: {:.0} signatures a verification, {:.0} messages a lane batch, {:.0} a sync of {:.2} ms; {:.0} bytes of log a message",
+        node.messages_per_verify_batch,
+        node.messages_per_lane_batch,
+        node.messages_per_sync,
+        node.sync_ms_mean,
+        node.lane_bytes_per_message
+    );
+}

@@ -1,0 +1,91 @@
+//! `weft node`: runs a node until it is told to stop.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use super::{EXIT_FAILED, EXIT_FOUND, Globals, signals};
+use crate::config::ConfigArgs;
+use crate::health::State;
+use crate::node::RunningNode;
+
+/// How often a running node looks whether it has poisoned itself.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Arguments of `weft node`.
+#[derive(clap::Args, Debug)]
+#[command(
+    long_about = "Run a node until SIGINT or SIGTERM, which drain, sync and stop it; a second signal ends it at once.\n\n\
+        Settings come from flags, environment (WEFT_*), a TOML file and defaults, in this order; `weft config` with the same flags \
+        shows them with their sources. The first lines on stdout say where it listens and the certificate that clients may pin.\n\n\
+        If a write or sync of the log fails, the node stops acknowledging and exits with 1: look at the disk before starting it again.\n\n\
+        Examples:\n  \
+        weft init --data ./ledger && weft node --data ./ledger\n  \
+        weft node --data ./ledger --listen 0.0.0.0:7272 --http 127.0.0.1:7280 --log-format json"
+)]
+pub struct NodeArgs {
+    /// The node's settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+enum Wake {
+    Stop,
+}
+
+/// Runs `weft node`.
+///
+/// # Errors
+/// If the settings cannot be used or the node does not start.
+pub fn run(args: NodeArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let loaded = crate::config::load(&args.config, globals)?;
+    crate::telemetry::init(&loaded.config.log, loaded.config.log_format)?;
+    let (wake, woken) = channel();
+    signals::on_stop(move || drop(wake.send(Wake::Stop)))?;
+    let node = RunningNode::start(&loaded.config)?;
+    announce(&node, &loaded.config.name)?;
+    let poisoned = loop {
+        match woken.recv_timeout(WATCH_EVERY) {
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Timeout) if node.health().state == State::Poisoned => break true,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    let cause = node.health().cause;
+    let report = node.stop();
+    match report.durable_size {
+        Ok(size) if !poisoned => {
+            tracing::info!(
+                durable_size = size,
+                sessions_drained = report.sessions.sessions_drained,
+                sessions_cut = report.sessions.sessions_cut,
+                "stopped; everything acknowledged is durable"
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(_) => {
+            eprintln!("error: the node poisoned itself: {}", cause.unwrap_or_default());
+            Ok(ExitCode::from(EXIT_FOUND))
+        }
+        Err(cause) => {
+            eprintln!("error: the log could not be closed: {cause}");
+            Ok(ExitCode::from(EXIT_FAILED))
+        }
+    }
+}
+
+/// Says where it listens. Scripts read these lines: their form is kept.
+fn announce(node: &RunningNode, name: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "weft node \"{name}\" on network {}", node.network())?;
+    writeln!(out, "  listening    {} (QUIC)", node.address())?;
+    if let Some(http) = node.http_address() {
+        writeln!(out, "  http         http://{http}/health and /metrics")?;
+    }
+    writeln!(out, "  certificate  {}", node.fingerprint())?;
+    writeln!(out, "  verifier     {}", node.verifier())?;
+    let recovered = node.recovered();
+    writeln!(out, "  log          {} messages in {} segments", recovered.messages, recovered.segments)?;
+    out.flush()
+}

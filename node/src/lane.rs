@@ -1,0 +1,280 @@
+//! This node's lane as the sequencer sees it: what is known, what is open, and the log underneath.
+//!
+//! Owns the only copies of the lane's tree, the recent ids, the replay windows and the tips, and the batch being built. Invariant:
+//! between two calls of [`Lane::append_open_batch`] the tables run ahead of the log by exactly the open batch. If an append fails,
+//! [`Lane::rebuild`] makes them match the log again, from the log; the same code fills them at start.
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use weft_core::arena::VerifiedMessage;
+use weft_core::lane::build::BatchBuilder;
+use weft_core::random::RandomSource as _;
+use weft_core::recent::RecentIds;
+use weft_core::replay::ReplayTable;
+use weft_core::tips::{TipPool, TipSelection};
+use weft_core::{BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection};
+use weft_storage::{LaneWriter, LogError, LogReader};
+
+use crate::random::Random;
+
+/// Entry bytes of one lane batch: large enough that sealing and signing are shared by thousands of small messages, small enough that
+/// a batch of the longest messages is not 64 MiB in one write.
+pub const BATCH_ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// How the tables are sized.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneConfig {
+    /// Ids of the newest messages kept in memory.
+    pub recent_ids_max: usize,
+    /// Issuers whose sequences are remembered.
+    pub replay_issuers_max: usize,
+    /// Tips kept.
+    pub tips_max: usize,
+    /// How tips are chosen.
+    pub tip_selection: TipSelection,
+    /// Most messages of one batch, from the genesis.
+    pub batch_messages_max: u32,
+}
+
+/// Why the open batch did not get into the log.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// There is no room. Nothing was written; later there may be.
+    #[error("the disk is full: {free_bytes} bytes free, {watermark_bytes} needed")]
+    Full {
+        /// Free bytes.
+        free_bytes: u64,
+        /// Bytes that must be free before another segment is made.
+        watermark_bytes: u64,
+    },
+    /// The log takes nothing more.
+    #[error("{cause}")]
+    Failed {
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl From<LogError> for AppendError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::StorageFull { free_bytes, needed_bytes, .. } => {
+                Self::Full { free_bytes, watermark_bytes: needed_bytes }
+            }
+            other => Self::Failed { cause: with_sources(&other) },
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A batch that is in the log now, though not synced.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended {
+    /// Size of the lane after it.
+    pub size: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// The lane.
+#[derive(Debug)]
+pub struct Lane {
+    network: NetworkId,
+    id: LaneId,
+    roots: [MessageId; 2],
+    key: SigningKey,
+    config: LaneConfig,
+    writer: LaneWriter,
+    reader: LogReader,
+    tree: LaneTree,
+    open: Option<BatchBuilder>,
+    /// A sealed batch's buffers, to be used again.
+    spare: Option<BatchBuilder>,
+    recent: RecentIds,
+    replay: ReplayTable,
+    tips: TipPool,
+    random: Random,
+    /// Free bytes and watermark when the disk was last found full.
+    full: (u64, u64),
+}
+
+impl Lane {
+    /// The lane over its opened log; fills the tables from the newest messages.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn open(
+        key: SigningKey,
+        roots: [MessageId; 2],
+        writer: LaneWriter,
+        reader: LogReader,
+        config: LaneConfig,
+        mut random: Random,
+    ) -> Result<Self, LogError> {
+        let mut lane = Self {
+            network: reader.network(),
+            id: reader.lane(),
+            roots,
+            key,
+            config,
+            tree: writer.tree().clone(),
+            writer,
+            reader,
+            open: None,
+            spare: None,
+            recent: RecentIds::new(config.recent_ids_max, random.next_u64()),
+            replay: ReplayTable::new(config.replay_issuers_max, random.next_u64()),
+            tips: TipPool::new(config.tip_selection, roots, config.tips_max, random.next_u64()),
+            random,
+            full: (0, 0),
+        };
+        lane.fill()?;
+        Ok(lane)
+    }
+
+    /// Size of the lane in the log.
+    pub fn size(&self) -> u64 {
+        self.writer.size()
+    }
+
+    /// Free bytes and the bytes needed, as of the last append that found the disk full.
+    pub fn free_space(&self) -> (u64, u64) {
+        self.full
+    }
+
+    /// Fresh tips for an ack.
+    pub fn tips(&mut self, count: usize) -> Vec<MessageId> {
+        self.tips.select(count, &mut self.random).into_iter().map(|tip| tip.id).collect()
+    }
+
+    /// Whether the message is new: not stored, and its issuer's sequence not used.
+    ///
+    /// # Errors
+    /// `duplicate`, `replayed_sequence` or `stale_sequence`.
+    pub fn check_new(&self, message: &VerifiedMessage<'_>) -> Result<(), Rejection> {
+        let (id, view) = (message.id(), message.view());
+        if let Some(place) = self.recent.get(&id) {
+            return Err(Reason::Duplicate.with(place.0, 0));
+        }
+        let (issuer, sequence) = (view.issuer(), view.sequence());
+        let verdict = self.replay.check(issuer, sequence);
+        // The id covers issuer and sequence: a sequence that this issuer is known not to have used cannot be a stored message's.
+        // Only for issuers that the window does not know, and for sequences it refuses, must the log be asked.
+        if (verdict.is_err() || self.replay.top(issuer).is_none())
+            && let Some(place) = self.reader.find(&id)
+        {
+            return Err(Reason::Duplicate.with(place.0, 0));
+        }
+        verdict
+    }
+
+    /// Where a message lies that may be named as a parent: in this lane, or a genesis root.
+    pub fn find(&self, id: &MessageId) -> Option<Place> {
+        if let Some(place) = self.recent.get(id) {
+            return Some(place);
+        }
+        if let Some(index) = self.roots.iter().position(|root| root == id) {
+            return Some(Place::root(u8::from(index == 1)));
+        }
+        self.reader.find(id)
+    }
+
+    /// Gives a message its place in the open batch. The caller has checked that it is new and where its parents lie.
+    ///
+    /// # Errors
+    /// `overloaded` if the batch is full: the caller flushes full batches, so this is a bug that costs one message its place.
+    pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<(), Rejection> {
+        let config = &self.config;
+        let open = self.open.get_or_insert_with(|| {
+            self.spare.take().unwrap_or_else(|| BatchBuilder::new(config.batch_messages_max, BATCH_ENTRY_BYTES_MAX))
+        });
+        let index = open
+            .push(parents, message)
+            .map_err(|full| Reason::Overloaded.with(u64::from(full.messages) + 1, u64::from(full.messages)))?;
+        let place = Place::new(self.id, self.tree.size() + 1 + u64::from(index));
+        self.learn(message.id(), &message.view(), place);
+        Ok(())
+    }
+
+    fn learn(&mut self, id: MessageId, view: &MessageView<'_>, place: Place) {
+        self.recent.insert(id, place);
+        self.replay.set(view.issuer(), view.sequence());
+        self.tips.insert(id, view.issuer(), place, view.parents());
+    }
+
+    /// Whether the open batch must be appended before the longest message is sure to fit.
+    pub fn batch_is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.has_room_for(weft_core::MESSAGE_BYTES_MAX))
+    }
+
+    /// Seals, signs and appends the open batch; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`AppendError`]. The tables then hold messages that the log does not: call [`Lane::rebuild`].
+    pub fn append_open_batch(&mut self) -> Result<Option<Appended>, AppendError> {
+        let Some(open) = self.open.take() else { return Ok(None) };
+        let mut after = self.tree.clone();
+        let key = &self.key;
+        let sealed = open
+            .seal(&mut after, self.network, self.id, |text| key.sign(text).to_bytes())
+            .map_err(|error| AppendError::Failed { cause: format!("a batch cannot be sealed: {error}") })?;
+        let size = self.writer.append(&sealed, &after).inspect_err(|error| {
+            if let LogError::StorageFull { free_bytes, needed_bytes, .. } = error {
+                self.full = (*free_bytes, *needed_bytes);
+            }
+        })?;
+        self.tree = after;
+        let appended = Appended { size, bytes: sealed.bytes().len() as u64 };
+        self.spare = Some(sealed.recycle());
+        Ok(Some(appended))
+    }
+
+    /// Forgets everything that is not in the log.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn rebuild(&mut self) -> Result<(), LogError> {
+        self.open = None;
+        self.tree = self.writer.tree().clone();
+        self.recent = RecentIds::new(self.config.recent_ids_max, self.random.next_u64());
+        self.replay = ReplayTable::new(self.config.replay_issuers_max, self.random.next_u64());
+        self.tips = TipPool::new(self.config.tip_selection, self.roots, self.config.tips_max, self.random.next_u64());
+        self.fill()
+    }
+
+    /// Fills the tables from the newest messages of the log.
+    fn fill(&mut self) -> Result<(), LogError> {
+        let size = self.writer.size();
+        let from = size.saturating_sub(self.config.recent_ids_max as u64);
+        let reader = self.reader.clone();
+        for batch in reader.batches_from(from) {
+            let batch = batch?;
+            let Ok(view) = batch.view() else { continue };
+            for message in view.messages() {
+                let place = Place::new(self.id, message.position);
+                self.learn(message.message.id(), &message.message, place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the lane's use of the log: everything durable, and a mark that says so.
+    ///
+    /// # Errors
+    /// If the last sync or the mark fails.
+    pub fn close(self) -> Result<u64, LogError> {
+        self.writer.close()
+    }
+}
+
+const _: () = assert!(BATCH_ENTRY_BYTES_MAX > weft_core::MESSAGE_BYTES_MAX && BATCH_MESSAGES_MAX <= 4_096);

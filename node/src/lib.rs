@@ -1,0 +1,20 @@
+//! The running node: ingest pipeline, configuration, and the weft binary.
+//!
+//! [`node`] puts a node together; [`pipeline`] is what a message goes through, [`lane`] what the sequencer knows, [`service`] what
+//! clients are answered. [`config`], [`telemetry`], [`http`], [`health`] and [`stats`] are the operator's side, [`cli`] the commands of
+//! the `weft` binary.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod lane;
+pub mod node;
+pub mod pipeline;
+pub mod random;
+pub mod service;
+pub mod stats;
+pub mod telemetry;
+pub mod units;

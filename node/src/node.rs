@@ -1,0 +1,428 @@
+//! A node: everything put together, started and stopped in the right order.
+//!
+//! Owns the start (lock, recovery, threads, sockets) and the graceful stop (stop taking, drain, sync, let go). The pipeline's threads
+//! are ordinary ones with names; the sessions live on a tokio runtime of the node's own, so that a node can be started from any
+//! program, and several in one.
+//!
+//! A pipeline thread that panics is a bug; the node then poisons itself and acks nothing more, instead of going on with one stage
+//! missing.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{bounded, unbounded};
+use ed25519_dalek::SigningKey;
+use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
+use weft_net::{BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport};
+use weft_storage::datadir::{DataDir, DataDirError};
+use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Syncer};
+
+use crate::config::Config;
+use crate::health::{Health, HealthReport, State};
+use crate::http;
+use crate::lane::{Lane, LaneConfig, with_sources};
+use crate::pipeline::commit::{Committer, Sync};
+use crate::pipeline::sequence::Sequencer;
+use crate::pipeline::suspects::Suspects;
+use crate::pipeline::verify::{VerifyStage, unix_now_us};
+use crate::pipeline::Budget;
+use crate::random::Random;
+use crate::service::NodeService;
+use crate::stats::Counters;
+
+/// The lane that this version's one node writes.
+pub const LANE: LaneId = LaneId(0);
+
+/// Groups between sequencer and committer. Two: one under way to the disk and one to follow it; more would only hide that the disk is
+/// the bound from the stages before.
+const GROUPS_QUEUED_MAX: usize = 2;
+
+/// Batches between verify workers and sequencer, for the same reason.
+const VERIFIED_QUEUED_PER_WORKER: usize = 2;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("{}", with_sources(.0))]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be used.
+    #[error("{}", with_sources(.0))]
+    Log(#[from] LogError),
+    /// The genesis is not valid.
+    #[error("the genesis is not valid: {0}")]
+    Genesis(#[from] GenesisError),
+    /// This node's key is not in the committee.
+    #[error("the key in node.key ({got}) is not in the committee of the genesis: this directory is not that node's")]
+    NotInCommittee {
+        /// This node's public key.
+        got: NodeKey,
+    },
+    /// The TLS identity cannot be read or made.
+    #[error("{}", with_sources(.0))]
+    Identity(#[from] IdentityError),
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {}", with_sources(.source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: BindError,
+    },
+    /// The HTTP address cannot be used.
+    #[error("cannot listen on {address} for HTTP: {source}")]
+    BindHttp {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no verifier of that name here.
+    #[error("verifier: {0}")]
+    Verifier(#[from] weft_crypto::backend::BackendError),
+    /// The operating system refused something a process needs.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// No randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Makes a data directory with a fresh ledger whose only node is this one.
+///
+/// # Errors
+/// If the directory holds something already or cannot be written, or the name is not one.
+pub fn init_ledger(path: &Path, ledger_name: &str) -> Result<Genesis, StartError> {
+    let mut seed = [0u8; 32];
+    getrandom::fill(&mut seed)?;
+    let key = DeviceSigner::from_seed(seed).public();
+    let genesis = Genesis::single(ledger_name, unix_now_us(), key);
+    DataDir::init(path, &genesis, &seed)?;
+    Ok(genesis)
+}
+
+/// What a stop found.
+#[derive(Debug)]
+pub struct StopReport {
+    /// The sessions' end.
+    pub sessions: ShutdownReport,
+    /// Size of the lane, all of it durable; or why that cannot be said.
+    pub durable_size: Result<u64, String>,
+}
+
+/// A running node. Stop it with [`RunningNode::stop`]; dropping it stops it too, without waiting for acks.
+#[derive(Debug)]
+pub struct RunningNode {
+    address: SocketAddr,
+    http_address: Option<SocketAddr>,
+    fingerprint: Fingerprint,
+    network: NetworkId,
+    verifier: &'static str,
+    recovered: Recovered,
+    counters: Arc<Counters>,
+    health: Arc<Health>,
+    service: Arc<NodeService>,
+    stop_grace: Duration,
+    /// Everything that a stop takes apart; `None` afterwards.
+    parts: Option<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    runtime: tokio::runtime::Runtime,
+    server: ServerHandle,
+    http_stop: Option<tokio::sync::oneshot::Sender<()>>,
+    workers: Vec<JoinHandle<()>>,
+    sequencer: JoinHandle<Option<Lane>>,
+    committer: JoinHandle<()>,
+    /// Holds the directory's lock; let go last.
+    _data: DataDir,
+}
+
+struct LogSync(Syncer);
+
+impl Sync for LogSync {
+    fn sync(&self) -> Result<u64, String> {
+        self.0.sync().map_err(|error| with_sources(&error))
+    }
+}
+
+impl RunningNode {
+    /// Starts a node: takes the directory, recovers the log, then opens the door.
+    ///
+    /// # Errors
+    /// [`StartError`], with everything already started stopped again.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let data = DataDir::open(&config.data)?;
+        let genesis = data.genesis().clone();
+        let key = SigningKey::from_bytes(data.node_seed());
+        let public = NodeKey::from(key.verifying_key().to_bytes());
+        if !genesis.committee.iter().any(|validator| validator.key == public) {
+            return Err(StartError::NotInCommittee { got: public });
+        }
+        let options = weft_crypto::backend::Options { cached_keys: config.key_cache_max };
+        let chosen = weft_crypto::backend::by_name(&config.verifier, &options)?;
+        tracing::info!(verifier = chosen.verifier.name(), measured = ?chosen.measured, "the verifier is chosen");
+        let verifier = chosen.verifier;
+        let health = Arc::new(Health::new());
+        let counters = Arc::new(Counters::default());
+
+        let (log, recovered) = open_log(&data, config, public)?;
+        let lane_config = LaneConfig {
+            recent_ids_max: config.recent_ids_max,
+            replay_issuers_max: config.replay_issuers_max,
+            tips_max: config.tips_max,
+            tip_selection: config.tips(),
+            batch_messages_max: genesis.batch_messages_max,
+        };
+        let roots = data.genesis_id().roots();
+        let LaneLog { writer, syncer, reader } = log;
+        let mut lane = Lane::open(key, roots, writer, reader.clone(), lane_config, Random::from_system()?)?;
+        health.recovered(recovered.size);
+
+        let mut limits = genesis.limits()?;
+        limits.clock_ahead_us_max = config.clock_ahead_us_max.unwrap_or(limits.clock_ahead_us_max);
+        limits.clock_behind_us_max = config.clock_behind_us_max.unwrap_or(limits.clock_behind_us_max);
+        let clock_us_max = (limits.clock_ahead_us_max, limits.clock_behind_us_max);
+
+        let workers_count = config.verify_threads_or_cores();
+        let (jobs_in, jobs_out) = unbounded();
+        let (verified_in, verified_out) = bounded(VERIFIED_QUEUED_PER_WORKER * workers_count);
+        let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
+        let published_tips =
+            Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let stage = Arc::new(VerifyStage {
+            verifier: verifier.clone(),
+            limits,
+            batch_messages_max: config.verify_batch_max,
+            linger: Duration::from_micros(config.batch_linger_us),
+            counters: counters.clone(),
+            suspects: Mutex::new(Suspects::default()),
+        });
+        let service = Arc::new(NodeService {
+            genesis_id: data.genesis_id(),
+            network: data.network(),
+            name: config.name.clone(),
+            lane: LANE,
+            clock_us_max,
+            jobs: Mutex::new(Some(jobs_in)),
+            budget: Budget::new(config.queue_bytes_max),
+            reader,
+            tips: published_tips.clone(),
+            counters: counters.clone(),
+            health: health.clone(),
+            reads: NodeService::read_slots(),
+            genesis,
+        });
+
+        // The sockets before the threads: an address in use is the most likely failure, and leaves nothing to take apart.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(std::thread::available_parallelism().map_or(1, usize::from).min(8))
+            .thread_name("weft-net")
+            .enable_all()
+            .build()?;
+        let mut server_config = ServerConfig::new(config.listen, Identity::load_or_create(&config.data)?);
+        server_config.limits.connections_max = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
+        server_config.limits.session.inflight_bytes_max = config.connection_bytes_max as u64;
+        server_config.limits.session.idle_timeout = Duration::from_millis(config.connection_idle_ms);
+        server_config.limits.connection_idle_timeout = Duration::from_millis(config.connection_idle_ms);
+        let limits = &mut server_config.limits;
+        limits.sessions_max = limits.connections_max.saturating_mul(2);
+        limits.inflight_bytes_total_max = (config.queue_bytes_max as u64).min(u64::from(u32::MAX));
+        limits.session.inflight_bytes_max =
+            limits.session.inflight_bytes_max.clamp(limits.session.frame_bytes_max.into(), limits.inflight_bytes_total_max);
+        // The operator chose how many connections: what they may cost is said, not second-guessed.
+        limits.memory_bytes_max = limits.memory_bytes_max.max(limits.worst_case_bytes());
+        tracing::info!(connections_max = limits.connections_max, worst_case_bytes = limits.worst_case_bytes(), "network limits");
+        let server = {
+            let _inside = runtime.enter();
+            Server::bind(server_config, service.clone())
+                .map_err(|source| StartError::Bind { address: config.listen, source })?
+        };
+        let address = server.local_addr()?;
+        let (http_address, http_stop) = match config.http {
+            None => (None, None),
+            Some(address) => {
+                let bind = |source| StartError::BindHttp { address, source };
+                let listener = runtime.block_on(http::bind(address)).map_err(bind)?;
+                let bound = listener.local_addr().map_err(bind)?;
+                let pages = http::Pages { health: health.clone(), counters: counters.clone() };
+                let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+                runtime.spawn(http::serve(listener, pages, async {
+                    let _ = stopped.await;
+                }));
+                (Some(bound), Some(stop))
+            }
+        };
+
+        let mut workers = Vec::with_capacity(workers_count);
+        for number in 0..workers_count {
+            let (stage, jobs, out) = (stage.clone(), jobs_out.clone(), verified_in.clone());
+            let guard = PanicGuard { stage: "verify", health: health.clone() };
+            workers.push(spawn(format!("weft-verify-{number}"), move || {
+                let _guard = guard;
+                stage.run(&jobs, &out);
+            })?);
+        }
+        drop(verified_in);
+        let sequencer = Sequencer::new(lane, counters.clone(), health.clone());
+        let guard = PanicGuard { stage: "sequencer", health: health.clone() };
+        let sequencer = spawn("weft-sequence".to_owned(), move || {
+            let _guard = guard;
+            Some(sequencer.run(&verified_out, &groups_in))
+        })?;
+        let committer = Committer {
+            syncer: LogSync(syncer),
+            counters: counters.clone(),
+            health: health.clone(),
+            published_tips,
+        };
+        let guard = PanicGuard { stage: "committer", health: health.clone() };
+        let committer = spawn("weft-commit".to_owned(), move || {
+            let _guard = guard;
+            committer.run(&groups_out);
+        })?;
+
+        health.set_state(State::Live, None);
+        Ok(Self {
+            address,
+            http_address,
+            fingerprint: server.fingerprint(),
+            network: data.network(),
+            verifier: verifier.name(),
+            recovered,
+            counters,
+            health,
+            service,
+            stop_grace: Duration::from_millis(config.stop_grace_ms),
+            parts: Some(Parts { runtime, server, http_stop, workers, sequencer, committer, _data: data }),
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/health` and `/metrics` are, if anywhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// The certificate's fingerprint, for clients to pin.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The network.
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The name of the verifier in use.
+    pub fn verifier(&self) -> &'static str {
+        self.verifier
+    }
+
+    /// What was found in the log at start.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Statistics since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How the node is.
+    pub fn health(&self) -> HealthReport {
+        self.health.report()
+    }
+
+    /// Stops gracefully: takes nothing new, acknowledges or refuses what was taken, makes the log durable, and lets the directory go.
+    pub fn stop(mut self) -> StopReport {
+        self.take_apart(self.stop_grace)
+    }
+
+    fn take_apart(&mut self, grace: Duration) -> StopReport {
+        let Some(parts) = self.parts.take() else {
+            return StopReport { sessions: ShutdownReport::default(), durable_size: Ok(self.health.durable_size()) };
+        };
+        let Parts { runtime, server, http_stop, workers, sequencer, committer, _data } = parts;
+        self.health.set_state(State::Stopping, None);
+        let sessions = runtime.block_on(server.shutdown(grace));
+        // No session is left to send jobs: the stages end one after the other, each with an empty queue.
+        self.service.close();
+        for worker in workers {
+            let _ = worker.join();
+        }
+        let lane = sequencer.join().ok().flatten();
+        let _ = committer.join();
+        if let Some(stop) = http_stop {
+            let _ = stop.send(());
+        }
+        let durable_size = match lane {
+            Some(lane) => lane.close().map_err(|error| with_sources(&error)),
+            None => Err("the sequencer ended by a panic".to_owned()),
+        };
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        StopReport { sessions, durable_size }
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.take_apart(Duration::ZERO);
+    }
+}
+
+/// Opens the node's lane. The last batch must carry this node's signature: a log that was copied here from another node is refused.
+fn open_log(data: &DataDir, config: &Config, public: NodeKey) -> Result<(LaneLog, Recovered), StartError> {
+    let log_config = LogConfig {
+        segment_bytes: config.segment_bytes.next_multiple_of(4096),
+        free_bytes_min: config.free_space_watermark_bytes,
+        ..LogConfig::default()
+    };
+    let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
+        batch.verify_seal(&public, |key, text, signature| weft_crypto::serial::verify_one(&key.0, text, signature)).is_ok()
+    };
+    let disk = Arc::new(RealDisk);
+    let (log, recovered) =
+        LaneLog::open(disk, &data.lane_dir(LANE), data.network(), LANE, log_config, &verify_last)?;
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(
+            file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
+            "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
+        );
+    }
+    tracing::info!(
+        size = recovered.size, segments = recovered.segments, messages = recovered.messages,
+        indexes_built = recovered.indexes_built, "the log is open"
+    );
+    Ok((log, recovered))
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name).spawn(work)
+}
+
+/// Poisons the node when its thread unwinds.
+struct PanicGuard {
+    stage: &'static str,
+    health: Arc<Health>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.health.set_state(State::Poisoned, Some(format!("the {} thread ended by a panic: a bug", self.stage)));
+        }
+    }
+}
+

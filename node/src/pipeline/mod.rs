@@ -1,0 +1,179 @@
+//! The ingest pipeline: from a client's Submit to its Ack, in batches, through three kinds of threads.
+//!
+//! ```text
+//! sessions (tokio) --Job--> verify workers --VerifiedBatch--> sequencer --Group--> committer --Ack--> sessions
+//!          ^ byte budget                                       append (write)      fdatasync
+//! ```
+//!
+//! * [`verify`]: takes everything that queued up, checks each message in isolation, verifies all signatures in one batch.
+//! * [`sequence`]: one thread; replay window, duplicates, parents; gives each message its place; seals and appends lane batches.
+//! * [`commit`]: one thread; one data sync for everything appended meanwhile, then the acks that waited for it.
+//!
+//! Memory: a job holds a permit for its bytes from the moment it is taken until its ack is handed over, and the sum of all permits is
+//! a constant of the configuration. The queues between the stages need no bound of their own: what is in them is paid for.
+//! Backpressure: a session that finds no budget waits, reads nothing more, and QUIC's flow control stops the client.
+
+pub mod commit;
+pub mod gather;
+pub mod sequence;
+pub mod suspects;
+pub mod verify;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use weft_core::arena::{Arena, Verified};
+use weft_core::{MessageId, Rejection};
+use weft_net::{Ack, AckException, AckLevel, SessionHandle, Submit};
+
+/// What a message costs in memory beside its bytes: columns, outcome, its share of queues. Counted against the byte budget.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// What a submit costs in memory beside its messages.
+pub const SUBMIT_OVERHEAD_BYTES: usize = 1024;
+
+/// The byte budget of the whole pipeline.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    semaphore: Arc<Semaphore>,
+    bytes_max: usize,
+    messages: Arc<AtomicU64>,
+}
+
+/// A submit's share of the budget; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _bytes: OwnedSemaphorePermit,
+    messages: u64,
+    counter: Arc<AtomicU64>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.messages, Ordering::Relaxed);
+    }
+}
+
+impl Budget {
+    /// A budget of `bytes_max` bytes. At least one submit of the largest size always fits.
+    pub fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        Self { semaphore: Arc::new(Semaphore::new(bytes_max)), bytes_max, messages: Arc::default() }
+    }
+
+    /// Waits until the submit fits. `None` when the budget was closed: the node is stopping.
+    pub async fn acquire(&self, submit: &Submit) -> Option<Permit> {
+        let bytes = submit.bytes().len() + submit.len() * MESSAGE_OVERHEAD_BYTES + SUBMIT_OVERHEAD_BYTES;
+        let permits = u32::try_from(bytes.min(self.bytes_max)).unwrap_or(u32::MAX);
+        let bytes = self.semaphore.clone().acquire_many_owned(permits).await.ok()?;
+        let messages = submit.len() as u64;
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        Some(Permit { _bytes: bytes, messages, counter: self.messages.clone() })
+    }
+
+    /// Messages in the pipeline now, and how many of the shortest ones it could hold.
+    pub fn fill_messages(&self) -> (u64, u64) {
+        let most = self.bytes_max / (weft_core::MESSAGE_BYTES_MIN + MESSAGE_OVERHEAD_BYTES);
+        (self.messages.load(Ordering::Relaxed), most as u64)
+    }
+
+    /// Wakes everybody who waits, with `None`.
+    pub fn close(&self) {
+        self.semaphore.close();
+    }
+}
+
+/// One submit on its way through the verify stage.
+#[derive(Debug)]
+pub struct Job {
+    /// The messages.
+    pub submit: Submit,
+    /// Who waits for the ack.
+    pub session: SessionHandle,
+    /// Its share of the byte budget; dropped with the ack.
+    pub permit: Permit,
+}
+
+/// What became of one message in the verify stage.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome {
+    /// Its signature is valid; the row of its batch's arena.
+    Verified(usize),
+    /// It was refused.
+    Rejected(Rejection),
+}
+
+/// One submit after the verify stage: an outcome per message, in the order of the submit.
+#[derive(Debug)]
+pub struct VerifiedJob {
+    /// The client's number for it.
+    pub request_id: u64,
+    /// Who waits for the ack.
+    pub session: SessionHandle,
+    /// Its share of the byte budget.
+    pub permit: Permit,
+    /// An outcome per message.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Several submits whose messages were verified together.
+#[derive(Debug)]
+pub struct VerifiedBatch {
+    /// The messages with valid signatures.
+    pub arena: Arena<Verified>,
+    /// The submits they came in.
+    pub jobs: Vec<VerifiedJob>,
+}
+
+/// An ack that is ready but for the durability it states.
+#[derive(Debug)]
+pub struct PendingAck {
+    session: SessionHandle,
+    ack: Ack,
+    /// Held for its drop: gives the bytes back to the budget when the ack has left.
+    _permit: Permit,
+}
+
+impl PendingAck {
+    /// An ack for the submit `request_id`, with the messages that were refused and fresh tips.
+    pub fn new(
+        session: SessionHandle,
+        request_id: u64,
+        count: usize,
+        exceptions: Vec<AckException>,
+        tips: Vec<MessageId>,
+        permit: Permit,
+    ) -> Self {
+        let level = session.ack_level();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Self { session, ack: Ack { request_id, level, count, exceptions, tips }, _permit: permit }
+    }
+
+    /// The level the client asked for.
+    pub fn level(&self) -> AckLevel {
+        self.ack.level
+    }
+
+    /// Sends it. A client that is gone gets nothing, and nothing else happens.
+    pub fn deliver(self) {
+        let _ = self.session.ack(self.ack);
+    }
+
+    /// Sends it with every message refused for `rejection`, whatever was found out about it: nothing about durability can be said.
+    /// Messages that were refused for a reason of their own keep it.
+    pub fn deliver_failed(mut self, rejection: Rejection) {
+        let own = std::mem::take(&mut self.ack.exceptions);
+        let mut own = own.into_iter().filter(|e| e.reason() != Some(weft_core::Reason::Duplicate)).peekable();
+        self.ack.exceptions = (0..self.ack.count)
+            .map(|index| match own.peek() {
+                Some(exception) if exception.index == index => {
+                    own.next().unwrap_or_else(|| AckException::new(index, rejection))
+                }
+                _ => AckException::new(index, rejection),
+            })
+            .collect();
+        self.ack.tips.clear();
+        self.deliver();
+    }
+}

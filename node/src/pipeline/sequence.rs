@@ -1,0 +1,212 @@
+//! The sequencer: one thread that gives every verified message its place.
+//!
+//! It alone owns the replay windows, the recent ids, the tips and the lane's tree, so that none of them needs a lock. Per message:
+//! duplicate? sequence used before? both parents known, and where? Then the message goes into the open lane batch, and is known
+//! from that moment on: a later message of the same submit may name it as a parent.
+//!
+//! What it knows always matches the log: if an append fails, everything is rebuilt from what the log holds, and no message of the
+//! failed group is acknowledged. After a full disk the sequencer refuses messages until [`FULL_RETRY`] has passed, then tries again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender};
+use weft_core::arena::{Arena, Verified};
+use weft_core::arena::VerifiedMessage;
+use weft_core::{Place, Reason, Rejection};
+use weft_net::{AckException, AckLevel};
+
+use super::commit::Group;
+use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob};
+use crate::health::{Health, State};
+use crate::lane::{AppendError, Lane};
+use crate::stats::Counters;
+
+/// Most messages of one group: bounds how long the first ack of a group waits behind the last append of it, at a few
+/// microseconds a message.
+pub const GROUP_MESSAGES_MAX: usize = 16_384;
+
+/// How long a full disk is left alone before the next try.
+pub const FULL_RETRY: Duration = Duration::from_millis(500);
+
+/// Tips handed out with each ack: enough that a gateway with many devices spreads its approvals.
+pub const TIPS_PER_ACK: usize = 8;
+
+/// Tips kept for clients that ask for some without sending anything.
+pub const TIPS_PUBLISHED: usize = 64;
+
+/// The sequencer.
+#[derive(Debug)]
+pub struct Sequencer {
+    lane: Lane,
+    counters: Arc<Counters>,
+    health: Arc<Health>,
+    full_until: Option<Instant>,
+}
+
+impl Sequencer {
+    /// A sequencer over a recovered lane.
+    pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>) -> Self {
+        Self { lane, counters, health, full_until: None }
+    }
+
+    /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
+    /// back, for its closing.
+    pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
+        while let Ok(first) = input.recv() {
+            let mut messages = 0;
+            let mut acks = Vec::new();
+            let mut failed = None;
+            let mut next = Some(first);
+            while let Some(batch) = next {
+                messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
+                for job in batch.jobs {
+                    match self.sequence(job, &batch.arena) {
+                        Ok(ack) => acks.extend(ack),
+                        Err((error, ack)) => {
+                            failed = Some(error);
+                            acks.push(ack);
+                        }
+                    }
+                }
+                next = if messages < GROUP_MESSAGES_MAX { input.try_recv().ok() } else { None };
+            }
+            if failed.is_none() {
+                failed = self.flush().err();
+            }
+            match failed {
+                None => {
+                    if !self.hand_over(acks, output) {
+                        break;
+                    }
+                }
+                Some(error) => self.fail(&error, acks),
+            }
+        }
+        self.lane
+    }
+
+    /// Acks that ask for nothing durable leave at once; the others go to the committer. `false` when there is no committer any more.
+    fn hand_over(&mut self, mut acks: Vec<PendingAck>, output: &Sender<Group>) -> bool {
+        let mut waiting = Vec::with_capacity(acks.len());
+        for ack in acks.drain(..) {
+            if ack.level() <= AckLevel::Written { ack.deliver() } else { waiting.push(ack) }
+        }
+        let tips = self.lane.tips(TIPS_PUBLISHED);
+        output.send(Group { size: self.lane.size(), acks: waiting, tips }).is_ok()
+    }
+
+    /// Decides one submit, message by message. `None`: its ack has left already. An error says that an append in the middle of it
+    /// failed.
+    fn sequence(
+        &mut self,
+        job: VerifiedJob,
+        arena: &Arena<Verified>,
+    ) -> Result<Option<PendingAck>, (AppendError, PendingAck)> {
+        let VerifiedJob { request_id, session, permit, outcomes } = job;
+        let refuse_all = self.refuse_all();
+        let mut exceptions = Vec::new();
+        let mut error = None;
+        let mut accepted = 0;
+        for (index, outcome) in (0u32..).zip(&outcomes) {
+            let result = match (outcome, refuse_all) {
+                (Outcome::Rejected(rejection), _) => {
+                    // Counted by the verify stage.
+                    exceptions.push(AckException::new(index, *rejection));
+                    continue;
+                }
+                (Outcome::Verified(_), Some(rejection)) => Err(rejection),
+                (Outcome::Verified(row), None) => match arena.verified(*row) {
+                    Some(message) => self.place(&message),
+                    // The verify stage names only rows with a good verdict; a row without one is not taken, whatever was said.
+                    None => Err(Reason::BadSignature.with(0, 0)),
+                },
+            };
+            match result {
+                Ok(()) => accepted += 1,
+                Err(rejection) => {
+                    self.counters.reject(rejection.reason);
+                    exceptions.push(AckException::new(index, rejection));
+                }
+            }
+            if self.lane.batch_is_full() && error.is_none() {
+                error = self.flush().err();
+            }
+        }
+        Counters::add(&self.counters.accepted, accepted);
+        let tips = self.lane.tips(TIPS_PER_ACK);
+        let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, permit);
+        match error {
+            Some(error) => Err((error, ack)),
+            None if ack.level() == AckLevel::Received => {
+                ack.deliver();
+                Ok(None)
+            }
+            None => Ok(Some(ack)),
+        }
+    }
+
+    /// The checks that need the ledger, then the message's place in the open batch.
+    fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<(), Rejection> {
+        self.lane.check_new(message)?;
+        let [first, second] = message.view().parents();
+        let parents: [Place; 2] = [
+            self.lane.find(first).ok_or(Reason::UnknownParent.with(0, 0))?,
+            self.lane.find(second).ok_or(Reason::UnknownParent.with(1, 0))?,
+        ];
+        self.lane.push(message, parents)
+    }
+
+    /// The refusal for every message, while the log takes none.
+    fn refuse_all(&mut self) -> Option<Rejection> {
+        if self.health.state() == State::Poisoned {
+            return Some(Reason::LogFailed.with(0, 0));
+        }
+        let until = self.full_until?;
+        if Instant::now() < until {
+            let (free, watermark) = self.lane.free_space();
+            return Some(Reason::LogFailed.with(free, watermark));
+        }
+        self.full_until = None;
+        None
+    }
+
+    /// Seals and appends the open batch, if there is anything in it.
+    fn flush(&mut self) -> Result<(), AppendError> {
+        let Some(appended) = self.lane.append_open_batch()? else { return Ok(()) };
+        self.health.written(appended.size);
+        if self.health.state() == State::DiskFull {
+            tracing::info!("the disk has room again: taking messages");
+            self.health.set_state(State::Live, None);
+        }
+        Counters::add(&self.counters.lane_batches, 1);
+        Counters::add(&self.counters.lane_bytes, appended.bytes);
+        Ok(())
+    }
+
+    /// An append failed: nothing of the group is acknowledged, and what the sequencer knows is made to match the log again.
+    fn fail(&mut self, error: &AppendError, acks: Vec<PendingAck>) {
+        let rejection = match error {
+            AppendError::Full { free_bytes, watermark_bytes } => {
+                if self.health.state() != State::DiskFull {
+                    tracing::warn!(free_bytes, watermark_bytes, "the disk is full: messages are refused until there is room");
+                }
+                self.health.set_state(State::DiskFull, Some(error.to_string()));
+                self.full_until = Some(Instant::now() + FULL_RETRY);
+                Reason::LogFailed.with(*free_bytes, *watermark_bytes)
+            }
+            AppendError::Failed { .. } => {
+                tracing::error!(%error, "an append to the log failed: nothing more is acknowledged");
+                self.health.set_state(State::Poisoned, Some(error.to_string()));
+                Reason::LogFailed.with(0, 0)
+            }
+        };
+        for ack in acks {
+            ack.deliver_failed(rejection);
+        }
+        if let Err(error) = self.lane.rebuild() {
+            tracing::error!(%error, "the log cannot be read back");
+            self.health.set_state(State::Poisoned, Some(error.to_string()));
+        }
+    }
+}

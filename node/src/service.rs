@@ -1,0 +1,147 @@
+//! What the node answers its clients: the seam between the network's sessions and the pipeline.
+//!
+//! Submits go into the pipeline under its byte budget; everything else is answered here, from the log's reader and from atomics. Log
+//! reads run on the runtime's blocking threads, so that a cold page never stops a session's neighbours.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use crossbeam::channel::Sender;
+use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
+use weft_net::{
+    AckLevel, Found, LaneStatus, NodeState, Refusal, Service, SessionHandle, Status, Submit, WelcomeInfo,
+};
+use weft_storage::LogReader;
+
+use crate::health::{Health, State};
+use crate::pipeline::verify::unix_now_us;
+use crate::pipeline::{Budget, Job};
+use crate::stats::Counters;
+
+/// Reads of the log that run at once; more wait their turn.
+const READS_AT_ONCE_MAX: usize = 8;
+
+/// When a refused client should come back, milliseconds: about two group commits of a slow disk.
+const RETRY_AFTER_MS: u32 = 100;
+
+/// The node's side of every session.
+pub struct NodeService {
+    /// What the ledger is.
+    pub genesis: Genesis,
+    /// Its id.
+    pub genesis_id: GenesisId,
+    /// Its network.
+    pub network: NetworkId,
+    /// The node's name, as clients see it.
+    pub name: String,
+    /// The lane that this node writes.
+    pub lane: LaneId,
+    /// Largest clock differences allowed, ahead and behind, microseconds.
+    pub clock_us_max: (u64, u64),
+    /// Into the verify stage; gone when the node stops.
+    pub jobs: Mutex<Option<Sender<Job>>>,
+    /// The pipeline's byte budget.
+    pub budget: Budget,
+    /// Stored messages.
+    pub reader: LogReader,
+    /// Durable tips, kept by the committer.
+    pub tips: Arc<Mutex<Vec<MessageId>>>,
+    /// Statistics.
+    pub counters: Arc<Counters>,
+    /// Health.
+    pub health: Arc<Health>,
+    /// Bounds the log reads under way.
+    pub reads: tokio::sync::Semaphore,
+}
+
+impl std::fmt::Debug for NodeService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeService").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl NodeService {
+    /// A semaphore for [`NodeService::reads`].
+    pub fn read_slots() -> tokio::sync::Semaphore {
+        tokio::sync::Semaphore::new(READS_AT_ONCE_MAX)
+    }
+
+    /// Stops taking submits: those that wait for budget are refused, and the verify stage ends once its queue is empty.
+    pub fn close(&self) {
+        self.budget.close();
+        if let Ok(mut jobs) = self.jobs.lock() {
+            *jobs = None;
+        }
+    }
+}
+
+impl Service for NodeService {
+    fn welcome(&self) -> WelcomeInfo {
+        WelcomeInfo {
+            network: self.network,
+            genesis: self.genesis_id,
+            ack_level_max: AckLevel::Durable,
+            payload_bytes_max: self.genesis.payload_bytes_max,
+            clock_ahead_us_max: self.clock_us_max.0,
+            clock_behind_us_max: self.clock_us_max.1,
+            now_us: unix_now_us(),
+            node_name: self.name.clone(),
+        }
+    }
+
+    async fn submit(&self, submit: Submit, session: SessionHandle) -> Result<(), Refusal> {
+        let permit = self.budget.acquire(&submit).await.ok_or_else(Refusal::shutting_down)?;
+        Counters::add(&self.counters.submits, 1);
+        let jobs = self.jobs.lock().ok().and_then(|jobs| jobs.clone()).ok_or_else(Refusal::shutting_down)?;
+        jobs.send(Job { submit, session, permit }).map_err(|_| Refusal::internal("the pipeline has ended"))
+    }
+
+    async fn tips(&self, count: usize) -> Result<Vec<MessageId>, Refusal> {
+        let mut tips = self.tips.lock().map(|tips| tips.clone()).unwrap_or_default();
+        tips.truncate(count);
+        Ok(tips)
+    }
+
+    async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
+        let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            ids.iter().map(|id| find(&reader, id)).collect::<Result<Vec<_>, _>>()
+        });
+        match read.await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a stored message cannot be read");
+                Err(Refusal::internal(format!("the log cannot be read: {error}")))
+            }
+            Err(_) => Err(Refusal::overloaded(RETRY_AFTER_MS, "the read was cut off")),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, Refusal> {
+        let report = self.health.report();
+        let (messages, messages_max) = self.budget.fill_messages();
+        Ok(Status {
+            state: match report.state {
+                State::Starting => NodeState::Joining,
+                State::Live | State::DiskFull => NodeState::Live,
+                State::Poisoned => NodeState::Poisoned,
+                State::Stopping => NodeState::Draining,
+            },
+            uptime_us: report.uptime_ms.saturating_mul(1000),
+            accepted_total: self.counters.accepted.load(Ordering::Relaxed),
+            rejected_total: self.counters.rejected_total(),
+            queue_messages: messages,
+            queue_messages_max: messages_max,
+            durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
+            lanes: vec![LaneStatus { lane: self.lane, written: report.written_size, durable: report.durable_size }],
+        })
+    }
+}
+
+fn find(reader: &LogReader, id: &MessageId) -> Result<Option<Found>, weft_storage::LogError> {
+    let Some(place) = reader.find(id) else { return Ok(None) };
+    let message = reader.message_at(place)?;
+    Ok(message.map(|message| Found { place, bytes: Bytes::copy_from_slice(message.bytes()) }))
+}
