@@ -43,8 +43,13 @@ impl Counters {
 
     /// Counts one refused message.
     pub fn reject(&self, reason: Reason) {
+        self.reject_many(reason, 1);
+    }
+
+    /// Counts `n` refused messages.
+    pub fn reject_many(&self, reason: Reason, n: u64) {
         if let Some(slot) = self.rejected.get(usize::from(reason.code())) {
-            Self::add(slot, 1);
+            Self::add(slot, n);
         }
     }
 

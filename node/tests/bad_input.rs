@@ -64,10 +64,10 @@ fn a_client_of_another_network_is_told_both_networks() {
     let node = start(&config(data.path()));
     runtime().block_on(async {
         let client = Client::connect(ClientConfig::new(node.address(), Trust::InsecureAny)).await.unwrap();
-        let options = SessionOptions { network: Some(NetworkId([1, 2, 3, 4])), ack_level: AckLevel::Durable };
+        let options = SessionOptions { network: Some(NetworkId([1, 2, 3, 4])), ..SessionOptions::default() };
         let error = client.open_session(options).await.err().expect("refused");
         let text = error.to_string();
-        assert!(matches!(&error, NetError::Wire(wire) if wire.code == ErrorCode::WrongNetwork), "{text}");
+        assert!(matches!(&error, NetError::Session(weft_net::SessionEnd::Refused(wire)) if wire.code == ErrorCode::WrongNetwork), "{text}");
         assert!(text.contains("01020304") && text.contains(&node.network().to_string()), "{text}");
     });
     node.stop();

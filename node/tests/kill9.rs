@@ -136,8 +136,8 @@ impl Fleet {
 /// Sends until the node is killed under it; every id that was acknowledged as durable.
 async fn load_until_killed(node: &mut Node, fleet: &mut Fleet, kill_after: Duration) -> Vec<MessageId> {
     let client = connect(node.address).await;
-    let options = SessionOptions { network: None, ack_level: AckLevel::Durable };
-    let (mut sender, mut acks) = client.open_load_session(options).await.expect("a session");
+    let options = SessionOptions::default();
+    let (sender, mut acks) = client.open_load_session(options).await.expect("a session");
     let (network, genesis) = (sender.welcome().network, sender.welcome().genesis);
     let mut sent: std::collections::HashMap<u64, Vec<MessageId>> = std::collections::HashMap::new();
     let mut acked = Vec::new();
@@ -149,7 +149,7 @@ async fn load_until_killed(node: &mut Node, fleet: &mut Fleet, kill_after: Durat
             node.kill();
             killed = true;
         }
-        if !killed && sender.in_flight() < 16 {
+        if !killed && sender.in_flight().requests < 16 {
             let (lengths, bytes, ids) = fleet.submit(network, parents);
             match sender.submit(&lengths, bytes).await {
                 Ok(request) => drop(sent.insert(request, ids)),
@@ -181,7 +181,7 @@ async fn load_until_killed(node: &mut Node, fleet: &mut Fleet, kill_after: Durat
 async fn assert_all_stored(address: SocketAddr, ids: &[MessageId], round: u64) {
     let client = connect(address).await;
     let session = client
-        .open_session(SessionOptions { network: None, ack_level: AckLevel::Durable })
+        .open_session(SessionOptions::default())
         .await
         .expect("a session");
     for chunk in ids.chunks(512) {

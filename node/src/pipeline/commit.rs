@@ -92,7 +92,12 @@ impl<S: Sync> Committer<S> {
             *tips = group.tips;
         }
         for ack in group.acks {
-            if kept { ack.deliver() } else { ack.deliver_failed(Reason::LogFailed.with(0, 0)) }
+            if kept {
+                ack.deliver();
+            } else {
+                let failed = ack.deliver_failed(Reason::LogFailed.with(0, 0));
+                self.counters.reject_many(Reason::LogFailed, failed);
+            }
         }
     }
 }

@@ -161,8 +161,8 @@ impl PendingAck {
     }
 
     /// Sends it with every message refused for `rejection`, whatever was found out about it: nothing about durability can be said.
-    /// Messages that were refused for a reason of their own keep it.
-    pub fn deliver_failed(mut self, rejection: Rejection) {
+    /// Messages that were refused for a reason of their own keep it. Tells how many were refused by this.
+    pub fn deliver_failed(mut self, rejection: Rejection) -> u64 {
         let own = std::mem::take(&mut self.ack.exceptions);
         let mut own = own.into_iter().filter(|e| e.reason() != Some(weft_core::Reason::Duplicate)).peekable();
         self.ack.exceptions = (0..self.ack.count)
@@ -174,6 +174,8 @@ impl PendingAck {
             })
             .collect();
         self.ack.tips.clear();
+        let failed = self.ack.exceptions.iter().filter(|e| e.reason() == Some(rejection.reason)).count();
         self.deliver();
+        failed as u64
     }
 }

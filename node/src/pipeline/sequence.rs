@@ -42,12 +42,14 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     health: Arc<Health>,
     full_until: Option<Instant>,
+    /// Messages of the group under way that got a place.
+    accepted: u64,
 }
 
 impl Sequencer {
     /// A sequencer over a recovered lane.
     pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>) -> Self {
-        Self { lane, counters, health, full_until: None }
+        Self { lane, counters, health, full_until: None, accepted: 0 }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
@@ -55,19 +57,14 @@ impl Sequencer {
     pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
         while let Ok(first) = input.recv() {
             let mut messages = 0;
+            self.accepted = 0;
             let mut acks = Vec::new();
             let mut failed = None;
             let mut next = Some(first);
             while let Some(batch) = next {
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
                 for job in batch.jobs {
-                    match self.sequence(job, &batch.arena) {
-                        Ok(ack) => acks.extend(ack),
-                        Err((error, ack)) => {
-                            failed = Some(error);
-                            acks.push(ack);
-                        }
-                    }
+                    acks.extend(self.sequence(job, &batch.arena, &mut failed));
                 }
                 next = if messages < GROUP_MESSAGES_MAX { input.try_recv().ok() } else { None };
             }
@@ -76,6 +73,7 @@ impl Sequencer {
             }
             match failed {
                 None => {
+                    Counters::add(&self.counters.accepted, self.accepted);
                     if !self.hand_over(acks, output) {
                         break;
                     }
@@ -96,18 +94,17 @@ impl Sequencer {
         output.send(Group { size: self.lane.size(), acks: waiting, tips }).is_ok()
     }
 
-    /// Decides one submit, message by message. `None`: its ack has left already. An error says that an append in the middle of it
-    /// failed.
+    /// Decides one submit, message by message. `None`: its ack has left already. `failed` is set if an append in the middle of it
+    /// fails, and from then on nothing is appended.
     fn sequence(
         &mut self,
         job: VerifiedJob,
         arena: &Arena<Verified>,
-    ) -> Result<Option<PendingAck>, (AppendError, PendingAck)> {
+        failed: &mut Option<AppendError>,
+    ) -> Option<PendingAck> {
         let VerifiedJob { request_id, session, permit, outcomes } = job;
         let refuse_all = self.refuse_all();
         let mut exceptions = Vec::new();
-        let mut error = None;
-        let mut accepted = 0;
         for (index, outcome) in (0u32..).zip(&outcomes) {
             let result = match (outcome, refuse_all) {
                 (Outcome::Rejected(rejection), _) => {
@@ -123,27 +120,23 @@ impl Sequencer {
                 },
             };
             match result {
-                Ok(()) => accepted += 1,
+                Ok(()) => self.accepted += 1,
                 Err(rejection) => {
                     self.counters.reject(rejection.reason);
                     exceptions.push(AckException::new(index, rejection));
                 }
             }
-            if self.lane.batch_is_full() && error.is_none() {
-                error = self.flush().err();
+            if self.lane.batch_is_full() && failed.is_none() {
+                *failed = self.flush().err();
             }
         }
-        Counters::add(&self.counters.accepted, accepted);
         let tips = self.lane.tips(TIPS_PER_ACK);
         let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, permit);
-        match error {
-            Some(error) => Err((error, ack)),
-            None if ack.level() == AckLevel::Received => {
-                ack.deliver();
-                Ok(None)
-            }
-            None => Ok(Some(ack)),
+        if failed.is_none() && ack.level() == AckLevel::Received {
+            ack.deliver();
+            return None;
         }
+        Some(ack)
     }
 
     /// The checks that need the ledger, then the message's place in the open batch.
@@ -202,7 +195,7 @@ impl Sequencer {
             }
         };
         for ack in acks {
-            ack.deliver_failed(rejection);
+            self.counters.reject_many(rejection.reason, ack.deliver_failed(rejection));
         }
         if let Err(error) = self.lane.rebuild() {
             tracing::error!(%error, "the log cannot be read back");

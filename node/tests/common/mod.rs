@@ -1,6 +1,6 @@
 //! What the node's integration tests share: a node on loopback with a directory of its own, and devices that sign.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -48,7 +48,7 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 /// A session with `node`, and the connection that carries it.
 pub async fn session(node: &RunningNode, ack_level: AckLevel) -> (Client, Session) {
     let client = Client::connect(ClientConfig::new(node.address(), Trust::Pin(node.fingerprint()))).await.expect("a connection");
-    let session = client.open_session(SessionOptions { network: None, ack_level }).await.expect("a session");
+    let session = client.open_session(SessionOptions { ack_level, ..SessionOptions::default() }).await.expect("a session");
     (client, session)
 }
 
