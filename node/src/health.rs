@@ -195,7 +195,10 @@ mod tests {
         health.set_state(State::Poisoned, Some("sync failed".into()));
         health.set_state(State::Live, None);
         let report = health.report();
-        assert_eq!((report.state, report.healthy, report.cause.as_deref()), (State::Poisoned, false, Some("sync failed")));
+        assert_eq!(
+            (report.state, report.healthy, report.cause.as_deref()),
+            (State::Poisoned, false, Some("sync failed"))
+        );
     }
 
     #[test]

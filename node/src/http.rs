@@ -35,7 +35,8 @@ pub async fn serve(
     pages: Pages,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let app = axum::Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(pages);
+    let app =
+        axum::Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(pages);
     axum::serve(listener, app).with_graceful_shutdown(stop).await
 }
 
@@ -70,12 +71,23 @@ fn metrics_text(pages: &Pages) -> String {
         }
     };
     let one = |value: f64| vec![(String::new(), value)];
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed) as f64;
-    metric("healthy", "gauge", "1 when clients should be sent here.", &one(f64::from(u8::from(report.healthy))));
+    let load =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed) as f64;
+    metric(
+        "healthy",
+        "gauge",
+        "1 when clients should be sent here.",
+        &one(f64::from(u8::from(report.healthy))),
+    );
     let state = vec![(format!("{{state=\"{}\"}}", report.state.name()), 1.0)];
     metric("state", "gauge", "What the node is doing.", &state);
     metric("uptime_seconds", "gauge", "Time since the start.", &one(report.uptime_ms as f64 / 1e3));
-    metric("lane_written_size", "gauge", "Positions handed to the operating system.", &one(report.written_size as f64));
+    metric(
+        "lane_written_size",
+        "gauge",
+        "Positions handed to the operating system.",
+        &one(report.written_size as f64),
+    );
     metric("lane_durable_size", "gauge", "Positions known durable.", &one(report.durable_size as f64));
     if let Some(age) = report.durable_age_ms {
         metric("durable_age_seconds", "gauge", "Time since the last durable write.", &one(age as f64 / 1e3));
@@ -92,9 +104,19 @@ fn metrics_text(pages: &Pages) -> String {
     metric("signatures_total", "counter", "Signatures checked.", &one(load(&counters.signatures)));
     metric("verify_batches_total", "counter", "Verifier calls.", &one(load(&counters.verify_batches)));
     metric("lane_batches_total", "counter", "Lane batches appended.", &one(load(&counters.lane_batches)));
-    metric("lane_bytes_total", "counter", "Bytes of lane batches appended.", &one(load(&counters.lane_bytes)));
+    metric(
+        "lane_bytes_total",
+        "counter",
+        "Bytes of lane batches appended.",
+        &one(load(&counters.lane_bytes)),
+    );
     metric("syncs_total", "counter", "Group commits.", &one(load(&counters.syncs)));
-    metric("sync_seconds_total", "counter", "Time spent in group commits.", &one(load(&counters.sync_us) / 1e6));
+    metric(
+        "sync_seconds_total",
+        "counter",
+        "Time spent in group commits.",
+        &one(load(&counters.sync_us) / 1e6),
+    );
     let cpu: Vec<_> = cpu_seconds_by_stage()
         .into_iter()
         .filter(|(stage, _)| stage.starts_with("weft"))

@@ -11,7 +11,9 @@ use weft_core::random::RandomSource as _;
 use weft_core::recent::RecentIds;
 use weft_core::replay::ReplayTable;
 use weft_core::tips::{TipPool, TipSelection};
-use weft_core::{BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection};
+use weft_core::{
+    BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection,
+};
 use weft_storage::{LaneWriter, LogError, LogReader};
 
 use crate::random::Random;
@@ -196,11 +198,13 @@ impl Lane {
     pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<(), Rejection> {
         let config = &self.config;
         let open = self.open.get_or_insert_with(|| {
-            self.spare.take().unwrap_or_else(|| BatchBuilder::new(config.batch_messages_max, BATCH_ENTRY_BYTES_MAX))
+            self.spare
+                .take()
+                .unwrap_or_else(|| BatchBuilder::new(config.batch_messages_max, BATCH_ENTRY_BYTES_MAX))
         });
-        let index = open
-            .push(parents, message)
-            .map_err(|full| Reason::Overloaded.with(u64::from(full.messages) + 1, u64::from(full.messages)))?;
+        let index = open.push(parents, message).map_err(|full| {
+            Reason::Overloaded.with(u64::from(full.messages) + 1, u64::from(full.messages))
+        })?;
         let place = Place::new(self.id, self.tree.size() + 1 + u64::from(index));
         self.learn(message.id(), &message.view(), place);
         Ok(())
@@ -248,7 +252,8 @@ impl Lane {
         self.tree = self.writer.tree().clone();
         self.recent = RecentIds::new(self.config.recent_ids_max, self.random.next_u64());
         self.replay = ReplayTable::new(self.config.replay_issuers_max, self.random.next_u64());
-        self.tips = TipPool::new(self.config.tip_selection, self.roots, self.config.tips_max, self.random.next_u64());
+        self.tips =
+            TipPool::new(self.config.tip_selection, self.roots, self.config.tips_max, self.random.next_u64());
         self.fill()
     }
 

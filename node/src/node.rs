@@ -16,7 +16,9 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, unbounded};
 use ed25519_dalek::SigningKey;
 use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
-use weft_net::{BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport};
+use weft_net::{
+    BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
+};
 use weft_storage::datadir::{DataDir, DataDirError};
 use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Syncer};
 
@@ -24,11 +26,11 @@ use crate::config::Config;
 use crate::health::{Health, HealthReport, State};
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
+use crate::pipeline::Budget;
 use crate::pipeline::commit::{Committer, Sync};
 use crate::pipeline::sequence::Sequencer;
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
-use crate::pipeline::Budget;
 use crate::random::Random;
 use crate::service::NodeService;
 use crate::stats::Counters;
@@ -56,7 +58,9 @@ pub enum StartError {
     #[error("the genesis is not valid: {0}")]
     Genesis(#[from] GenesisError),
     /// This node's key is not in the committee.
-    #[error("the key in node.key ({got}) is not in the committee of the genesis: this directory is not that node's")]
+    #[error(
+        "the key in node.key ({got}) is not in the committee of the genesis: this directory is not that node's"
+    )]
     NotInCommittee {
         /// This node's public key.
         got: NodeKey,
@@ -192,8 +196,7 @@ impl RunningNode {
         let (jobs_in, jobs_out) = unbounded();
         let (verified_in, verified_out) = bounded(VERIFIED_QUEUED_PER_WORKER * workers_count);
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
-        let published_tips =
-            Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
         let stage = Arc::new(VerifyStage {
             verifier: verifier.clone(),
             limits,
@@ -232,11 +235,17 @@ impl RunningNode {
         let limits = &mut server_config.limits;
         limits.sessions_max = limits.connections_max.saturating_mul(2);
         limits.inflight_bytes_total_max = (config.queue_bytes_max as u64).min(u64::from(u32::MAX));
-        limits.session.inflight_bytes_max =
-            limits.session.inflight_bytes_max.clamp(limits.session.frame_bytes_max.into(), limits.inflight_bytes_total_max);
+        limits.session.inflight_bytes_max = limits
+            .session
+            .inflight_bytes_max
+            .clamp(limits.session.frame_bytes_max.into(), limits.inflight_bytes_total_max);
         // The operator chose how many connections: what they may cost is said, not second-guessed.
         limits.memory_bytes_max = limits.memory_bytes_max.max(limits.worst_case_bytes());
-        tracing::info!(connections_max = limits.connections_max, worst_case_bytes = limits.worst_case_bytes(), "network limits");
+        tracing::info!(
+            connections_max = limits.connections_max,
+            worst_case_bytes = limits.worst_case_bytes(),
+            "network limits"
+        );
         let server = {
             let _inside = runtime.enter();
             Server::bind(server_config, service.clone())
@@ -349,7 +358,10 @@ impl RunningNode {
 
     fn take_apart(&mut self, grace: Duration) -> StopReport {
         let Some(parts) = self.parts.take() else {
-            return StopReport { sessions: ShutdownReport::default(), durable_size: Ok(self.health.durable_size()) };
+            return StopReport {
+                sessions: ShutdownReport::default(),
+                durable_size: Ok(self.health.durable_size()),
+            };
         };
         let Parts { runtime, server, http_stop, workers, sequencer, committer, _data } = parts;
         self.health.set_state(State::Stopping, None);
@@ -387,7 +399,11 @@ fn open_log(data: &DataDir, config: &Config, public: NodeKey) -> Result<(LaneLog
         ..LogConfig::default()
     };
     let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
-        batch.verify_seal(&public, |key, text, signature| weft_crypto::serial::verify_one(&key.0, text, signature)).is_ok()
+        batch
+            .verify_seal(&public, |key, text, signature| {
+                weft_crypto::serial::verify_one(&key.0, text, signature)
+            })
+            .is_ok()
     };
     let disk = Arc::new(RealDisk);
     let (log, recovered) =
@@ -399,8 +415,11 @@ fn open_log(data: &DataDir, config: &Config, public: NodeKey) -> Result<(LaneLog
         );
     }
     tracing::info!(
-        size = recovered.size, segments = recovered.segments, messages = recovered.messages,
-        indexes_built = recovered.indexes_built, "the log is open"
+        size = recovered.size,
+        segments = recovered.segments,
+        messages = recovered.messages,
+        indexes_built = recovered.indexes_built,
+        "the log is open"
     );
     Ok((log, recovered))
 }
@@ -421,8 +440,10 @@ struct PanicGuard {
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.health.set_state(State::Poisoned, Some(format!("the {} thread ended by a panic: a bug", self.stage)));
+            self.health.set_state(
+                State::Poisoned,
+                Some(format!("the {} thread ended by a panic: a bug", self.stage)),
+            );
         }
     }
 }
-

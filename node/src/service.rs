@@ -135,7 +135,11 @@ impl Service for NodeService {
             queue_messages: messages,
             queue_messages_max: messages_max,
             durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
-            lanes: vec![LaneStatus { lane: self.lane, written: report.written_size, durable: report.durable_size }],
+            lanes: vec![LaneStatus {
+                lane: self.lane,
+                written: report.written_size,
+                durable: report.durable_size,
+            }],
         })
     }
 }

@@ -60,12 +60,20 @@ impl Counters {
 
     /// Messages refused, for all reasons that are the sender's to mend: duplicates are not among them.
     pub fn rejected_total(&self) -> u64 {
-        Reason::ALL.iter().filter(|reason| **reason != Reason::Duplicate).map(|reason| self.rejected(*reason)).sum()
+        Reason::ALL
+            .iter()
+            .filter(|reason| **reason != Reason::Duplicate)
+            .map(|reason| self.rejected(*reason))
+            .sum()
     }
 
     /// Every refusal that happened, by the reason's name.
     pub fn rejected_by_name(&self) -> BTreeMap<&'static str, u64> {
-        Reason::ALL.iter().map(|reason| (reason.name(), self.rejected(*reason))).filter(|(_, n)| *n > 0).collect()
+        Reason::ALL
+            .iter()
+            .map(|reason| (reason.name(), self.rejected(*reason)))
+            .filter(|(_, n)| *n > 0)
+            .collect()
     }
 }
 
@@ -79,7 +87,9 @@ pub fn cpu_seconds_by_stage() -> BTreeMap<String, f64> {
         // A thread may end between the listing and the reads: it is then left out.
         let Ok(name) = std::fs::read_to_string(dir.join("comm")) else { continue };
         let Ok(schedstat) = std::fs::read_to_string(dir.join("schedstat")) else { continue };
-        let Some(nanoseconds) = schedstat.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()) else {
+        let Some(nanoseconds) =
+            schedstat.split_whitespace().next().and_then(|field| field.parse::<u64>().ok())
+        else {
             continue;
         };
         let stage = name.trim().trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');

@@ -35,7 +35,9 @@ impl LogFormat {
 /// # Errors
 /// A phrase that says what is accepted.
 pub fn check_filter(filter: &str) -> Result<(), String> {
-    let accepted = || "a level (error, warn, info, debug, trace, off) or a filter such as info,weft_net=debug".to_owned();
+    let accepted = || {
+        "a level (error, warn, info, debug, trace, off) or a filter such as info,weft_net=debug".to_owned()
+    };
     // `EnvFilter` takes a bare word for a target's name; here a word alone can only be meant as a level.
     let levels = ["error", "warn", "info", "debug", "trace", "off"];
     let bare_ok = filter.split(',').all(|part| part.contains(['=', '[']) || levels.contains(&part.trim()));
@@ -52,7 +54,8 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     check_filter(filter).map_err(|accepted| usage(format!("log filter: got {filter:?}, need {accepted}")))?;
     let filter = EnvFilter::try_new(filter)?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // An embedder or a test may have set its own subscriber first: that one stays.
@@ -75,7 +78,9 @@ pub fn init_for_command(globals: &Globals) -> anyhow::Result<()> {
         (None, None | Some("human")) => LogFormat::Human,
         (None, Some("json")) => LogFormat::Json,
         (None, Some(other)) => {
-            return Err(usage(format!("environment WEFT_LOG_FORMAT: got {other:?}, need one of human, json")));
+            return Err(usage(format!(
+                "environment WEFT_LOG_FORMAT: got {other:?}, need one of human, json"
+            )));
         }
     };
     init(&filter, format)

@@ -29,7 +29,8 @@ const BYTES: &[(&str, u64)] = &[
     ("kB", 1_000),
     ("B", 1),
 ];
-const MICROS: &[(&str, u64)] = &[("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+const MICROS: &[(&str, u64)] =
+    &[("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 const MILLIS: &[(&str, u64)] = &[("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Unit {
@@ -57,7 +58,8 @@ impl Unit {
         } else {
             self.table().iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
         };
-        let value = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        let value =
+            number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
         value.ok_or_else(|| self.accepts().to_owned())
     }
 
@@ -66,7 +68,7 @@ impl Unit {
     pub fn show(self, value: u64) -> String {
         // Of sizes only the powers of 1024, which are what disks, maps and memory come in.
         let fits = |(name, factor): &&(&str, u64)| {
-            (self != Unit::Bytes || name.len() != 2) && value >= *factor && value % factor == 0
+            (self != Unit::Bytes || name.len() != 2) && value >= *factor && value.is_multiple_of(*factor)
         };
         match self.table().iter().find(fits) {
             Some((name, factor)) => format!("{}{name}", value / factor),
@@ -124,7 +126,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -1,5 +1,7 @@
 //! What bad input gets: a named status per message, a named error per session or start, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod common;
 
 use common::{Sketch, config, device, id, ledger, refusals, runtime, session, start, submit};
@@ -13,8 +15,9 @@ fn one_bad_signature_among_4096_is_named_and_the_others_are_stored() {
     let node = start(&config(data.path()));
     runtime().block_on(async {
         let (_client, session) = session(&node, AckLevel::Durable).await;
-        let mut messages: Vec<Vec<u8>> =
-            (0..4096).map(|sequence| Sketch::new(&session, sequence).sign(&device((sequence % 7) as u8))).collect();
+        let mut messages: Vec<Vec<u8>> = (0..4096)
+            .map(|sequence| Sketch::new(&session, sequence).sign(&device((sequence % 7) as u8)))
+            .collect();
         let last = messages[1234].len() - 1;
         messages[1234][last - 40] ^= 1;
         let ack = submit(&session, &messages).await;
@@ -41,7 +44,8 @@ fn a_bad_signature_hurts_only_its_sender() {
         let (_a, honest) = session(&node, AckLevel::Durable).await;
         let (_b, liar) = session(&node, AckLevel::Durable).await;
         for round in 0..5 {
-            let good: Vec<_> = (0..64).map(|k| Sketch::new(&honest, round * 64 + k).sign(&device(1))).collect();
+            let good: Vec<_> =
+                (0..64).map(|k| Sketch::new(&honest, round * 64 + k).sign(&device(1))).collect();
             let bad: Vec<_> = (0..64)
                 .map(|k| {
                     let mut bytes = Sketch::new(&liar, round * 64 + k).sign(&device(2));
@@ -65,7 +69,7 @@ fn a_client_of_another_network_is_told_both_networks() {
     runtime().block_on(async {
         let client = Client::connect(ClientConfig::new(node.address(), Trust::InsecureAny)).await.unwrap();
         let options = SessionOptions { network: Some(NetworkId([1, 2, 3, 4])), ..SessionOptions::default() };
-        let error = client.open_session(options).await.err().expect("refused");
+        let error = client.open_session(options).await.expect_err("refused");
         let text = error.to_string();
         assert!(matches!(&error, NetError::Session(weft_net::SessionEnd::Refused(wire)) if wire.code == ErrorCode::WrongNetwork), "{text}");
         assert!(text.contains("01020304") && text.contains(&node.network().to_string()), "{text}");
@@ -136,12 +140,14 @@ fn a_replayed_sequence_and_one_below_the_window_are_told_apart_and_a_refused_mes
         other.payload = vec![1; 64];
         let stale = Sketch::new(&session, 1000 - 64);
         let in_window = Sketch::new(&session, 1000 - 63);
-        let batch = [first.clone(), other.sign(&device(1)), stale.sign(&device(1)), in_window.sign(&device(1))];
+        let batch =
+            [first.clone(), other.sign(&device(1)), stale.sign(&device(1)), in_window.sign(&device(1))];
         let ack = submit(&session, &batch).await;
         let expected = [(0, Reason::Duplicate), (1, Reason::ReplayedSequence), (2, Reason::StaleSequence)];
         assert_eq!(refusals(&ack), expected);
         // Refused for its parent, then sent again with good ones under the same sequence.
-        let lost = Sketch { parents: [MessageId([5; 32]), MessageId([6; 32])], ..Sketch::new(&session, 1001) };
+        let lost =
+            Sketch { parents: [MessageId([5; 32]), MessageId([6; 32])], ..Sketch::new(&session, 1001) };
         assert_eq!(refusals(&submit(&session, &[lost.sign(&device(1))]).await), [(0, Reason::UnknownParent)]);
         let again = Sketch::new(&session, 1001).sign(&device(1));
         assert!(refusals(&submit(&session, &[again]).await).is_empty());
@@ -165,7 +171,8 @@ fn replay_protection_and_duplicates_survive_a_restart() {
         let (_client, session) = session(&node, AckLevel::Durable).await;
         let mut other = Sketch::new(&session, 7);
         other.payload = vec![1; 64];
-        let child = Sketch { parents: [id(&first), Sketch::new(&session, 0).parents[0]], ..Sketch::new(&session, 8) };
+        let child =
+            Sketch { parents: [id(&first), Sketch::new(&session, 0).parents[0]], ..Sketch::new(&session, 8) };
         let ack = submit(&session, &[first.clone(), other.sign(&device(1)), child.sign(&device(1))]).await;
         assert_eq!(refusals(&ack), [(0, Reason::Duplicate), (1, Reason::ReplayedSequence)]);
     });
@@ -227,7 +234,7 @@ fn a_data_directory_of_another_network_is_refused_with_both_networks() {
     // The stranger's log under our genesis.
     std::fs::remove_dir_all(ours.path().join("lanes")).ok();
     copy_dir(&theirs.path().join("lanes"), &ours.path().join("lanes"));
-    let error = RunningNode::start(&config(ours.path())).err().expect("refused").to_string();
+    let error = RunningNode::start(&config(ours.path())).expect_err("refused").to_string();
     assert!(error.contains(&network.to_string()), "{error}");
 }
 
@@ -235,7 +242,7 @@ fn a_data_directory_of_another_network_is_refused_with_both_networks() {
 fn a_second_node_on_the_same_directory_is_told_who_holds_it() {
     let data = ledger();
     let node = start(&config(data.path()));
-    let error = RunningNode::start(&config(data.path())).err().expect("refused").to_string();
+    let error = RunningNode::start(&config(data.path())).expect_err("refused").to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
     node.stop();
     start(&config(data.path())).stop();
@@ -244,7 +251,7 @@ fn a_second_node_on_the_same_directory_is_told_who_holds_it() {
 #[test]
 fn a_directory_without_a_ledger_says_how_to_make_one() {
     let dir = tempfile::tempdir().unwrap();
-    let error = RunningNode::start(&config(&dir.path().join("nothing"))).err().expect("refused").to_string();
+    let error = RunningNode::start(&config(&dir.path().join("nothing"))).expect_err("refused").to_string();
     assert!(error.contains("weft init"), "{error}");
 }
 

@@ -8,6 +8,8 @@
 //! `WEFT_KILL_ROUNDS` sets the number of rounds (default 3; CI runs 20; `docs/promises.md` has the long run). `WEFT_SEED` replays the
 //! random choices, as far as the scheduler allows.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -108,7 +110,11 @@ impl Fleet {
     }
 
     /// One submit: lengths, bytes, and the ids in it.
-    fn submit(&mut self, network: weft_core::NetworkId, parents: [MessageId; 2]) -> (Vec<u16>, Bytes, Vec<MessageId>) {
+    fn submit(
+        &mut self,
+        network: weft_core::NetworkId,
+        parents: [MessageId; 2],
+    ) -> (Vec<u16>, Bytes, Vec<MessageId>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let (mut lengths, mut all, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..SUBMIT_MESSAGES {
@@ -180,10 +186,7 @@ async fn load_until_killed(node: &mut Node, fleet: &mut Fleet, kill_after: Durat
 /// Reads every id back and checks it from the returned bytes alone.
 async fn assert_all_stored(address: SocketAddr, ids: &[MessageId], round: u64) {
     let client = connect(address).await;
-    let session = client
-        .open_session(SessionOptions::default())
-        .await
-        .expect("a session");
+    let session = client.open_session(SessionOptions::default()).await.expect("a session");
     for chunk in ids.chunks(512) {
         let found = session.get(chunk).await.expect("an answer");
         for (id, lookup) in chunk.iter().zip(found) {
@@ -231,7 +234,9 @@ fn nothing_acknowledged_as_durable_is_lost_when_the_node_is_killed() {
         runtime.block_on(assert_all_stored(node.address, &acked, round));
         acked_total += acked.len();
         productive += u64::from(!acked.is_empty());
-        sample.extend((0..SAMPLE_PER_ROUND.min(acked.len())).map(|_| acked[random.below(acked.len() as u64) as usize]));
+        sample.extend(
+            (0..SAMPLE_PER_ROUND.min(acked.len())).map(|_| acked[random.below(acked.len() as u64) as usize]),
+        );
         if round % 50 == 49 {
             println!("round {}: {acked_total} messages acknowledged as durable, none lost", round + 1);
         }
@@ -240,5 +245,8 @@ fn nothing_acknowledged_as_durable_is_lost_when_the_node_is_killed() {
     node.kill();
     assert!(weft(&["verify-log"], &data), "the log does not verify after the last kill");
     println!("{rounds} rounds of kill -9: {acked_total} messages acknowledged as durable, 0 lost");
-    assert!(productive * 2 > rounds, "fewer than half of the rounds had anything acknowledged: the test shows nothing");
+    assert!(
+        productive * 2 > rounds,
+        "fewer than half of the rounds had anything acknowledged: the test shows nothing"
+    );
 }

@@ -1,5 +1,7 @@
 //! A node's life: levels of acknowledgement, a graceful stop under load, health, and what a signal does.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -8,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{Sketch, config, device, id, ledger, refusals, runtime, session, start, submit};
 use weft_core::MessageId;
-use weft_net::{AckLevel, Client, ClientConfig, ErrorCode, Lookup, NetError, SessionEnd, SessionOptions, Trust};
+use weft_net::{
+    AckLevel, Client, ClientConfig, ErrorCode, Lookup, NetError, SessionEnd, SessionOptions, Trust,
+};
 
 #[test]
 fn each_level_of_acknowledgement_is_given_as_asked_and_none_beyond_durable() {
@@ -23,7 +27,7 @@ fn each_level_of_acknowledgement_is_given_as_asked_and_none_beyond_durable() {
         }
         let client = Client::connect(ClientConfig::new(node.address(), Trust::InsecureAny)).await.unwrap();
         let options = SessionOptions { ack_level: AckLevel::Certified, ..SessionOptions::default() };
-        let error = client.open_session(options).await.err().expect("one node certifies nothing yet");
+        let error = client.open_session(options).await.expect_err("one node certifies nothing yet");
         let refused = matches!(&error, NetError::Session(SessionEnd::Refused(wire)) if wire.code == ErrorCode::UnsupportedAckLevel);
         assert!(refused, "{error}");
     });
@@ -38,8 +42,11 @@ fn acks_carry_tips_that_new_messages_may_name_as_parents() {
         let (_client, session) = session(&node, AckLevel::Durable).await;
         let first: Vec<_> = (0..20).map(|n| Sketch::new(&session, 1).sign(&device(n))).collect();
         let ack = submit(&session, &first).await;
-        assert!(ack.tips.len() >= 2 && ack.tips.iter().all(|tip| first.iter().any(|bytes| id(bytes) == *tip)));
-        let child = Sketch { parents: [ack.tips[0], ack.tips[1]], ..Sketch::new(&session, 2) }.sign(&device(1));
+        assert!(
+            ack.tips.len() >= 2 && ack.tips.iter().all(|tip| first.iter().any(|bytes| id(bytes) == *tip))
+        );
+        let child =
+            Sketch { parents: [ack.tips[0], ack.tips[1]], ..Sketch::new(&session, 2) }.sign(&device(1));
         let ack = submit(&session, std::slice::from_ref(&child)).await;
         assert!(refusals(&ack).is_empty());
         let tips = session.tips(64).await.unwrap();
@@ -80,7 +87,9 @@ fn a_stop_under_load_keeps_everything_that_was_acknowledged() {
         for (ids, pending) in waiting {
             if let Ok(ack) = pending.await {
                 let refused: Vec<_> = ack.exceptions.iter().map(|e| e.index as usize).collect();
-                acked.extend(ids.into_iter().enumerate().filter(|(i, _)| !refused.contains(i)).map(|(_, id)| id));
+                acked.extend(
+                    ids.into_iter().enumerate().filter(|(i, _)| !refused.contains(i)).map(|(_, id)| id),
+                );
             }
         }
         let report = stop.await.unwrap();
@@ -126,7 +135,16 @@ fn health_over_http_says_live_and_counts_what_was_accepted() {
 fn sigterm_drains_the_node_and_exits_0() {
     let data = ledger();
     let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
-        .args(["node", "--listen", "127.0.0.1:0", "--free-space-watermark-bytes", "0", "--segment-bytes", "4MiB", "--data"])
+        .args([
+            "node",
+            "--listen",
+            "127.0.0.1:0",
+            "--free-space-watermark-bytes",
+            "0",
+            "--segment-bytes",
+            "4MiB",
+            "--data",
+        ])
         .arg(data.path())
         .stdout(Stdio::piped())
         .spawn()

@@ -35,13 +35,12 @@ const THREADS_MAX: usize = 1_024;
 #[derive(clap::Subcommand, Debug)]
 pub enum BenchCommand {
     /// Signatures per second by backend, batch size and key mix, against ed25519-dalek and ed25519-zebra
+    #[command(long_about = VERIFY_LONG_ABOUT)]
     Verify(VerifyArgs),
 }
 
-/// Arguments of `weft bench verify`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Measure signature verification: every backend this machine has, by batch size and key mix, with \
+/// What `--help` says.
+pub const VERIFY_LONG_ABOUT: &str = "Measure signature verification: every backend this machine has, by batch size and key mix, with \
         the batch verifiers of ed25519-dalek 3 and ed25519-zebra 5 as peers in the same run. Messages are 32-byte \
         ids.\n\n\
         Key mixes: cold (all keys distinct, decoded each time), warm (all distinct, decoded before), 64 (64 keys \
@@ -50,8 +49,10 @@ pub enum BenchCommand {
         Examples:\n  \
         weft bench verify --json verify.json\n  \
         weft bench verify --batch 1024,4096 --keys cold --seconds-per-row 2\n  \
-        weft bench verify --threads 1,all"
-)]
+        weft bench verify --threads 1,all";
+
+/// Arguments of `weft bench verify`.
+#[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
     /// Backends to measure, by name [default: all that this machine has]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -126,7 +127,8 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
                 check(contender.as_ref(), corpus, batch, &mut hash)?;
             }
             for &threads in &plan.threads {
-                progress.say(&format!("measuring: keys {}, batch {batch}, threads {threads}", corpus.mix.name()));
+                progress
+                    .say(&format!("measuring: keys {}, batch {batch}, threads {threads}", corpus.mix.name()));
                 let times = rounds::interleaved(&contenders, corpus, batch, threads, plan.per_row);
                 let cell = cell_rows(&contenders, &times, corpus.mix, batch, threads)?;
                 progress.clear();
@@ -165,7 +167,10 @@ struct Plan {
 impl Plan {
     fn from_args(args: &VerifyArgs) -> anyhow::Result<Self> {
         let backends = if args.backend.is_empty() {
-            weft_crypto::backend::available(&Default::default()).into_iter().map(|(backend, _)| backend).collect()
+            weft_crypto::backend::available(&Default::default())
+                .into_iter()
+                .map(|(backend, _)| backend)
+                .collect()
         } else {
             let parse = |name: &String| name.parse::<Backend>().map_err(|error| usage(error.to_string()));
             args.backend.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?
@@ -185,7 +190,10 @@ impl Plan {
         // `1,all` on one core is one measurement, not two.
         threads.dedup();
         if !(0.01..=600.0).contains(&args.seconds_per_row) {
-            return Err(usage(format!("--seconds-per-row: got {}, the limits are 0.01 to 600", args.seconds_per_row)));
+            return Err(usage(format!(
+                "--seconds-per-row: got {}, the limits are 0.01 to 600",
+                args.seconds_per_row
+            )));
         }
         Ok(Self {
             backends,
@@ -198,7 +206,12 @@ impl Plan {
 }
 
 /// Verifies one clean and one damaged batch, and adds the verdicts to the hash.
-fn check(contender: &dyn Contender, corpus: &Corpus, batch: usize, hash: &mut blake3::Hasher) -> anyhow::Result<()> {
+fn check(
+    contender: &dyn Contender,
+    corpus: &Corpus,
+    batch: usize,
+    hash: &mut blake3::Hasher,
+) -> anyhow::Result<()> {
     let name = contender.name();
     let clean = contender.check(corpus, batch, None);
     if !clean.iter().all(|verdict| *verdict) {
@@ -207,7 +220,9 @@ fn check(contender: &dyn Contender, corpus: &Corpus, batch: usize, hash: &mut bl
     let damaged_row = batch / 2;
     let damaged = contender.check(corpus, batch, Some(damaged_row));
     if damaged != contender.expected(batch, damaged_row) {
-        bail!("{name} did not find the damaged signature in a batch of {batch}: its figures would mean nothing");
+        bail!(
+            "{name} did not find the damaged signature in a batch of {batch}: its figures would mean nothing"
+        );
     }
     hash.update(name.as_bytes());
     for verdicts in [clean, damaged] {
@@ -290,7 +305,8 @@ fn machine_line() -> String {
 }
 
 fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let now_s =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
     json!({
         "report": "bench verify",

@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use super::{Globals, JsonArg};
 use crate::config::{self, ConfigArgs};
 
-/// Arguments of `weft config`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Print the effective settings of a node as TOML; the comment on each line names its source.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Print the effective settings of a node as TOML; the comment on each line names its source.\n\n\
         Layers, later ones win: defaults, a file (--config FILE, or weft.toml in the data directory), environment \
         variables WEFT_*, flags. Takes the same flags as `weft node`, so the way to see what a command line would \
         do is to write `config` in place of `node`. The output is itself a valid settings file.\n\n\
@@ -17,8 +15,10 @@ use crate::config::{self, ConfigArgs};
         weft config --data ./ledger\n  \
         WEFT_ACK_LEVEL=written weft config --batch-linger-us 5ms\n  \
         weft config > weft.toml          write all defaults to a file\n  \
-        weft config --template           the same, commented out, with the meaning of each key"
-)]
+        weft config --template           the same, commented out, with the meaning of each key";
+
+/// Arguments of `weft config`.
+#[derive(clap::Args, Debug)]
 pub struct ConfigCommandArgs {
     /// Print a settings file with every key explained and commented out, instead of the effective settings
     #[arg(long, conflicts_with = "json")]

@@ -42,7 +42,9 @@ pub fn block_on<T>(peer: &PeerArgs, work: impl Future<Output = anyhow::Result<T>
     runtime.block_on(async {
         match tokio::time::timeout(patience, work).await {
             Ok(result) => result,
-            Err(_) => anyhow::bail!("no answer from {} within {} ms (--timeout-ms)", peer.to, peer.timeout_ms),
+            Err(_) => {
+                anyhow::bail!("no answer from {} within {} ms (--timeout-ms)", peer.to, peer.timeout_ms)
+            }
         }
     })
 }
@@ -53,6 +55,7 @@ pub fn block_on<T>(peer: &PeerArgs, work: impl Future<Output = anyhow::Result<T>
 /// If the node cannot be reached, is not the one trusted, or refuses the session.
 pub async fn open(peer: &PeerArgs, network: Option<NetworkId>, ack_level: AckLevel) -> anyhow::Result<Link> {
     let client = Client::connect(ClientConfig::new(peer.to, trust(peer)?)).await?;
-    let session = client.open_session(SessionOptions { network, ack_level, ..SessionOptions::default() }).await?;
+    let session =
+        client.open_session(SessionOptions { network, ack_level, ..SessionOptions::default() }).await?;
     Ok(Link { client, session })
 }

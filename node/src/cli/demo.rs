@@ -19,17 +19,17 @@ use crate::config::Config;
 use crate::node::{RunningNode, init_ledger};
 use crate::stats::cpu_seconds_by_stage;
 
-/// Arguments of `weft demo`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Start a node and devices, show live progress, stop, restart, audit, report.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Start a node and devices, show live progress, stop, restart, audit, report.\n\n\
         Uses loopback and a temporary directory, which is removed at the end (--keep DIR keeps it). Nothing needs to be configured.\n\n\
         Exits with 0 only if the run was valid and the audit found every acknowledged message intact.\n\n\
         Examples:\n  \
         weft demo\n  \
         weft demo --seconds 20 --json demo.json\n  \
-        weft demo --rate 20000 --seconds 10          latency at a fixed rate"
-)]
+        weft demo --rate 20000 --seconds 10          latency at a fixed rate";
+
+/// Arguments of `weft demo`.
+#[derive(clap::Args, Debug)]
 pub struct DemoArgs {
     #[command(flatten)]
     traffic: TrafficArgs,
@@ -77,7 +77,9 @@ struct NodeFigures {
 pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     let scratch = match &args.keep {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("weft-demo-").tempdir().context("no temporary directory")?),
+        None => {
+            Some(tempfile::Builder::new().prefix("weft-demo-").tempdir().context("no temporary directory")?)
+        }
     };
     let data = match (&args.keep, &scratch) {
         (Some(dir), _) => dir.clone(),
@@ -100,7 +102,12 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         ..Config::default()
     };
     let node = RunningNode::start(&config)?;
-    eprintln!("a node of network {} listens on {} (verifier {})", node.network(), node.address(), node.verifier());
+    eprintln!(
+        "a node of network {} listens on {} (verifier {})",
+        node.network(),
+        node.address(),
+        node.verifier()
+    );
     let target = target_of(&node);
     let mut run_config = args.traffic.run_config(Target::Node(target), true)?;
     run_config.about.backend = Some(node.verifier().to_owned());
@@ -129,9 +136,19 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     let acked = outcome.acked.context("the run kept no list of what was acknowledged")?;
     let options = weft_crypto::backend::Options::default();
     let verifier = weft_crypto::backend::by_name(&args.verifier, &options)?.verifier;
-    let found = audit(&target_of(&node), &acked, &AuditOptions::default(), &*verifier, &Stop::new(), &mut |progress| {
-        traffic::line_of_progress(&format!("audit: {} of {} messages checked", progress.checked, progress.total));
-    })?;
+    let found = audit(
+        &target_of(&node),
+        &acked,
+        &AuditOptions::default(),
+        &*verifier,
+        &Stop::new(),
+        &mut |progress| {
+            traffic::line_of_progress(&format!(
+                "audit: {} of {} messages checked",
+                progress.checked, progress.total
+            ));
+        },
+    )?;
     traffic::end_progress();
     node.stop();
     report.audit = Some(found);
@@ -166,7 +183,10 @@ fn figures(node: &RunningNode) -> NodeFigures {
     let accepted = counters.accepted.load(Relaxed);
     NodeFigures {
         verifier: node.verifier().to_owned(),
-        messages_per_verify_batch: ratio(counters.signatures.load(Relaxed), counters.verify_batches.load(Relaxed)),
+        messages_per_verify_batch: ratio(
+            counters.signatures.load(Relaxed),
+            counters.verify_batches.load(Relaxed),
+        ),
         messages_per_lane_batch: ratio(accepted, counters.lane_batches.load(Relaxed)),
         messages_per_sync: ratio(accepted, counters.syncs.load(Relaxed)),
         sync_ms_mean: ratio(counters.sync_us.load(Relaxed), counters.syncs.load(Relaxed)) / 1e3,
@@ -212,7 +232,10 @@ fn print_stages(demo: &DemoReport) {
     let mut stages: Vec<_> = demo.stage_cpu_s.iter().collect();
     stages.sort_by(|a, b| b.1.total_cmp(a.1));
     for (stage, seconds) in stages {
-        println!("  {stage:<16} {seconds:>8.2} s  {:>5.1} %", 100.0 * seconds / demo.cpu_available_s.max(1e-9));
+        println!(
+            "  {stage:<16} {seconds:>8.2} s  {:>5.1} %",
+            100.0 * seconds / demo.cpu_available_s.max(1e-9)
+        );
     }
     let node = &demo.node;
     println!(

@@ -36,17 +36,17 @@ const SYNCS_MAX: usize = 25;
 /// Time over which the wall clock is held against the monotonic one.
 const CLOCK_WINDOW: Duration = Duration::from_millis(50);
 
-/// Arguments of `weft doctor`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Examine this machine: UDP socket buffers and offloads, file descriptors, CPU and the verifier it \
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Examine this machine: UDP socket buffers and offloads, file descriptors, CPU and the verifier it \
         would use, memory, disk (space, preallocation, time of an fdatasync), clock, build. Prints PASS or WARN with \
         advice, a line each; takes about two seconds; changes nothing.\n\n\
         Examples:\n  \
         weft doctor\n  \
         weft doctor --data /srv/ledger --json doctor.json\n  \
-        weft doctor --strict             exit code 1 if there is any WARN"
-)]
+        weft doctor --strict             exit code 1 if there is any WARN";
+
+/// Arguments of `weft doctor`.
+#[derive(clap::Args, Debug)]
 pub struct DoctorArgs {
     /// The data directory whose disk is examined; it need not exist.
     #[command(flatten)]
@@ -73,7 +73,13 @@ struct Check {
 
 impl Check {
     /// PASS if `good`, otherwise WARN with the advice.
-    fn new(name: &'static str, good: bool, found: impl Into<String>, advice: impl Into<String>, data: Value) -> Self {
+    fn new(
+        name: &'static str,
+        good: bool,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+        data: Value,
+    ) -> Self {
         Self {
             name,
             status: if good { "PASS" } else { "WARN" },
@@ -147,13 +153,15 @@ fn kernel(machine: &Machine) -> Check {
 
 /// Major and minor version out of a text such as `linux 6.1.0-18-amd64`.
 fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let version = release.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let version =
+        release.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let mut parts = version.split(|letter: char| !letter.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 fn cpu(machine: &Machine) -> Check {
-    let wanted: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512ifma", "sha_ni", "vaes"] } else { &[] };
+    let wanted: &[&str] =
+        if cfg!(target_arch = "x86_64") { &["avx2", "avx512ifma", "sha_ni", "vaes"] } else { &[] };
     let state = |flag: &&str| {
         let present = machine.cpu_flags.iter().any(|have| have == flag);
         format!("{flag} {}", if present { "yes" } else { "no" })
@@ -187,7 +195,13 @@ fn verifier() -> Check {
         .iter()
         .map(|(backend, ns)| json!({ "backend": backend.name(), "ns_per_signature": ns }))
         .collect();
-    Check::new("verifier", true, format!("auto takes {name} ({how})"), "", json!({ "auto": name, "measured": data }))
+    Check::new(
+        "verifier",
+        true,
+        format!("auto takes {name} ({how})"),
+        "",
+        json!({ "auto": name, "measured": data }),
+    )
 }
 
 fn memory(machine: &Machine) -> Check {
@@ -321,7 +335,11 @@ fn disk(data: &Path, machine: &Machine) -> Vec<Check> {
             checks.push(Check::new(
                 "preallocation",
                 syncs.preallocated,
-                if syncs.preallocated { "segments can be preallocated" } else { "refused by the file system" },
+                if syncs.preallocated {
+                    "segments can be preallocated"
+                } else {
+                    "refused by the file system"
+                },
                 "a full disk may then show only when a segment is written; use ext4, xfs or btrfs",
                 json!(syncs.preallocated),
             ));
@@ -340,7 +358,10 @@ fn disk(data: &Path, machine: &Machine) -> Vec<Check> {
 /// The data directory, or the nearest directory above it that exists: it lies on the same disk.
 fn nearest_existing(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from("/"));
-    absolute.ancestors().find(|ancestor| ancestor.is_dir()).map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
+    absolute
+        .ancestors()
+        .find(|ancestor| ancestor.is_dir())
+        .map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
 }
 
 struct Syncs {
@@ -385,7 +406,8 @@ fn clock() -> Check {
     std::thread::sleep(CLOCK_WINDOW);
     let drift_us = match (wall, now()) {
         (Ok(before), Ok(after)) => {
-            let wall = i128::try_from(after.as_micros()).unwrap_or(0) - i128::try_from(before.as_micros()).unwrap_or(0);
+            let wall = i128::try_from(after.as_micros()).unwrap_or(0)
+                - i128::try_from(before.as_micros()).unwrap_or(0);
             Some(wall - i128::try_from(steady.elapsed().as_micros()).unwrap_or(0))
         }
         _ => None,
@@ -450,7 +472,13 @@ fn cores() -> Check {
     } else {
         "a quota that is no whole number of cores stops threads in the middle of a batch"
     };
-    Check::new("cores", !saving && !throttled, found, advice, json!({ "cores": cores, "governor": governor, "quota_cores": quota }))
+    Check::new(
+        "cores",
+        !saving && !throttled,
+        found,
+        advice,
+        json!({ "cores": cores, "governor": governor, "quota_cores": quota }),
+    )
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use weft_net::{AckLevel, Lookup};
 
 use super::{EXIT_FOUND, Globals, JsonArg, PeerArgs, connect, usage};
 
-/// Arguments of `weft get`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Fetch a message by its id and check it: the id is computed from the bytes that came back, and the device's \
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Fetch a message by its id and check it: the id is computed from the bytes that came back, and the device's \
         signature is verified here.\n\n\
         Exits with 1 if the node does not have it, or if what it sent is not that message.\n\n\
-        Example:\n  weft get 3f9ac0...e1 --json"
-)]
+        Example:\n  weft get 3f9ac0...e1 --json";
+
+/// Arguments of `weft get`.
+#[derive(clap::Args, Debug)]
 pub struct GetArgs {
     /// The message's id: 64 hex digits
     #[arg(value_name = "ID")]

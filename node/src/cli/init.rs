@@ -8,16 +8,16 @@ use serde::Serialize;
 use super::{Globals, JsonArg, usage};
 use crate::node::init_ledger;
 
-/// Arguments of `weft init`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Create a data directory: a new ledger's genesis, and this node's key.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Create a data directory: a new ledger's genesis, and this node's key.\n\n\
         The genesis names the ledger, its limits and its committee (this node alone). The first four bytes of its id are the \
         network that every message carries. The node's key is a file of mode 0600; who has it can extend the lane.\n\n\
         Examples:\n  \
         weft init --data ./ledger\n  \
-        weft init --data /var/lib/weft --ledger-name 'meters north'"
-)]
+        weft init --data /var/lib/weft --ledger-name 'meters north'";
+
+/// Arguments of `weft init`.
+#[derive(clap::Args, Debug)]
 pub struct InitArgs {
     /// Data directory; made if missing, must not hold a ledger yet
     #[arg(long, value_name = "DIR", env = "WEFT_DATA", default_value = "weft-data")]

@@ -261,7 +261,9 @@ fn segment(args: &InspectSegmentArgs) -> anyhow::Result<ExitCode> {
     };
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(first) = segment_first(&name) else {
-        return Err(usage(format!("{shown}: a segment's name is its first position, 16 hex digits and .seg")));
+        return Err(usage(format!(
+            "{shown}: a segment's name is its first position, 16 hex digits and .seg"
+        )));
     };
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (records, end) = match inspect_segment(&RealDisk, dir, header.network, header.lane, first) {
@@ -298,12 +300,27 @@ fn segment(args: &InspectSegmentArgs) -> anyhow::Result<ExitCode> {
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{shown}")?;
-    writeln!(out, "  network   {}   lane {}   first position {}", header.network, header.lane, header.first())?;
+    writeln!(
+        out,
+        "  network   {}   lane {}   first position {}",
+        header.network,
+        header.lane,
+        header.first()
+    )?;
     writeln!(out, "  length    {}", about_bytes(header.length_bytes))?;
     writeln!(out, "  previous  {}", hex::encode(header.previous))?;
-    writeln!(out, "  records   {} with {} messages; {end}", grouped(records.len() as u64), grouped(messages))?;
+    writeln!(
+        out,
+        "  records   {} with {} messages; {end}",
+        grouped(records.len() as u64),
+        grouped(messages)
+    )?;
     if !records.is_empty() && args.records > 0 {
-        writeln!(out, "{:>12} {:>12} {:>8} {:>12} {:>12}  session", "offset", "first", "messages", "bytes", "durable")?;
+        writeln!(
+            out,
+            "{:>12} {:>12} {:>8} {:>12} {:>12}  session",
+            "offset", "first", "messages", "bytes", "durable"
+        )?;
     }
     for record in records.iter().take(args.records) {
         writeln!(
@@ -388,9 +405,15 @@ fn message(args: &InspectMessageArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "  network    {}   version {}   kind {}", view.network(), view.version(), view.kind())?;
         writeln!(out, "  issuer     {}", view.issuer())?;
         let issued = view.issued_at_us();
-        writeln!(out, "  issued     {} ({issued} us)   sequence {}", rfc3339(issued / 1_000_000), view.sequence())?;
+        writeln!(
+            out,
+            "  issued     {} ({issued} us)   sequence {}",
+            rfc3339(issued / 1_000_000),
+            view.sequence()
+        )?;
         for (index, parent) in parents.iter().enumerate() {
-            let place = found.places.map(|(_, places)| format!("   at {}", places[index])).unwrap_or_default();
+            let place =
+                found.places.map(|(_, places)| format!("   at {}", places[index])).unwrap_or_default();
             writeln!(out, "  parent {index}   {parent}{place}")?;
         }
         writeln!(out, "  payload    {} bytes  {}", view.payload().len(), preview(view.payload()))?;
@@ -402,8 +425,9 @@ fn message(args: &InspectMessageArgs) -> anyhow::Result<ExitCode> {
 /// The beginning of a payload: as text where it is printable, a dot for other bytes.
 fn preview(payload: &[u8]) -> String {
     let shown = payload.iter().take(PAYLOAD_SHOWN_BYTES);
-    let text: String =
-        shown.map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' }).collect();
+    let text: String = shown
+        .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' })
+        .collect();
     if payload.len() > PAYLOAD_SHOWN_BYTES { format!("{text}...") } else { text }
 }
 
@@ -418,12 +442,20 @@ fn read_message(input: impl std::io::Read, name: &str) -> anyhow::Result<Found> 
 }
 
 /// Walks the log of `lane`, or of every lane, to the first message that `wanted` says yes to.
-fn find(data: &Path, lane: Option<LaneId>, wanted: impl Fn((Place, MessageId)) -> bool) -> anyhow::Result<Option<Found>> {
+fn find(
+    data: &Path,
+    lane: Option<LaneId>,
+    wanted: impl Fn((Place, MessageId)) -> bool,
+) -> anyhow::Result<Option<Found>> {
     let data = DataDir::open(data)?;
     for lane in verify_log::lanes(&data, lane.map(|lane| lane.0))? {
         let mut found = None;
-        let report =
-            weft_storage::verify_log(&RealDisk, &data.lane_dir(lane), data.network(), lane, &mut |batch, ids| {
+        let report = weft_storage::verify_log(
+            &RealDisk,
+            &data.lane_dir(lane),
+            data.network(),
+            lane,
+            &mut |batch, ids| {
                 for (entry, id) in batch.messages().zip(ids) {
                     let place = Place::new(lane, entry.position);
                     if wanted((place, *id)) {
@@ -434,7 +466,8 @@ fn find(data: &Path, lane: Option<LaneId>, wanted: impl Fn((Place, MessageId)) -
                     }
                 }
                 Ok(())
-            })?;
+            },
+        )?;
         if found.is_some() {
             return Ok(found);
         }

@@ -99,7 +99,9 @@ pub fn create(file: &Path) -> anyhow::Result<DeviceSigner> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     // Without this a crash could leave a directory that does not know the file.
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|parent| parent.sync_all()).with_context(|| format!("cannot sync {}", parent.display()))?;
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .with_context(|| format!("cannot sync {}", parent.display()))?;
     Ok(DeviceSigner::from_seed(seed))
 }
 
@@ -109,9 +111,14 @@ pub fn create(file: &Path) -> anyhow::Result<DeviceSigner> {
 /// If the file cannot be read, or is not 64 hex digits (a usage error that never repeats the content).
 pub fn read_signer(file: &Path) -> anyhow::Result<DeviceSigner> {
     let open = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-    let mode = open.metadata().with_context(|| format!("cannot read {}", file.display()))?.permissions().mode();
+    let mode =
+        open.metadata().with_context(|| format!("cannot read {}", file.display()))?.permissions().mode();
     if mode & 0o077 != 0 {
-        eprintln!("warning: {} can be read by others (mode {:o}): chmod 600 it", file.display(), mode & 0o777);
+        eprintln!(
+            "warning: {} can be read by others (mode {:o}): chmod 600 it",
+            file.display(),
+            mode & 0o777
+        );
     }
     let mut bytes = Vec::new();
     open.take(KEY_FILE_BYTES_MAX + 1)

@@ -7,18 +7,18 @@ use weft_loadgen::{AuditOptions, NodeTarget, Stop, Target, audit, run as drive};
 use super::traffic::{self, TrafficArgs};
 use super::{EXIT_FOUND, Globals, JsonArg, PeerArgs, connect, signals};
 
-/// Arguments of `weft loadgen`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Send signed device traffic to a node and report what came back, and when.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Send signed device traffic to a node and report what came back, and when.\n\n\
         Closed loop (default) sends as fast as acks come back and finds the throughput. Open loop (--rate) sends when messages are \
         due and finds the latency at that rate, counted from the moment each message was due: a node that stalls is charged for \
         every message that should have been sent meanwhile.\n\n\
         Exits with 1 if the run is marked invalid (the reason is in the report), or if the audit finds a message missing or altered.\n\n\
         Examples:\n  \
         weft loadgen --to 127.0.0.1:7272 --seconds 30 --json run.json\n  \
-        weft loadgen --rate 20000 --seconds 30 --hgrm latency.hgrm --audit"
-)]
+        weft loadgen --rate 20000 --seconds 30 --hgrm latency.hgrm --audit";
+
+/// Arguments of `weft loadgen`.
+#[derive(clap::Args, Debug)]
 pub struct LoadgenArgs {
     #[command(flatten)]
     peer: PeerArgs,
@@ -46,10 +46,15 @@ pub fn run(args: LoadgenArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     traffic::write_hgrm(args.traffic.hgrm.as_deref(), &outcome)?;
     let mut report = outcome.report;
     if let Some(acked) = &outcome.acked {
-        let verifier = weft_crypto::backend::by_name("auto", &weft_crypto::backend::Options::default())?.verifier;
-        let found = audit(&target, acked, &AuditOptions::default(), &*verifier, &Stop::new(), &mut |progress| {
-            traffic::line_of_progress(&format!("audit: {} of {} messages checked", progress.checked, progress.total));
-        })?;
+        let verifier =
+            weft_crypto::backend::by_name("auto", &weft_crypto::backend::Options::default())?.verifier;
+        let found =
+            audit(&target, acked, &AuditOptions::default(), &*verifier, &Stop::new(), &mut |progress| {
+                traffic::line_of_progress(&format!(
+                    "audit: {} of {} messages checked",
+                    progress.checked, progress.total
+                ));
+            })?;
         traffic::end_progress();
         report.audit = Some(found);
     }

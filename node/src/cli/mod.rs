@@ -24,8 +24,6 @@ use crate::telemetry;
 
 pub mod bench;
 pub mod config;
-pub mod traffic;
-pub mod signals;
 pub mod connect;
 pub mod demo;
 pub mod doctor;
@@ -37,8 +35,10 @@ pub mod loadgen;
 pub mod node;
 pub mod progress;
 pub mod send;
+pub mod signals;
 pub mod status;
 pub mod tips;
+pub mod traffic;
 pub mod verify_log;
 pub mod verify_signatures;
 
@@ -102,37 +102,49 @@ pub struct Globals {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a data directory: a new ledger's genesis, and this node's key
+    #[command(long_about = init::LONG_ABOUT)]
     Init(init::InitArgs),
     /// Run a node until SIGINT or SIGTERM, which drain, sync and stop it
+    #[command(long_about = node::LONG_ABOUT)]
     Node(node::NodeArgs),
     /// Start a node and devices, show live progress, stop, restart, audit, report
+    #[command(long_about = demo::LONG_ABOUT)]
     Demo(demo::DemoArgs),
     /// Send signed device traffic to a node and report what came back, and when
+    #[command(long_about = loadgen::LONG_ABOUT)]
     Loadgen(loadgen::LoadgenArgs),
     /// Make or show a device's Ed25519 key
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Sign one message and send it
+    #[command(long_about = send::LONG_ABOUT)]
     Send(send::SendArgs),
     /// Fetch a message by its id and check it
+    #[command(long_about = get::LONG_ABOUT)]
     Get(get::GetArgs),
     /// Ask a node for tips: messages to name as parents
+    #[command(long_about = tips::LONG_ABOUT)]
     Tips(tips::TipsArgs),
     /// Ask a node how it is
+    #[command(long_about = status::LONG_ABOUT)]
     Status(status::StatusArgs),
     /// Read a log, a segment or a message from a data directory, without a node
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
     /// Check every byte, hash, root and signature of a data directory's log
+    #[command(long_about = verify_log::LONG_ABOUT)]
     VerifyLog(verify_log::VerifyLogArgs),
     /// Verify Ed25519 signatures given as JSON lines, one verdict a line
+    #[command(long_about = verify_signatures::LONG_ABOUT)]
     VerifySignatures(verify_signatures::VerifySignaturesArgs),
     /// Measure: signatures per second by backend, batch size and key mix, with peers in the same run
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// Print the effective configuration, with the source of each value
+    #[command(long_about = config::LONG_ABOUT)]
     Config(config::ConfigCommandArgs),
     /// Examine this machine: sockets, limits, CPU, disk, clock
+    #[command(long_about = doctor::LONG_ABOUT)]
     Doctor(doctor::DoctorArgs),
 }
 
@@ -214,9 +226,7 @@ pub fn usage(text: impl Into<String>) -> anyhow::Error {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<UsageError>()
         || error.is::<crate::config::ConfigError>()
-        || error.chain().any(|cause| {
-            cause.is::<UsageError>() || cause.is::<crate::config::ConfigError>()
-        })
+        || error.chain().any(|cause| cause.is::<UsageError>() || cause.is::<crate::config::ConfigError>())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -261,7 +271,8 @@ impl JsonArg {
     /// If the file cannot be written.
     pub fn write(&self, report: &impl serde::Serialize) -> anyhow::Result<()> {
         let Some(path) = &self.json else { return Ok(()) };
-        let mut text = serde_json::to_string_pretty(report).context("the report cannot be written as JSON")?;
+        let mut text =
+            serde_json::to_string_pretty(report).context("the report cannot be written as JSON")?;
         text.push('\n');
         if self.on_stdout() {
             std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -320,7 +331,11 @@ impl PeerArgs {
             Some(base) => PathBuf::from(base),
             None => match std::env::var_os("HOME").filter(|value| !value.is_empty()) {
                 Some(home) => Path::new(&home).join(".config"),
-                None => return Err(usage("neither HOME nor XDG_CONFIG_HOME is set: name a file with --known-nodes FILE, or --pin HEX")),
+                None => {
+                    return Err(usage(
+                        "neither HOME nor XDG_CONFIG_HOME is set: name a file with --known-nodes FILE, or --pin HEX",
+                    ));
+                }
             },
         };
         Ok(base.join("weft").join("known-nodes"))

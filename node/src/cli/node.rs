@@ -13,17 +13,17 @@ use crate::node::RunningNode;
 /// How often a running node looks whether it has poisoned itself.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// Arguments of `weft node`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Run a node until SIGINT or SIGTERM, which drain, sync and stop it; a second signal ends it at once.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Run a node until SIGINT or SIGTERM, which drain, sync and stop it; a second signal ends it at once.\n\n\
         Settings come from flags, environment (WEFT_*), a TOML file and defaults, in this order; `weft config` with the same flags \
         shows them with their sources. The first lines on stdout say where it listens and the certificate that clients may pin.\n\n\
         If a write or sync of the log fails, the node stops acknowledging and exits with 1: look at the disk before starting it again.\n\n\
         Examples:\n  \
         weft init --data ./ledger && weft node --data ./ledger\n  \
-        weft node --data ./ledger --listen 0.0.0.0:7272 --http 127.0.0.1:7280 --log-format json"
-)]
+        weft node --data ./ledger --listen 0.0.0.0:7272 --http 127.0.0.1:7280 --log-format json";
+
+/// Arguments of `weft node`.
+#[derive(clap::Args, Debug)]
 pub struct NodeArgs {
     /// The node's settings.
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub fn run(args: NodeArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (wake, woken) = channel();
     signals::on_stop(move || drop(wake.send(Wake::Stop)))?;
     let node = RunningNode::start(&loaded.config)?;
-    announce(&node, &loaded.config.name)?;
+    announce(&node, &loaded.config.name);
     let poisoned = loop {
         match woken.recv_timeout(WATCH_EVERY) {
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break false,
@@ -75,17 +75,20 @@ pub fn run(args: NodeArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Says where it listens. Scripts read these lines: their form is kept.
-fn announce(node: &RunningNode, name: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "weft node \"{name}\" on network {}", node.network())?;
-    writeln!(out, "  listening    {} (QUIC)", node.address())?;
+/// Says where it listens, in one write. Scripts read these lines: their form is kept. A reader that has gone away (`weft node | head -1`)
+/// is no reason to stop a node, so nothing is made of a write that fails.
+fn announce(node: &RunningNode, name: &str) {
+    use std::fmt::Write as _;
+    let mut text = format!("weft node \"{name}\" on network {}\n", node.network());
+    let _ = writeln!(text, "  listening    {} (QUIC)", node.address());
     if let Some(http) = node.http_address() {
-        writeln!(out, "  http         http://{http}/health and /metrics")?;
+        let _ = writeln!(text, "  http         http://{http}/health and /metrics");
     }
-    writeln!(out, "  certificate  {}", node.fingerprint())?;
-    writeln!(out, "  verifier     {}", node.verifier())?;
     let recovered = node.recovered();
-    writeln!(out, "  log          {} messages in {} segments", recovered.messages, recovered.segments)?;
-    out.flush()
+    let _ = writeln!(text, "  certificate  {}", node.fingerprint());
+    let _ = writeln!(text, "  verifier     {}", node.verifier());
+    let _ =
+        writeln!(text, "  log          {} messages in {} segments", recovered.messages, recovered.segments);
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -15,17 +15,17 @@ use crate::pipeline::verify::unix_now_us;
 /// Length of the tag that opens a data payload.
 const TAG_BYTES: usize = 16;
 
-/// Arguments of `weft send`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Sign one message with a device's key and send it; print its id and what the node said.\n\n\
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Sign one message with a device's key and send it; print its id and what the node said.\n\n\
         Without --key a new device key is made for this one message. The parents are tips that the node offers, unless given. The \
         sequence number is the clock in microseconds, so that successive sends of one device rise.\n\n\
         Exits with 1 if the node refuses the message.\n\n\
         Examples:\n  \
         weft send --payload 'door open'\n  \
-        weft send --key door.key --tag door/status --file reading.bin --ack written"
-)]
+        weft send --key door.key --tag door/status --file reading.bin --ack written";
+
+/// Arguments of `weft send`.
+#[derive(clap::Args, Debug)]
 pub struct SendArgs {
     /// The device's key file, as `weft key new` makes it
     #[arg(long, value_name = "FILE")]
@@ -127,7 +127,10 @@ fn payload(args: &SendArgs) -> anyhow::Result<Vec<u8>> {
         (None, None) => {}
     }
     if payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(usage(format!("payload: got {} bytes with its tag, the limit is {PAYLOAD_BYTES_MAX}", payload.len())));
+        return Err(usage(format!(
+            "payload: got {} bytes with its tag, the limit is {PAYLOAD_BYTES_MAX}",
+            payload.len()
+        )));
     }
     Ok(payload)
 }
@@ -147,7 +150,8 @@ async fn send(args: &SendArgs, signer: &DeviceSigner, payload: &[u8]) -> anyhow:
             candidates.extend(link.session.tips(4).await?);
             candidates.extend(welcome.genesis.roots());
             let first = candidates[0];
-            let second = candidates.iter().copied().find(|tip| *tip != first).context("the node offers no tips")?;
+            let second =
+                candidates.iter().copied().find(|tip| *tip != first).context("the node offers no tips")?;
             [first, second]
         }
         _ => return Err(usage(format!("--parent: got {}, a message has two", given.len()))),

@@ -7,13 +7,13 @@ use weft_net::{AckLevel, NodeState};
 
 use super::{EXIT_FOUND, Globals, JsonArg, PeerArgs, connect};
 
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Ask a node how it is: state, watermarks, counters, age of the last durable write.\n\n\
+        Exits with 1 if the node answers that it is not live.\n\n\
+        Example:\n  weft status --to 127.0.0.1:7272";
+
 /// Arguments of `weft status`.
 #[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Ask a node how it is: state, watermarks, counters, age of the last durable write.\n\n\
-        Exits with 1 if the node answers that it is not live.\n\n\
-        Example:\n  weft status --to 127.0.0.1:7272"
-)]
 pub struct StatusArgs {
     #[command(flatten)]
     peer: PeerArgs,
@@ -68,7 +68,11 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             lanes: status
                 .lanes
                 .iter()
-                .map(|lane| LaneReport { lane: lane.lane.0, written_size: lane.written, durable_size: lane.durable })
+                .map(|lane| LaneReport {
+                    lane: lane.lane.0,
+                    written_size: lane.written,
+                    durable_size: lane.durable,
+                })
                 .collect(),
         };
         link.client.close().await;
@@ -86,7 +90,10 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             None => println!("  nothing written since the start"),
         }
         for lane in &report.lanes {
-            println!("  lane {}       written {}   durable {}", lane.lane, lane.written_size, lane.durable_size);
+            println!(
+                "  lane {}       written {}   durable {}",
+                lane.lane, lane.written_size, lane.durable_size
+            );
         }
     }
     Ok(if live { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })

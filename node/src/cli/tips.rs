@@ -7,13 +7,13 @@ use weft_net::AckLevel;
 
 use super::{Globals, JsonArg, PeerArgs, connect};
 
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Ask a node for tips: messages to name as parents.\n\n\
+        Tips are durable messages that few others name yet. A new ledger has two: the roots of its genesis.\n\n\
+        Example:\n  weft tips --count 4";
+
 /// Arguments of `weft tips`.
 #[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Ask a node for tips: messages to name as parents.\n\n\
-        Tips are durable messages that few others name yet. A new ledger has two: the roots of its genesis.\n\n\
-        Example:\n  weft tips --count 4"
-)]
 pub struct TipsArgs {
     /// How many, at most
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

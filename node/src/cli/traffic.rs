@@ -93,7 +93,11 @@ fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
 fn signer(name: &str) -> anyhow::Result<Backend> {
     if name == "auto" {
         // The last one that this machine has: they are listed from the slowest to the fastest.
-        return Ok(Backend::ALL.into_iter().rev().find(|backend| backend.signer().is_ok()).unwrap_or(Backend::Serial));
+        return Ok(Backend::ALL
+            .into_iter()
+            .rev()
+            .find(|backend| backend.signer().is_ok())
+            .unwrap_or(Backend::Serial));
     }
     let backend: Backend = name.parse().map_err(|error| usage(format!("--signer: {error}")))?;
     backend.signer().map_err(|error| usage(format!("--signer: {error}")))?;

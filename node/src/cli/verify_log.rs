@@ -36,18 +36,18 @@ const CALL_ROWS: usize = 4_096;
 /// that are older are counted and said, not checked.
 const PARENT_WINDOW: usize = 1 << 20;
 
-/// Arguments of `weft verify-log`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Check a data directory's log: every record's checksum and place in the chain, every batch's \
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Check a data directory's log: every record's checksum and place in the chain, every batch's \
         structure, body hash and Merkle root, the node's signature on it, every message's id and its device's \
         signature, and that parents are the messages at the places named. The node must not be running. Nothing is \
         changed; a torn tail, which the next start will cut, is reported and is no damage.\n\n\
         Exit code 1 if anything is damaged, naming the file, the offset and what is wrong there.\n\n\
         Examples:\n  \
         weft verify-log --data ./ledger\n  \
-        weft verify-log --data ./ledger --lane 0 --json verify.json"
-)]
+        weft verify-log --data ./ledger --lane 0 --json verify.json";
+
+/// Arguments of `weft verify-log`.
+#[derive(clap::Args, Debug)]
 pub struct VerifyLogArgs {
     /// The data directory.
     #[command(flatten)]
@@ -151,7 +151,12 @@ impl LaneReport {
         writeln!(out, "  segments    {}", walk.segments)?;
         writeln!(out, "  batches     {} ({})", grouped(walk.batches), about_bytes(walk.batch_bytes))?;
         writeln!(out, "  messages    {}", grouped(walk.messages))?;
-        writeln!(out, "  signatures  {} of devices, {} of the node", grouped(self.signatures), grouped(walk.batches))?;
+        writeln!(
+            out,
+            "  signatures  {} of devices, {} of the node",
+            grouped(self.signatures),
+            grouped(walk.batches)
+        )?;
         let beyond = match self.parents_beyond_window {
             0 => String::new(),
             many => format!(" ({} older ones not compared)", grouped(many)),
@@ -162,7 +167,9 @@ impl LaneReport {
         match (walk.torn_bytes, walk.closed) {
             (0, true) => writeln!(out, "  end         closed in order")?,
             (0, false) => writeln!(out, "  end         not closed in order, nothing torn")?,
-            (bytes, _) => writeln!(out, "  end         {bytes} bytes of a torn tail, which the next start will cut")?,
+            (bytes, _) => {
+                writeln!(out, "  end         {bytes} bytes of a torn tail, which the next start will cut")?;
+            }
         }
         if let Some(damage) = &walk.damage {
             writeln!(out, "  DAMAGED     {damage}")?;
@@ -172,7 +179,11 @@ impl LaneReport {
     }
 }
 
-fn verify_lane(data: &DataDir, lane: LaneId, verifier: &Arc<dyn BatchVerifier>) -> anyhow::Result<LaneReport> {
+fn verify_lane(
+    data: &DataDir,
+    lane: LaneId,
+    verifier: &Arc<dyn BatchVerifier>,
+) -> anyhow::Result<LaneReport> {
     let dir = data.lane_dir(lane);
     let bytes_total = segment_bytes(&dir)?;
     let mut progress = Progress::new();
@@ -250,7 +261,8 @@ fn find_bad_signature(data: &DataDir, lane: LaneId, verifier: &dyn BatchVerifier
             Some(row) => {
                 let position = batch.first() + 1 + row as u64;
                 let more = verdicts.iter().filter(|verdict| !**verdict).count() - 1;
-                let others = if more == 0 { String::new() } else { format!(", and {more} more in this batch") };
+                let others =
+                    if more == 0 { String::new() } else { format!(", and {more} more in this batch") };
                 Err(format!(
                     "message {} at position {position}: its device's signature is not valid{others}",
                     MessageId(gathered.ids[row])
@@ -286,7 +298,8 @@ impl Gathered {
 
     fn verdicts(&self, verifier: &dyn BatchVerifier) -> Vec<bool> {
         let mut verdicts = vec![false; self.keys.len()];
-        let columns = Columns { keys: &self.keys, messages: Messages::Ids(&self.ids), signatures: &self.signatures };
+        let columns =
+            Columns { keys: &self.keys, messages: Messages::Ids(&self.ids), signatures: &self.signatures };
         verdicts.par_chunks_mut(CALL_ROWS).enumerate().for_each(|(number, verdicts)| {
             let start = number * CALL_ROWS;
             verifier.verify(&columns.rows(start, start + verdicts.len()), verdicts);
@@ -353,9 +366,8 @@ impl Parents {
         for (entry, id) in batch.messages().zip(ids) {
             let parents = entry.message.parents();
             for (parent, place) in parents.iter().zip(entry.parent_places) {
-                self.check_one(entry.position, parent, place).map_err(|what| {
-                    format!("message {id} at position {}: {what}", entry.position)
-                })?;
+                self.check_one(entry.position, parent, place)
+                    .map_err(|what| format!("message {id} at position {}: {what}", entry.position))?;
             }
             self.window.push_back(Some(*id));
         }

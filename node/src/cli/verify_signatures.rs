@@ -32,18 +32,18 @@ const CACHED_KEYS: usize = 1 << 14;
 /// Longest line, bytes: a message of 8 MiB in hex. Longer input is a mistaken file.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// Arguments of `weft verify-signatures`.
-#[derive(clap::Args, Debug)]
-#[command(
-    long_about = "Verify Ed25519 signatures given as JSON lines {\"pk\": hex, \"msg\": hex, \"sig\": hex} and print \
+/// What `--help` says.
+pub const LONG_ABOUT: &str = "Verify Ed25519 signatures given as JSON lines {\"pk\": hex, \"msg\": hex, \"sig\": hex} and print \
         true or false, one line for each, in order. Messages may have any length. The rule is ZIP-215: cofactored, \
         s below the group order, every encoding of a point accepted.\n\n\
         A pk that is not 32 bytes or a sig that is not 64 is false. A line that is not JSON of this form ends the \
         command with exit code 2 and its number, after the verdicts of the lines before it.\n\n\
         Examples:\n  \
         weft verify-signatures --backend serial vectors.jsonl\n  \
-        cat vectors.jsonl | weft verify-signatures -"
-)]
+        cat vectors.jsonl | weft verify-signatures -";
+
+/// Arguments of `weft verify-signatures`.
+#[derive(clap::Args, Debug)]
 pub struct VerifySignaturesArgs {
     /// The verifier: auto (the fastest for this CPU) or one by name; a wrong name lists those there are
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto")]
@@ -114,7 +114,8 @@ impl Batch {
             let text = text.split(" at line ").next().unwrap_or_default();
             format!("column {}: {text}", error.column())
         })?;
-        let decode = |name: &str, text: &str| hex::decode(text).map_err(|error| format!("\"{name}\": {error}"));
+        let decode =
+            |name: &str, text: &str| hex::decode(text).map_err(|error| format!("\"{name}\": {error}"));
         let (key, message, signature) =
             (decode("pk", &line.pk)?, decode("msg", &line.msg)?, decode("sig", &line.sig)?);
         match (<[u8; 32]>::try_from(key.as_slice()), <[u8; 64]>::try_from(signature.as_slice())) {

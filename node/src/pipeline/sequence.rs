@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_core::arena::{Arena, Verified};
 use weft_core::arena::VerifiedMessage;
+use weft_core::arena::{Arena, Verified};
 use weft_core::{Place, Reason, Rejection};
 use weft_net::{AckException, AckLevel};
 
@@ -182,7 +182,11 @@ impl Sequencer {
         let rejection = match error {
             AppendError::Full { free_bytes, watermark_bytes } => {
                 if self.health.state() != State::DiskFull {
-                    tracing::warn!(free_bytes, watermark_bytes, "the disk is full: messages are refused until there is room");
+                    tracing::warn!(
+                        free_bytes,
+                        watermark_bytes,
+                        "the disk is full: messages are refused until there is room"
+                    );
                 }
                 self.health.set_state(State::DiskFull, Some(error.to_string()));
                 self.full_until = Some(Instant::now() + FULL_RETRY);

@@ -44,7 +44,9 @@ impl std::fmt::Debug for VerifyStage {
 
 /// Microseconds since the Unix epoch by this machine's clock.
 pub fn unix_now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
 }
 
 impl VerifyStage {

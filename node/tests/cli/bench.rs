@@ -8,8 +8,20 @@ fn a_small_run_has_a_row_for_every_contender_in_every_cell() {
     let file = directory.path().join("verify.json");
     let path = file.to_str().unwrap();
     let arguments = [
-        "bench", "verify", "--backend", "serial", "--batch", "1,5", "--keys", "cold,warm,64", "--threads", "1,2",
-        "--seconds-per-row", "0.01", "--json", path,
+        "bench",
+        "verify",
+        "--backend",
+        "serial",
+        "--batch",
+        "1,5",
+        "--keys",
+        "cold,warm,64",
+        "--threads",
+        "1,2",
+        "--seconds-per-row",
+        "0.01",
+        "--json",
+        path,
     ];
     let ran = weft(&arguments).expect(0);
     assert!(ran.out.contains("zebra-batch") && ran.out.contains("(peer)"), "{}", ran.out);
@@ -27,13 +39,19 @@ fn a_small_run_has_a_row_for_every_contender_in_every_cell() {
                             && row["keys"] == keys
                             && row["threads"] == threads
                     });
-                    assert_eq!(found.count(), 1, "{contender}, batch {batch}, keys {keys}, threads {threads}");
+                    assert_eq!(
+                        found.count(),
+                        1,
+                        "{contender}, batch {batch}, keys {keys}, threads {threads}"
+                    );
                 }
             }
         }
     }
     for row in rows {
-        for key in ["ns_per_signature", "signatures_per_s", "speedup_vs_zebra_batch", "speedup_vs_dalek_batch"] {
+        for key in
+            ["ns_per_signature", "signatures_per_s", "speedup_vs_zebra_batch", "speedup_vs_dalek_batch"]
+        {
             assert!(row[key].as_f64().unwrap() > 0.0, "{key} in {row}");
         }
         if row["backend"] == "zebra-batch" {

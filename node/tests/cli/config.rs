@@ -26,7 +26,9 @@ fn load(
             flags.iter().map(|(name, text)| (*name, (*text).to_owned())).collect()
         } else {
             let data = ("data", directory.path().to_string_lossy().into_owned());
-            std::iter::once(data).chain(flags.iter().map(|(name, text)| (*name, (*text).to_owned()))).collect()
+            std::iter::once(data)
+                .chain(flags.iter().map(|(name, text)| (*name, (*text).to_owned())))
+                .collect()
         },
     };
     let environment: Vec<(String, String)> =
@@ -69,7 +71,8 @@ fn an_empty_environment_variable_is_an_unset_one() {
 
 #[test]
 fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_name() {
-    let error = load(Some("# settings\ntips_max = 16\n\nbatch_linger = 5\n"), &[], &[]).unwrap_err().to_string();
+    let error =
+        load(Some("# settings\ntips_max = 16\n\nbatch_linger = 5\n"), &[], &[]).unwrap_err().to_string();
     assert!(error.contains("weft.toml:4: unknown key `batch_linger`"), "{error}");
     assert!(error.contains("did you mean `batch_linger_us`?"), "{error}");
     let error = load(Some("colour = 5\n"), &[], &[]).unwrap_err().to_string();
@@ -110,8 +113,9 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
 
 #[test]
 fn settings_that_do_not_go_together_are_refused_with_both_sources() {
-    let error =
-        load(None, &[("WEFT_QUEUE_BYTES_MAX", "8MiB")], &[("connection_bytes_max", "16MiB")]).unwrap_err().to_string();
+    let error = load(None, &[("WEFT_QUEUE_BYTES_MAX", "8MiB")], &[("connection_bytes_max", "16MiB")])
+        .unwrap_err()
+        .to_string();
     for part in ["16MiB (flag --connection-bytes-max)", "8MiB (environment WEFT_QUEUE_BYTES_MAX)"] {
         assert!(error.contains(part), "{error}");
     }
@@ -176,11 +180,10 @@ fn the_template_explains_every_setting_and_changes_none_even_uncommented() {
     let template = config::template();
     let loaded = load(Some(&template), &[], &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
-    let uncommented: String =
-        template.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)).fold(
-            String::new(),
-            |text, line| text + line + "\n",
-        );
+    let uncommented: String = template
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
     let loaded = load(Some(&uncommented), &[], &[]).unwrap_or_else(|error| panic!("{error}\n{uncommented}"));
     assert_eq!(loaded.config, Config::default());
     let from_file = config::KEYS.iter().filter(|key| matches!(loaded.source(key), Source::File(..))).count();
@@ -196,7 +199,8 @@ fn every_key_has_one_name_in_three_spellings_and_its_default_is_within_its_limit
             serde_json::Value::String(text) => text,
             other => other.to_string(),
         };
-        load(None, &[(key.env, &default)], &[]).unwrap_or_else(|error| panic!("default of {}: {error}", key.name));
+        load(None, &[(key.env, &default)], &[])
+            .unwrap_or_else(|error| panic!("default of {}: {error}", key.name));
     }
     let names: std::collections::HashSet<_> = config::KEYS.iter().map(|key| key.name).collect();
     assert_eq!(names.len(), config::KEYS.len());

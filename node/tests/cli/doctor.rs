@@ -8,9 +8,17 @@ fn the_report_names_every_check_and_leaves_nothing_behind() {
     let report = weft(&["doctor", "--data", directory.path().to_str().unwrap(), "--json"]).expect(0).json();
     let checks = report["checks"].as_array().unwrap();
     let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-    for name in
-        ["build", "kernel", "cpu", "verifier", "file descriptors", "udp receive", "udp offload", "disk sync", "clock"]
-    {
+    for name in [
+        "build",
+        "kernel",
+        "cpu",
+        "verifier",
+        "file descriptors",
+        "udp receive",
+        "udp offload",
+        "disk sync",
+        "clock",
+    ] {
         assert!(names.contains(&name), "no check {name} in {names:?}");
     }
     let warnings = checks.iter().filter(|check| check["status"] == "WARN");

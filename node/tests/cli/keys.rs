@@ -50,7 +50,9 @@ fn an_existing_file_is_never_overwritten() {
 fn what_is_no_key_file_is_refused_without_repeating_its_content() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("not-a-key");
-    for content in ["", "secret words", &"ab".repeat(31), &"ab".repeat(33), &"xy".repeat(32), &"0".repeat(1 << 16)] {
+    for content in
+        ["", "secret words", &"ab".repeat(31), &"ab".repeat(33), &"xy".repeat(32), &"0".repeat(1 << 16)]
+    {
         std::fs::write(&file, content).unwrap();
         let ran = weft(&["key", "show", file.to_str().unwrap()]).expect(2);
         assert!(ran.err.contains("64 hex digits"), "{}", ran.err);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weft_core::{
-    BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, MessageView, NodeKey, PayloadKind, Place,
+    BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, MessageView, PayloadKind, Place,
     VerifiedMessage,
 };
 use weft_storage::{DataDir, LaneLog, LogConfig, RealDisk};
@@ -39,7 +39,7 @@ impl Ledger {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("ledger");
         let node = DeviceSigner::from_seed(NODE_SEED);
-        let genesis = Genesis::single("test ledger", 1_800_000_000_000_000, NodeKey(node.public().0));
+        let genesis = Genesis::single("test ledger", 1_800_000_000_000_000, node.public());
         let data = DataDir::init(&data, &genesis, &NODE_SEED).unwrap();
         let config = LogConfig { segment_bytes: SEGMENT_BYTES, free_bytes_min: 0, background: false };
         let dir = data.lane_dir(LANE);
@@ -57,13 +57,14 @@ impl Ledger {
             for index in 0..10 {
                 let number = batch * 10 + index;
                 let device = DeviceSigner::from_seed([number as u8; 32]);
+                let payload = format!("reading {number:>8}, sent by a test");
                 let draft = Draft {
                     network: data.network(),
                     issued_at_us: 1_800_000_000_000_000,
                     sequence: number as u64,
                     parents,
                     kind: PayloadKind::DATA,
-                    payload: format!("reading {number:>8}, sent by a test").as_bytes(),
+                    payload: payload.as_bytes(),
                 };
                 let mut bytes = draft.sign(&device).unwrap();
                 let last = bytes.len() - 1;
@@ -85,7 +86,8 @@ impl Ledger {
                 parent_places = [parent_places[1], place];
             }
             let signer = if batch == 2 && wrong == Wrong::Seal { &stranger } else { &node };
-            let sealed = builder.seal(&mut tree, data.network(), LANE, |text| signer.sign_bytes(text)).unwrap();
+            let sealed =
+                builder.seal(&mut tree, data.network(), LANE, |text| signer.sign_bytes(text)).unwrap();
             writer.append(&sealed, &tree).unwrap();
         }
         syncer.sync().unwrap();
@@ -164,7 +166,10 @@ fn a_bad_device_signature_in_a_well_sealed_batch_is_found_and_named() {
     let damage = &report["lanes"][0]["damage"];
     let what = damage["what"].as_str().unwrap();
     let position = ledger.places[25].position();
-    assert!(what.contains(&ledger.ids[25].to_string()) && what.contains(&format!("position {position}")), "{what}");
+    assert!(
+        what.contains(&ledger.ids[25].to_string()) && what.contains(&format!("position {position}")),
+        "{what}"
+    );
     assert!(damage["file"].as_str().unwrap().ends_with("0000000000000000.seg"));
     assert!(damage["offset"].as_u64().unwrap() > 4096);
 }
@@ -234,7 +239,8 @@ fn a_message_is_found_by_id_and_by_place_and_read_from_bytes() {
     let ledger = Ledger::new(30, Wrong::Signature);
     let (id, place) = (ledger.ids[290].to_string(), ledger.places[290].to_string());
     let by_id = weft(&["inspect", "message", &id, "--data", &ledger.data_text(), "--json"]).expect(0).json();
-    let by_place = weft(&["inspect", "message", &place, "--data", &ledger.data_text(), "--json"]).expect(0).json();
+    let by_place =
+        weft(&["inspect", "message", &place, "--data", &ledger.data_text(), "--json"]).expect(0).json();
     assert_eq!(by_id, by_place);
     assert_eq!(by_id["id"], id.as_str());
     assert_eq!(by_id["place"], place.as_str());
@@ -245,7 +251,8 @@ fn a_message_is_found_by_id_and_by_place_and_read_from_bytes() {
     assert!(ran.out.contains("reading      290"), "{}", ran.out);
 
     // A bad signature is shown, and is exit code 1.
-    let ran = weft(&["inspect", "message", &ledger.ids[25].to_string(), "--data", &ledger.data_text()]).expect(1);
+    let ran =
+        weft(&["inspect", "message", &ledger.ids[25].to_string(), "--data", &ledger.data_text()]).expect(1);
     assert!(ran.out.contains("NOT VALID"), "{}", ran.out);
     // Not there, and not a question.
     weft(&["inspect", "message", &"0".repeat(64), "--data", &ledger.data_text()]).expect(1);

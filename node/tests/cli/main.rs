@@ -1,5 +1,7 @@
 //! The commands that need no running node, run as a user runs them: the real binary, its output, its exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -25,7 +27,8 @@ impl Ran {
     }
 
     fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("stdout is not JSON ({error}):\n{}", self.out))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("stdout is not JSON ({error}):\n{}", self.out))
     }
 }
 

@@ -9,7 +9,12 @@ use weft_core::DeviceSigner;
 use super::{weft, weft_with};
 
 fn line(pk: &[u8], msg: &[u8], sig: &[u8]) -> String {
-    format!("{{\"pk\":\"{}\",\"msg\":\"{}\",\"sig\":\"{}\"}}\n", hex::encode(pk), hex::encode(msg), hex::encode(sig))
+    format!(
+        "{{\"pk\":\"{}\",\"msg\":\"{}\",\"sig\":\"{}\"}}\n",
+        hex::encode(pk),
+        hex::encode(msg),
+        hex::encode(sig)
+    )
 }
 
 /// A valid line over a message of `length` bytes.

@@ -42,13 +42,20 @@ pub fn start(config: &Config) -> RunningNode {
 /// A runtime for clients, shared by the tests of one file.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap())
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    })
 }
 
 /// A session with `node`, and the connection that carries it.
 pub async fn session(node: &RunningNode, ack_level: AckLevel) -> (Client, Session) {
-    let client = Client::connect(ClientConfig::new(node.address(), Trust::Pin(node.fingerprint()))).await.expect("a connection");
-    let session = client.open_session(SessionOptions { ack_level, ..SessionOptions::default() }).await.expect("a session");
+    let client = Client::connect(ClientConfig::new(node.address(), Trust::Pin(node.fingerprint())))
+        .await
+        .expect("a connection");
+    let session = client
+        .open_session(SessionOptions { ack_level, ..SessionOptions::default() })
+        .await
+        .expect("a session");
     (client, session)
 }
 
@@ -114,5 +121,8 @@ pub fn id(bytes: &[u8]) -> MessageId {
 
 /// The refusals of an ack: index and reason.
 pub fn refusals(ack: &Ack) -> Vec<(u32, weft_core::Reason)> {
-    ack.exceptions.iter().map(|exception| (exception.index, exception.reason().expect("a known reason"))).collect()
+    ack.exceptions
+        .iter()
+        .map(|exception| (exception.index, exception.reason().expect("a known reason")))
+        .collect()
 }

@@ -50,7 +50,8 @@ pub(super) fn all(backends: &[Backend], corpus: &Corpus) -> anyhow::Result<Vec<B
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for backend in backends {
         let cached_keys = if corpus.mix == KeyMix::Warm { corpus.rows() * CACHE_ROOM } else { 0 };
-        let verifier = backend.verifier(&Options { cached_keys }).map_err(|error| usage(error.to_string()))?;
+        let verifier =
+            backend.verifier(&Options { cached_keys }).map_err(|error| usage(error.to_string()))?;
         if corpus.mix == KeyMix::Warm {
             // Twice: whoever was displaced by a later key of its set comes back.
             let mut verdicts = vec![false; corpus.rows()];
@@ -127,7 +128,8 @@ struct Zebra {
 impl Zebra {
     fn new(corpus: &Corpus) -> anyhow::Result<Self> {
         let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+        getrandom::fill(&mut seed)
+            .map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
         let keys: Vec<_> = corpus.keys.iter().map(|key| VerificationKeyBytes::from(*key)).collect();
         let decoded = keys.iter().map(|key| VerificationKey::try_from(*key)).collect::<Result<_, _>>()?;
         let signatures = zebra_signatures(&corpus.signatures);
@@ -187,7 +189,8 @@ struct Dalek {
 
 impl Dalek {
     fn new(corpus: &Corpus) -> anyhow::Result<Self> {
-        let decoded = corpus.keys.iter().map(ed25519_dalek::VerifyingKey::from_bytes).collect::<Result<_, _>>()?;
+        let decoded =
+            corpus.keys.iter().map(ed25519_dalek::VerifyingKey::from_bytes).collect::<Result<_, _>>()?;
         let signatures = dalek_signatures(&corpus.signatures);
         Ok(Self { decoded, signatures, warm: corpus.mix != KeyMix::Cold })
     }

@@ -102,7 +102,11 @@ mod tests {
             let distinct: std::collections::HashSet<_> = corpus.keys.iter().collect();
             assert_eq!(distinct.len(), keys);
             for row in (0..ROWS_MIN).step_by(101) {
-                assert!(weft_crypto::verify_one(&corpus.keys[row], &corpus.ids[row], &corpus.signatures[row]));
+                assert!(weft_crypto::verify_one(
+                    &corpus.keys[row],
+                    &corpus.ids[row],
+                    &corpus.signatures[row]
+                ));
             }
         }
     }

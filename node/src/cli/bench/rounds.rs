@@ -58,7 +58,13 @@ pub(super) fn interleaved(
 }
 
 /// Time ([`clock`]) in which each of `threads` threads verifies `batches` batches.
-fn time(contender: &dyn Contender, corpus: &Corpus, batch: usize, batches: usize, threads: usize) -> Duration {
+fn time(
+    contender: &dyn Contender,
+    corpus: &Corpus,
+    batch: usize,
+    batches: usize,
+    threads: usize,
+) -> Duration {
     let work = |thread: usize| {
         let mut scratch = Vec::new();
         let mut valid = true;
