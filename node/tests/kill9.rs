@@ -47,6 +47,11 @@ fn environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// The program under test; `WEFT_BIN` names another one, such as a release build.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("WEFT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_weft").into())
+}
+
 /// A node in a child process; killed when dropped, so that no failed assertion leaves one behind.
 struct Node {
     child: Child,
@@ -55,7 +60,7 @@ struct Node {
 
 impl Node {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
+        let mut child = Command::new(binary())
             .args(["node", "--listen", "127.0.0.1:0", "--recent-ids-max", "65536", "--segment-bytes", "4MiB"])
             .args(["--free-space-watermark-bytes", "0", "--verify-threads", "1", "--log", "warn", "--data"])
             .arg(data)
@@ -204,7 +209,7 @@ async fn assert_all_stored(address: SocketAddr, ids: &[MessageId], round: u64) {
 }
 
 fn weft(arguments: &[&str], data: &Path) -> bool {
-    Command::new(env!("CARGO_BIN_EXE_weft"))
+    Command::new(binary())
         .args(arguments)
         .arg("--data")
         .arg(data)
