@@ -10,6 +10,7 @@
 pub mod codec;
 pub mod frame;
 pub mod limits;
+#[cfg(feature = "quic")]
 pub mod quic;
 pub mod reader;
 pub mod session;
@@ -20,6 +21,7 @@ pub use frame::{
     WireError,
 };
 pub use limits::SessionLimits;
+#[cfg(feature = "quic")]
 pub use quic::{
     AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Fingerprint, Identity,
     IdentityError, LoadSender, NetError, PendingAck, Refusal, Server, ServerConfig, ServerHandle,

@@ -324,6 +324,20 @@ fn a_stream_without_hello_is_given_up() {
 }
 
 #[test]
+fn a_deadline_beyond_all_clocks_is_no_deadline() {
+    let limits = SessionLimits {
+        hello_timeout: Duration::MAX,
+        idle_timeout: Duration::MAX,
+        slow_peer_timeout: Duration::MAX,
+        ..limits()
+    };
+    let mut pair = Pair::new(limits, ClientOptions { welcome_timeout: Duration::MAX, ..options() });
+    pair.advance(1_000_000 * SECOND);
+    assert!(matches!(pair.client_events[..], [ClientEvent::Welcomed(_)]));
+    assert_eq!(pair.server.poll_timeout(), None);
+}
+
+#[test]
 fn a_silent_client_is_idle_and_one_that_trickles_half_a_frame_too() {
     for trickle in [false, true] {
         let mut pair = Pair::new(limits(), ClientOptions { keep_alive: false, ..options() });

@@ -73,12 +73,17 @@ fn walk(
     for (i, first) in firsts.iter().enumerate() {
         let path = dir.join(segment_name(*first));
         let mut scanner = Scanner::open(disk, &path, Access::Read, (network, lane, *first))?;
-        if *first != report.size || scanner.header.previous != chain {
-            let what = format!(
-                "the segment begins at position {first} and does not continue the log, which ends at {}",
-                report.size
-            );
+        if *first != report.size {
+            let what =
+                format!("the segment begins at position {first}, but the log so far ends at {}", report.size);
             return Err(LogError::damaged(&path, 24, what));
+        }
+        if scanner.header.previous != chain {
+            return Err(LogError::damaged(
+                &path,
+                72,
+                "the segment does not follow the last record before it",
+            ));
         }
         if scanner.header.tree.root() != report.root {
             return Err(LogError::damaged(&path, 104, "the frontier is not that of the log so far"));

@@ -230,9 +230,7 @@ async fn write<M: Machine>(link: &Link<M>, send: &mut SendStream) {
                     sent = 0;
                     match error {
                         WriteError::Stopped(_) => link.lock().handle_stopped(),
-                        WriteError::ConnectionLost(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => {
-                            link.lock().handle_lost();
-                        }
+                        _ => link.lock().handle_lost(),
                     }
                 }
             },

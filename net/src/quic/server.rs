@@ -458,7 +458,8 @@ impl<S: Service> Inner<S> {
         let handshake = Counted::new(shared, limits.handshakes_max, |counters| &counters.handshakes);
         let (Some(connection), Some(handshake)) = (connection, handshake) else {
             counters.connections_refused_total.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(remote = %incoming.remote_address(), "connection refused: at the limit");
+            // Not a warning: a flood of connections must not become one of log lines. The counter tells.
+            tracing::debug!(remote = %incoming.remote_address(), "connection refused: at the limit");
             incoming.refuse();
             return;
         };

@@ -277,7 +277,7 @@ impl ClientSession {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match (&self.phase, &self.welcome) {
-            (Phase::Hello, _) => Some(self.opened_at + self.options.welcome_timeout),
+            (Phase::Hello, _) => self.opened_at.checked_add(self.options.welcome_timeout),
             (Phase::Open, Some(welcome)) if self.options.keep_alive && self.keep_alive_id.is_none() => {
                 // A third of the server's patience: one lost keep-alive is not the end.
                 let third = Duration::from_millis(u64::from(welcome.idle_ms) / 3);

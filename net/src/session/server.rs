@@ -219,13 +219,13 @@ impl ServerSession {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next. A deadline too far away for a clock is none.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.phase {
-            Phase::Hello => Some(self.opened_at + self.limits.hello_timeout),
+            Phase::Hello => self.opened_at.checked_add(self.limits.hello_timeout),
             Phase::Open if self.requests.is_empty() && self.output.pending_bytes() == 0 => {
-                Some(self.active_at + self.limits.idle_timeout)
+                self.active_at.checked_add(self.limits.idle_timeout)
             }
             Phase::Reset(_) => return None,
             Phase::Open | Phase::Draining | Phase::Flushing => None,
@@ -237,7 +237,7 @@ impl ServerSession {
     }
 
     fn slow_deadline(&self) -> Option<Instant> {
-        self.output.stalled_since.map(|since| since + self.limits.slow_peer_timeout)
+        self.output.stalled_since.and_then(|since| since.checked_add(self.limits.slow_peer_timeout))
     }
 
     /// Moves about `bytes_max` bytes of output to `out`. What the transport takes of it is told by
