@@ -23,9 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         signer: argument(3, "serial").parse()?,
         ..RunConfig::new(Target::Null(NullTarget::default()))
     };
-    let outcome = run(&config, &Stop::new(), &mut |progress| {
-        println!("{:>6.1} s  {:>9.0} messages/s", progress.elapsed.as_secs_f64(), progress.acked_per_s);
-    })?;
+    let outcome = run(&config, &Stop::new(), &mut |progress| println!("{progress}"))?;
     print!("\n{}", outcome.report.table());
     Ok(())
 }

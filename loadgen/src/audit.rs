@@ -71,6 +71,18 @@ pub struct AuditProgress {
     pub invalid: u64,
 }
 
+/// One line for a terminal.
+impl fmt::Display for AuditProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, checked, total) = (self.elapsed.as_secs_f64(), group(self.checked), group(self.total));
+        write!(f, "{seconds:>6.1} s  {checked} of {total} read back and verified")?;
+        if self.missing + self.invalid > 0 {
+            write!(f, ", {} MISSING, {} INVALID", group(self.missing), group(self.invalid))?;
+        }
+        Ok(())
+    }
+}
+
 /// What an audit found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AuditReport {

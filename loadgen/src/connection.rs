@@ -41,6 +41,8 @@ struct Connection {
     /// Set when everything is sent.
     all_sent: AtomicBool,
     all_sent_signal: Notify,
+    /// Set by the half that first finds the connection gone.
+    lost: AtomicBool,
     /// No batch before this time, microseconds since the start: a node that is overloaded says for how long.
     pause_until_us: AtomicU64,
 }
@@ -60,6 +62,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, index: usize, link: Link) {
         window: Semaphore::new(window),
         all_sent: AtomicBool::new(false),
         all_sent_signal: Notify::new(),
+        lost: AtomicBool::new(false),
         pause_until_us: AtomicU64::new(0),
     };
     let mut sender = sender;
@@ -78,6 +81,12 @@ impl Connection {
 
     fn rules(&self) -> Rules<'_> {
         self.shared.rules()
+    }
+
+    fn lost(&self, reason: &str) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            self.shared.connection_lost(format!("connection {}: {reason}", self.index));
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
@@ -123,7 +132,7 @@ impl Connection {
                     self.note_sent(taken.request_id, flight);
                 }
                 Err(error) => {
-                    self.shared.connection_lost(format!("connection {}: {error}", self.index));
+                    self.lost(&error.to_string());
                     return;
                 }
             }
@@ -155,7 +164,7 @@ impl Connection {
                     Some(delivery) => self.answered(delivery),
                     None => {
                         let reason = answers.close_reason();
-                        self.shared.connection_lost(format!("connection {}: {reason}", self.index));
+                        self.lost(&reason);
                         return;
                     }
                 },

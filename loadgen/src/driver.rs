@@ -12,6 +12,7 @@
 //! | measuring | its time is over, the messages are used up, or the stop signal comes | everything |
 //! | draining | all is answered, or `drain` is over | acks of what was due before; nothing new is due |
 
+use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,9 @@ use crate::machine::{Machine, commit, rfc3339};
 use crate::measure::{Meter, Rules, Window};
 use crate::population::Population;
 use crate::queue::Queue;
-use crate::report::{Facts, GeneratorReport, OpenFacts, PROBLEMS_MAX, Rate, Report, SCHEMA, invalid_reason};
+use crate::report::{
+    Facts, GeneratorReport, OpenFacts, PROBLEMS_MAX, Rate, Report, SCHEMA, group, invalid_reason, time,
+};
 use crate::schedule::{Pace, Plan, Planner, Schedule, as_us};
 use crate::tips::TipSlot;
 
@@ -101,6 +104,31 @@ pub struct Progress {
     pub p50_us: Option<u64>,
     /// Its 99th percentile.
     pub p99_us: Option<u64>,
+}
+
+/// One line for a terminal.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match self.phase {
+            Phase::WarmUp => "warm-up",
+            Phase::Measuring => "measuring",
+            Phase::Draining => "draining",
+        };
+        write!(
+            f,
+            "{:>6.1} s  {phase:<9}  {:>9} sent/s  {:>9} acked/s",
+            self.elapsed.as_secs_f64(),
+            group(self.sent_per_s.round() as u64),
+            group(self.acked_per_s.round() as u64)
+        )?;
+        if let (Some(p50_us), Some(p99_us)) = (self.p50_us, self.p99_us) {
+            write!(f, "  p50 {:>7}  p99 {:>7}", time(p50_us), time(p99_us))?;
+        }
+        if self.rejected > 0 {
+            write!(f, "  {} rejected", group(self.rejected))?;
+        }
+        Ok(())
+    }
 }
 
 /// What a run leaves.

@@ -1,5 +1,5 @@
 //! Runs and audits over the real wire on loopback, against a service that keeps what it gets in memory and can be told to misbehave.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,7 @@
 //! What a run says about targets that stall and generators that lag, without a network: the null target stands in for a node.
 //!
 //! Bounds are wide because other tests may share the cores; what is asserted is what no slow machine can turn around.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
