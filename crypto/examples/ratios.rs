@@ -4,6 +4,12 @@
 //! Rows of one case are measured in turn, several times over, and the median counts, so that a change of clock hits
 //! all of them. `WEFT_RATIO=avx512:4096:cold` runs one cell only, for a profiler.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a measurement that cannot be made should stop"
+)]
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -36,18 +42,33 @@ fn batch(rows: usize, distinct: usize) -> Batch {
     out
 }
 
+/// A sample lasts at least this long, since the kernel counts processor time in ticks of a few milliseconds.
+const SAMPLE_NS: u64 = 30_000_000;
+
+/// Processor time of this thread: on a machine that others use too, the clock on the wall says nothing.
+fn processor_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text.split_whitespace().next().and_then(|first| first.parse().ok());
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    ns.unwrap_or_else(|| START.elapsed().as_nanos() as u64)
+}
+
 /// Median nanoseconds per row of each contender, measured in turn.
 fn measure(rows: usize, seconds: f64, contenders: &mut [(String, Box<dyn FnMut() + '_>)]) -> Vec<f64> {
     let mut samples = vec![Vec::new(); contenders.len()];
     let start = Instant::now();
     while start.elapsed().as_secs_f64() < seconds || samples[0].len() < 3 {
         for (samples, (_, run)) in samples.iter_mut().zip(contenders.iter_mut()) {
-            let times = (256 / rows).max(1);
-            let start = Instant::now();
-            for _ in 0..times {
+            let (begin, mut times) = (processor_ns(), 0);
+            let spent = loop {
                 run();
-            }
-            samples.push(start.elapsed().as_nanos() as f64 / (rows * times) as f64);
+                times += 1;
+                let spent = processor_ns() - begin;
+                if spent >= SAMPLE_NS || seconds == 0.0 {
+                    break spent;
+                }
+            };
+            samples.push(spent as f64 / (rows * times) as f64);
         }
     }
     let median = |samples: &mut Vec<f64>| {
@@ -63,7 +84,8 @@ fn case(rows: usize, keys: &str, seconds: f64, only: Option<&str>) {
         Columns { keys: &batch.keys, messages: Messages::Ids(&batch.ids), signatures: &batch.signatures };
     let cached_keys = if keys == "warm" { 4 * rows } else { 0 };
     let backends = available(&Options { cached_keys });
-    let dalek_signatures: Vec<_> = batch.signatures.iter().map(ed25519_dalek::Signature::from_bytes).collect();
+    let dalek_signatures: Vec<_> =
+        batch.signatures.iter().map(ed25519_dalek::Signature::from_bytes).collect();
     let dalek_keys: Vec<_> =
         batch.keys.iter().map(|key| ed25519_dalek::VerifyingKey::from_bytes(key).unwrap()).collect();
     let messages: Vec<&[u8]> = batch.ids.iter().map(|id| &id[..]).collect();
@@ -237,8 +259,10 @@ fn hashing(seconds: f64) {
             contenders
                 .push((format!("nodes {name}"), Box::new(move || hashes.nodes(pairs, black_box(&mut out)))));
             let mut out = vec![[0; 32]; 1024];
-            contenders
-                .push((format!("leaves {name}"), Box::new(move || hashes.leaves(leaves, black_box(&mut out)))));
+            contenders.push((
+                format!("leaves {name}"),
+                Box::new(move || hashes.leaves(leaves, black_box(&mut out))),
+            ));
         }
         contenders.push((
             format!("blake3 crate, {bytes} bytes"),

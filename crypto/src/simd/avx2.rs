@@ -7,6 +7,7 @@
 
 use core::arch::x86_64::*;
 
+use super::field26;
 use super::lanes::{Lanes, Lanes32};
 
 /// Four lanes of 64 bits.
@@ -145,6 +146,14 @@ impl Lanes for V4 {
             word += 4;
         }
     }
+    #[inline(always)]
+    fn product_26(x: &[Self; 10], y: &[Self; 10]) -> [Self; 10] {
+        op!(product(x, y))
+    }
+    #[inline(always)]
+    fn square_26(x: &[Self; 10]) -> [Self; 10] {
+        op!(square(x))
+    }
 }
 
 impl Lanes32 for V8x32 {
@@ -225,6 +234,18 @@ impl Lanes32 for V8x32 {
         }
         out
     }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn product(x: &[V4; 10], y: &[V4; 10]) -> [V4; 10] {
+    field26::product(x, y)
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn square(x: &[V4; 10]) -> [V4; 10] {
+    field26::squared(x)
 }
 
 /// 8 x 8 transposition of 32-bit words.

@@ -99,9 +99,22 @@ fn blocks(message: &[u8]) -> usize {
 fn compress<V: Lanes32>(chain: &[V; 8], m: [V; 16], length: V, flags: V) -> [V; 8] {
     let zero = V::splat(0);
     let mut v = [
-        chain[0], chain[1], chain[2], chain[3], chain[4], chain[5], chain[6], chain[7],
-        V::splat(INITIAL[0]), V::splat(INITIAL[1]), V::splat(INITIAL[2]), V::splat(INITIAL[3]),
-        zero, zero, length, flags,
+        chain[0],
+        chain[1],
+        chain[2],
+        chain[3],
+        chain[4],
+        chain[5],
+        chain[6],
+        chain[7],
+        V::splat(INITIAL[0]),
+        V::splat(INITIAL[1]),
+        V::splat(INITIAL[2]),
+        V::splat(INITIAL[3]),
+        zero,
+        zero,
+        length,
+        flags,
     ];
     macro_rules! quarter {
         ($a:literal, $b:literal, $c:literal, $d:literal, $x:literal, $y:literal) => {
@@ -137,7 +150,13 @@ fn compress<V: Lanes32>(chain: &[V; 8], m: [V; 16], length: V, flags: V) -> [V; 
     round!(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
     round!(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
     [
-        v[0].xor(v[8]), v[1].xor(v[9]), v[2].xor(v[10]), v[3].xor(v[11]),
-        v[4].xor(v[12]), v[5].xor(v[13]), v[6].xor(v[14]), v[7].xor(v[15]),
+        v[0].xor(v[8]),
+        v[1].xor(v[9]),
+        v[2].xor(v[10]),
+        v[3].xor(v[11]),
+        v[4].xor(v[12]),
+        v[5].xor(v[13]),
+        v[6].xor(v[14]),
+        v[7].xor(v[15]),
     ]
 }

@@ -11,6 +11,8 @@
 //! `sum = sum + run`. Segment j contributes `sum_j + j * (B / lanes) * run_j`, and [`combine`] adds that up for all
 //! windows at once, one window per lane, before one lane walks down the windows with c doublings each.
 
+use std::hint::black_box;
+
 use super::decode::LANES_MAX;
 use super::field::Field;
 use super::lanes::Lanes;
@@ -128,7 +130,8 @@ pub(crate) fn combine<F: Field>(
         let mut run = load(runs, lanes - 1);
         let mut weighted = run;
         let mut sum = load(sums, lanes - 1).add(&load(sums, 0));
-        for place in (1..lanes - 1).rev() {
+        // The bound is hidden from the compiler, which would write the additions out one after the other.
+        for place in (1..black_box(lanes - 1)).rev() {
             run = run.add(&load(runs, place));
             weighted = weighted.add(&run);
             sum = sum.add(&load(sums, place));

@@ -4,6 +4,8 @@
 //! table of B .. 128B that all share, and 252 doublings. It is what a batch falls back to where a sum over several
 //! rows does not pay: few rows, or many bad ones.
 
+use std::hint::black_box;
+
 use super::decode::LANES_MAX;
 use super::field::Field;
 use super::lanes::Lanes;
@@ -66,7 +68,8 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &[NielsRow; BASE_ROWS],
     let key = Niels::<F>::load(&keys[..lanes], F::V::mask_from_bits(!flipped));
     let mut table = [[[0_u64; 24]; LANES_MAX]; KEY_ROWS];
     let mut multiple = Point::<F>::neutral();
-    for rows in &mut table {
+    // The bound is hidden from the compiler, which would write the additions out one after the other.
+    for rows in table.iter_mut().take(black_box(KEY_ROWS)) {
         Prepared::<F>::store_from(&multiple, &mut rows[..lanes]);
         multiple = multiple.add_niels(&key);
     }

@@ -101,33 +101,64 @@ fn mul_pair<F: Field>(a: [F; 2], b: [F; 2]) -> [F; 2] {
     [F::mul(a[0], b[0]), F::mul(a[1], b[1])]
 }
 
-/// `(x^(2^250 - 1), x^11)` for two values.
+/// A step of the chain: `powers[to] = powers[from]^(2^squares) * powers[by]`.
+struct Step {
+    from: usize,
+    squares: usize,
+    by: usize,
+    to: usize,
+}
+
+const fn step(from: usize, squares: usize, by: usize, to: usize) -> Step {
+    Step { from, squares, by, to }
+}
+
+const X: usize = 0;
+const X_2: usize = 1;
+const X_9: usize = 2;
+const X_11: usize = 3;
+/// Runs of ones: x^(2^n - 1) for n = 5 or 50, 10, 20 or 100, 40 or 200. A run of n + m ones is a run of n, shifted by
+/// m, times a run of m.
+const ONES_5: usize = 4;
+const ONES_10: usize = 5;
+const ONES_20: usize = 6;
+const ONES_40: usize = 7;
+
+/// From x and x^2 to x^(2^250 - 1), which replaces the run of 40. A loop over a table, since the same code in a row
+/// would be twenty-four multiplications long and leave the instruction cache.
+const CHAIN: [Step; 10] = [
+    step(X_2, 2, X, X_9),
+    step(X_9, 0, X_2, X_11),
+    step(X_11, 1, X_9, ONES_5),
+    step(ONES_5, 5, ONES_5, ONES_10),
+    step(ONES_10, 10, ONES_10, ONES_20),
+    step(ONES_20, 20, ONES_20, ONES_40),
+    // 50, 100, 200 and 250 ones.
+    step(ONES_40, 10, ONES_10, ONES_5),
+    step(ONES_5, 50, ONES_5, ONES_20),
+    step(ONES_20, 100, ONES_20, ONES_40),
+    step(ONES_40, 50, ONES_5, ONES_40),
+];
+
+/// The chain and a last step, for two values.
 #[inline(always)]
-fn pow_250_ones<F: Field>(x: [F; 2]) -> ([F; 2], [F; 2]) {
-    let x2 = F::square_pair(x, 1);
-    let x9 = mul_pair(F::square_pair(x2, 2), x);
-    let x11 = mul_pair(x9, x2);
-    let ones_5 = mul_pair(F::square_pair(x11, 1), x9);
-    // A run of n + m ones is a run of n ones, shifted by m, times a run of m ones.
-    let ones_10 = mul_pair(F::square_pair(ones_5, 5), ones_5);
-    let ones_20 = mul_pair(F::square_pair(ones_10, 10), ones_10);
-    let ones_40 = mul_pair(F::square_pair(ones_20, 20), ones_20);
-    let ones_50 = mul_pair(F::square_pair(ones_40, 10), ones_10);
-    let ones_100 = mul_pair(F::square_pair(ones_50, 50), ones_50);
-    let ones_200 = mul_pair(F::square_pair(ones_100, 100), ones_100);
-    (mul_pair(F::square_pair(ones_200, 50), ones_50), x11)
+fn power<F: Field>(x: [F; 2], last: &Step) -> [F; 2] {
+    let mut powers = [x; 8];
+    powers[X_2] = F::square_pair(x, 1);
+    for step in CHAIN.iter().chain([last]) {
+        powers[step.to] = mul_pair(F::square_pair(powers[step.from], step.squares), powers[step.by]);
+    }
+    powers[ONES_40]
 }
 
 /// x^((p - 5) / 8) = x^(2^252 - 3) for two values: the power behind square roots.
 #[inline(always)]
 pub(crate) fn pow_p58_pair<F: Field>(x: [F; 2]) -> [F; 2] {
-    let (ones, _) = pow_250_ones(x);
-    mul_pair(F::square_pair(ones, 2), x)
+    power(x, &step(ONES_40, 2, X, ONES_40))
 }
 
 /// x^(p - 2) = 1/x for two values; 0 for 0.
 #[inline(always)]
 pub(crate) fn invert_pair<F: Field>(x: [F; 2]) -> [F; 2] {
-    let (ones, x11) = pow_250_ones(x);
-    mul_pair(F::square_pair(ones, 5), x11)
+    power(x, &step(ONES_40, 5, X_11, ONES_40))
 }

@@ -28,6 +28,8 @@
 //! A multiplication is 109 `vpmuludq` and about 140 additions, shifts and masks; a square 60 and 100. Zen 3 and Zen 4
 //! start two of the former and four in all per cycle, so about 62 and 40 cycles for four lanes bound what follows.
 
+use std::hint::black_box;
+
 use super::field::Field;
 use super::lanes::Lanes;
 
@@ -123,13 +125,13 @@ fn carry_small<V: Lanes>(z: [V; 10]) -> [V; 10] {
 
 #[inline(always)]
 #[rustfmt::skip]
-fn product<V: Lanes>(x: [V; 10], y: [V; 10]) -> [V; 10] {
-    let nineteen = V::splat(19);
-    let mut n = y;
+pub(crate) fn product<V: Lanes>(x: &[V; 10], y: &[V; 10]) -> [V; 10] {
+    let nineteen = V::splat(black_box(19));
+    let mut n = *y;
     for limb in 1..10 {
         n[limb] = y[limb].mul32(nineteen);
     }
-    let mut d = x;
+    let mut d = *x;
     for limb in [1, 3, 5, 7, 9] {
         d[limb] = x[limb].add(x[limb]);
     }
@@ -149,13 +151,14 @@ fn product<V: Lanes>(x: [V; 10], y: [V; 10]) -> [V; 10] {
 
 #[inline(always)]
 #[rustfmt::skip]
-fn squared<V: Lanes>(x: [V; 10]) -> [V; 10] {
-    let nineteen = V::splat(19);
-    let mut n = x;
+pub(crate) fn squared<V: Lanes>(x: &[V; 10]) -> [V; 10] {
+    // Hidden from the compiler, which would make two shifts and two additions of one multiplication.
+    let nineteen = V::splat(black_box(19));
+    let mut n = *x;
     for limb in 5..10 {
         n[limb] = x[limb].mul32(nineteen);
     }
-    let mut d = x;
+    let mut d = *x;
     for limb in 0..10 {
         d[limb] = x[limb].add(x[limb]);
     }
@@ -270,22 +273,22 @@ impl<V: Lanes> Field for F26<V, 1> {
 
     #[inline(always)]
     fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self {
-        Self(product(a.into().0, b.into().0))
+        Self(V::product_26(&a.into().0, &b.into().0))
     }
     #[inline(always)]
     fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two {
-        F26(product(a.into().0, b.into().0))
+        F26(V::product_26(&a.into().0, &b.into().0))
     }
     #[inline(always)]
     fn square<A: Into<Self::Two>>(a: A) -> Self {
-        Self(squared(a.into().0))
+        Self(V::square_26(&a.into().0))
     }
     #[inline(always)]
     fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2] {
         let [mut a, mut b] = pair;
         for _ in 0..count {
-            a = Self(squared(a.0));
-            b = Self(squared(b.0));
+            a = Self(V::square_26(&a.0));
+            b = Self(V::square_26(&b.0));
         }
         [a, b]
     }

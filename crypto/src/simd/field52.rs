@@ -140,7 +140,7 @@ fn reduce<V: Ifma, const SMALL: bool>(mut t: [V; 10]) -> [V; 5] {
 
 #[inline(always)]
 #[rustfmt::skip]
-fn product<V: Ifma>(a: [V; 5], b: [V; 5]) -> [V; 5] {
+pub(crate) fn product<V: Ifma>(a: &[V; 5], b: &[V; 5]) -> [V; 5] {
     reduce::<V, false>([
         column!(a, b; lo 0 0),
         column!(a, b; lo 0 1, lo 1 0, hi 0 0),
@@ -157,7 +157,7 @@ fn product<V: Ifma>(a: [V; 5], b: [V; 5]) -> [V; 5] {
 
 #[inline(always)]
 #[rustfmt::skip]
-fn squared<V: Ifma, const SMALL: bool>(a: [V; 5]) -> [V; 5] {
+pub(crate) fn squared<V: Ifma, const SMALL: bool>(a: &[V; 5]) -> [V; 5] {
     reduce::<V, SMALL>([
         column!(a, a; lo 0 0),
         square_column!(a; lo 0 1; hi 0 0),
@@ -240,22 +240,22 @@ impl<V: Ifma> Field for F52<V> {
 
     #[inline(always)]
     fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self {
-        clean(product(a.into().0, b.into().0))
+        clean(V::product_52(&a.into().0, &b.into().0))
     }
     #[inline(always)]
     fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two {
-        Operand52(product(a.into().0, b.into().0))
+        Operand52(V::product_52(&a.into().0, &b.into().0))
     }
     #[inline(always)]
     fn square<A: Into<Self::Two>>(a: A) -> Self {
-        clean(squared::<V, false>(a.into().0))
+        clean(V::square_52::<false>(&a.into().0))
     }
     #[inline(always)]
     fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2] {
         let [mut a, mut b] = [pair[0].0, pair[1].0];
         for _ in 0..count {
-            a = squared::<V, true>(a);
-            b = squared::<V, true>(b);
+            a = V::square_52::<true>(&a);
+            b = V::square_52::<true>(&b);
         }
         [clean(a), clean(b)]
     }

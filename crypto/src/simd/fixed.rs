@@ -58,20 +58,20 @@ fn multiple<F: Field>(tables: &BaseTables, neutral: &NielsRow, scalars: &[[u64; 
         }
     }
     let mut sum = Point::<F>::neutral();
-    for odd in [true, false] {
-        for word in 0..4 {
-            let mut bits = F::V::from_lanes(&words[word]);
-            if odd {
-                bits = bits.shr::<4>();
-            }
-            for table in &tables[8 * word..8 * word + 8] {
-                sum = sum.add_niels(&pick::<F>(table, neutral, bits.and(F::V::splat(15))));
-                bits = bits.shr::<8>();
-            }
+    for half in 0..2 * TABLES {
+        let (number, even) = (half % TABLES, half >= TABLES);
+        let bits = F::V::from_lanes(&words[number / 8]);
+        let bits = if even { bits } else { bits.shr::<4>() };
+        // The digit sits at a place that is the same for all lanes and known to everyone.
+        let mut lanes = [0; LANES_MAX];
+        bits.to_lanes(&mut lanes);
+        for lane in &mut lanes {
+            *lane = *lane >> (8 * (number % 8)) & 15;
         }
-        if odd {
+        if half == TABLES {
             sum = sum.double_times(4);
         }
+        sum = sum.add_niels(&pick::<F>(&tables[number], neutral, F::V::from_lanes(&lanes)));
     }
     sum
 }

@@ -86,7 +86,8 @@ impl Hashes {
         }
         // Long messages are replaced by nothing in the lanes and hashed by themselves.
         let short = |message: &&[u8]| message.len() <= lanes::MESSAGE_BYTES_MAX;
-        let kept: Vec<&[u8]> = messages.iter().map(|message| if short(message) { message } else { &[][..] }).collect();
+        let kept: Vec<&[u8]> =
+            messages.iter().map(|message| if short(message) { message } else { &[][..] }).collect();
         kernels.blake3(&context.words, DERIVE_KEY_MATERIAL, &kept, out);
         for (message, out) in messages.iter().zip(out) {
             if !short(message) {
@@ -121,7 +122,12 @@ impl Hashes {
             Some(kernels) => kernels.nodes(children, out),
             None => {
                 for ([left, right], out) in children.iter().zip(out) {
-                    *out = Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into();
+                    *out = Sha256::new()
+                        .chain_update([1])
+                        .chain_update(left)
+                        .chain_update(right)
+                        .finalize()
+                        .into();
                 }
             }
         }

@@ -9,6 +9,8 @@
 //! bits as the instructions do; whether that can happen is the business of the bounds in `field26.rs` and
 //! `field52.rs`.
 
+use super::{field26, field52};
+
 /// A vector of unsigned 64-bit lanes.
 pub(crate) trait Lanes: Copy {
     /// Number of lanes.
@@ -64,6 +66,17 @@ pub(crate) trait Lanes: Copy {
     fn load_rows<const N: usize>(rows: &[&[u64; N]]) -> [Self; N];
     /// The inverse of [`Lanes::load_rows`].
     fn to_rows<const N: usize>(columns: &[Self; N], rows: &mut [[u64; N]]);
+
+    /// A product in radix 2^25.5. An instruction set may make this and the square functions of their own: with few
+    /// registers the operands lie in memory anyway, and kernels stay within the instruction cache.
+    #[inline(always)]
+    fn product_26(x: &[Self; 10], y: &[Self; 10]) -> [Self; 10] {
+        field26::product(x, y)
+    }
+    #[inline(always)]
+    fn square_26(x: &[Self; 10]) -> [Self; 10] {
+        field26::squared(x)
+    }
 }
 
 /// Lanes with the 52-bit multiply-add and an arithmetic shift.
@@ -74,6 +87,16 @@ pub(crate) trait Ifma: Lanes {
     fn madd_hi(self, a: Self, b: Self) -> Self;
     /// Shift to the right that repeats the sign bit.
     fn sar<const BITS: i32>(self) -> Self;
+
+    /// A product in radix 2^52, as [`Lanes::product_26`].
+    #[inline(always)]
+    fn product_52(a: &[Self; 5], b: &[Self; 5]) -> [Self; 5] {
+        field52::product(a, b)
+    }
+    #[inline(always)]
+    fn square_52<const SMALL: bool>(a: &[Self; 5]) -> [Self; 5] {
+        field52::squared::<Self, SMALL>(a)
+    }
 }
 
 /// A vector of unsigned 32-bit lanes, for BLAKE3 and SHA-256.

@@ -16,6 +16,12 @@
 //! Every backend gives the verdicts of [`crate::serial::verify_one`]. Where a CPU lacks all of them, use the serial
 //! batch verifier.
 
+#![allow(
+    clippy::needless_range_loop,
+    clippy::type_complexity,
+    reason = "kernels walk several arrays with one counter, and tables of kernels spell their signatures out"
+)]
+
 mod backend;
 mod blake3;
 mod bucket;

@@ -41,7 +41,7 @@ pub struct SimdBatch {
     kernels: &'static Kernels,
     cache: Option<KeyCache<NielsRow>>,
     hasher: RandomState,
-    pool: Mutex<Vec<Box<Scratch>>>,
+    pool: Mutex<Vec<Scratch>>,
 }
 
 /// Memory of one batch.
@@ -202,11 +202,11 @@ impl SimdBatch {
             self.kernels.decode(&scratch.encodings, &mut decoded, &mut valid);
             let mut next = decoded.into_iter().zip(valid);
             for number in 0..keys {
-                if !scratch.cached[number] {
-                    if let Some((point, good)) = next.next() {
-                        points[number] = point;
-                        scratch.valid[number] = good;
-                    }
+                if !scratch.cached[number]
+                    && let Some((point, good)) = next.next()
+                {
+                    points[number] = point;
+                    scratch.valid[number] = good;
                 }
             }
             scratch.encodings.clear();
