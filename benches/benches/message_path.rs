@@ -1,0 +1,100 @@
+//! What does a message cost beside its signature? Id, tables, tree and batch, each per message of 248 bytes.
+
+#![allow(missing_docs, reason = "criterion's macros make public items")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use weft_core::lane::build::BatchBuilder;
+use weft_core::recent::RecentIds;
+use weft_core::replay::ReplayTable;
+use weft_core::{
+    DeviceKey, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, MessageView, NetworkId,
+    PayloadKind, Place, VerifiedMessage,
+};
+
+const MESSAGES: usize = 4096;
+
+fn messages() -> Vec<Vec<u8>> {
+    let signer = DeviceSigner::from_seed([1; 32]);
+    let parents = GenesisId([7; 32]).roots();
+    (0..MESSAGES as u64)
+        .map(|sequence| {
+            let draft = Draft {
+                network: NetworkId([7; 4]),
+                issued_at_us: 1_800_000_000_000_000 + sequence,
+                sequence,
+                parents,
+                kind: PayloadKind::DATA,
+                payload: &[3; 64],
+            };
+            draft.sign(&signer).expect("the payload fits")
+        })
+        .collect()
+}
+
+fn message_path(c: &mut Criterion) {
+    let messages = messages();
+    let views: Vec<MessageView<'_>> =
+        messages.iter().map(|bytes| MessageView::parse(bytes).expect("signed here")).collect();
+    let ids: Vec<MessageId> = views.iter().map(MessageView::id).collect();
+    let mut group = c.benchmark_group("message_path");
+    group.throughput(Throughput::Elements(MESSAGES as u64));
+    group.bench_function("parse_and_id", |b| {
+        b.iter(|| {
+            for bytes in &messages {
+                let _ = black_box(MessageView::parse(bytes).map(|view| view.id()));
+            }
+        });
+    });
+    group.bench_function("recent_ids_insert_and_get", |b| {
+        let mut recent = RecentIds::new(1 << 20, 1);
+        let mut round = 0u64;
+        b.iter(|| {
+            round += 1;
+            for (position, id) in ids.iter().enumerate() {
+                let mut id = *id;
+                let salt = round ^ u64::from(id.0[0]);
+                id.0[..8].copy_from_slice(&salt.to_le_bytes());
+                recent.insert(id, Place(position as u64));
+                black_box(recent.get(&id));
+            }
+        });
+    });
+    group.bench_function("replay_check_and_set", |b| {
+        let mut table = ReplayTable::new(1 << 16, 1);
+        let keys: Vec<DeviceKey> = ids.iter().map(|id| DeviceKey(id.0)).collect();
+        let mut sequence = 0;
+        b.iter(|| {
+            sequence += 1;
+            for key in &keys {
+                let _ = black_box(table.check_and_set(key, sequence));
+            }
+        });
+    });
+    group.bench_function("tree_push", |b| {
+        b.iter_batched_ref(
+            LaneTree::new,
+            |tree| ids.iter().for_each(|id| tree.push(&id.0)),
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("build_and_seal_batch", |b| {
+        let verified: Vec<VerifiedMessage<'_>> =
+            views.iter().map(|view| VerifiedMessage::vouch(*view)).collect();
+        b.iter(|| {
+            let mut builder = BatchBuilder::new(MESSAGES as u32, 4 << 20);
+            for message in &verified {
+                builder.push([Place::root(0), Place::root(1)], message).expect("the batch has room");
+            }
+            let mut tree = LaneTree::new();
+            black_box(
+                builder.seal(&mut tree, NetworkId([7; 4]), LaneId(0), |_| [0; 64]).expect("a sound batch"),
+            );
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, message_path);
+criterion_main!(benches);
