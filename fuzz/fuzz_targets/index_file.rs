@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::{
-    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place, VerifiedMessage,
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place,
+    VerifiedMessage,
 };
 use weft_storage::sim::SimDisk;
 use weft_storage::{Disk, LaneLog, LogConfig};

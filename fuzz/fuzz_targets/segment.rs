@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use weft_core::lane::build::{BatchBuilder, SealedBatch};
 use weft_core::{
-    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place, VerifiedMessage,
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place,
+    VerifiedMessage,
 };
 use weft_storage::segment::{FRAME_BYTES, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
 use weft_storage::sim::SimDisk;
@@ -107,7 +108,8 @@ fn damage(data: &[u8]) {
     let (mut log, recovered) = match open(&disk) {
         Ok(opened) => opened,
         Err(LogError::Damaged(damage) | LogError::Unsound(damage)) => {
-            let reported = report.expect("damage is part of the report").damage.expect("the log does not open");
+            let reported =
+                report.expect("damage is part of the report").damage.expect("the log does not open");
             assert_eq!((reported.path, reported.offset), (damage.path, damage.offset));
             return;
         }
@@ -117,7 +119,10 @@ fn damage(data: &[u8]) {
     let report = report.expect("the log opens");
     assert_eq!((report.damage, report.size), (None, recovered.size));
     if !forged {
-        assert!(sizes.contains(&(recovered.size, recovered.tree.root())), "not a prefix of what was appended");
+        assert!(
+            sizes.contains(&(recovered.size, recovered.tree.root())),
+            "not a prefix of what was appended"
+        );
     }
     for stored in log.reader.batches_from(0) {
         let stored = stored.expect("recovered batches can be read");
