@@ -51,11 +51,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TCP address for `/healthz` and metrics; none: no HTTP server.
     pub http: Option<SocketAddr>,
-    /// The acknowledgement level for clients that ask for none.
+    /// The strongest acknowledgement that clients may ask for.
     pub ack_level: AckLevel,
     /// Connections at a time.
     pub connections_max: usize,
-    /// Message bytes that one connection may have in the node, unacknowledged.
+    /// Message bytes that one session may have in the node, unacknowledged.
     pub connection_bytes_max: usize,
     /// A connection that says nothing for this long is closed.
     pub connection_idle_ms: u64,

@@ -1,6 +1,6 @@
 //! How the node is: its state, the watermarks of its lane, and the age of the last durable write.
 //!
-//! `Health` is shared by all stages; each publishes what it knows and none reads it to decide anything. A node that has work which
+//! `Health` is shared by all stages; each publishes what it knows. One thing is decided by it: a poisoned node acknowledges nothing. A node that has work which
 //! is not durable is judged by how long that work has waited; an idle node is healthy however long ago its last write was.
 
 use std::sync::Mutex;
@@ -129,6 +129,10 @@ impl Health {
         // What was appended while the sync ran is still pending; its age is then at most that of this sync.
         let pending = if size >= self.written_size.load(Ordering::Acquire) { 0 } else { now };
         self.pending_since_us.store(pending, Ordering::Release);
+        // An append between the two lines above found a mark that was then wiped out: set it again.
+        if self.written_size.load(Ordering::Acquire) > size {
+            let _ = self.pending_since_us.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     /// The lane as recovered at start.

@@ -4,6 +4,8 @@
 //! between two calls of [`Lane::append_open_batch`] the tables run ahead of the log by exactly the open batch. If an append fails,
 //! [`Lane::rebuild`] makes them match the log again, from the log; the same code fills them at start.
 
+use std::path::{Path, PathBuf};
+
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_core::arena::VerifiedMessage;
 use weft_core::lane::build::BatchBuilder;
@@ -14,7 +16,7 @@ use weft_core::tips::{TipPool, TipSelection};
 use weft_core::{
     BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection,
 };
-use weft_storage::{LaneWriter, LogError, LogReader};
+use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk};
 
 use crate::random::Random;
 
@@ -86,6 +88,8 @@ pub struct Appended {
     pub size: u64,
     /// Its bytes.
     pub bytes: u64,
+    /// Its messages.
+    pub messages: u64,
 }
 
 /// The lane.
@@ -106,7 +110,9 @@ pub struct Lane {
     replay: ReplayTable,
     tips: TipPool,
     random: Random,
-    /// Free bytes and watermark when the disk was last found full.
+    /// The directory of the log, to ask for free space.
+    dir: PathBuf,
+    /// Free bytes and bytes needed when the disk was last found full.
     full: (u64, u64),
 }
 
@@ -120,6 +126,7 @@ impl Lane {
         roots: [MessageId; 2],
         writer: LaneWriter,
         reader: LogReader,
+        dir: &Path,
         config: LaneConfig,
         mut random: Random,
     ) -> Result<Self, LogError> {
@@ -138,6 +145,7 @@ impl Lane {
             replay: ReplayTable::new(config.replay_issuers_max, random.next_u64()),
             tips: TipPool::new(config.tip_selection, roots, config.tips_max, random.next_u64()),
             random,
+            dir: dir.to_path_buf(),
             full: (0, 0),
         };
         lane.fill()?;
@@ -154,6 +162,13 @@ impl Lane {
         self.full
     }
 
+    /// Whether the disk that was found full has the room that was missing. Cheap: one question to the file system.
+    pub fn has_room(&mut self) -> bool {
+        let Ok(free) = RealDisk.free_bytes(&self.dir) else { return false };
+        self.full.0 = free;
+        free >= self.full.1
+    }
+
     /// Fresh tips for an ack.
     pub fn tips(&mut self, count: usize) -> Vec<MessageId> {
         self.tips.select(count, &mut self.random).into_iter().map(|tip| tip.id).collect()
@@ -168,13 +183,10 @@ impl Lane {
         if let Some(place) = self.recent.get(&id) {
             return Err(Reason::Duplicate.with(place.0, 0));
         }
-        let (issuer, sequence) = (view.issuer(), view.sequence());
-        let verdict = self.replay.check(issuer, sequence);
-        // The id covers issuer and sequence: a sequence that this issuer is known not to have used cannot be a stored message's.
-        // Only for issuers that the window does not know, and for sequences it refuses, must the log be asked.
-        if (verdict.is_err() || self.replay.top(issuer).is_none())
-            && let Some(place) = self.reader.find(&id)
-        {
+        let verdict = self.replay.check(view.issuer(), view.sequence());
+        // The window cannot stand in for the log: after a start it knows the newest messages only, and an issuer may have been
+        // evicted from it. A message that is stored must never be stored again.
+        if let Some(place) = self.reader.find(&id) {
             return Err(Reason::Duplicate.with(place.0, 0));
         }
         verdict
@@ -238,7 +250,8 @@ impl Lane {
             }
         })?;
         self.tree = after;
-        let appended = Appended { size, bytes: sealed.bytes().len() as u64 };
+        let appended =
+            Appended { size, bytes: sealed.bytes().len() as u64, messages: u64::from(sealed.count()) };
         self.spare = Some(sealed.recycle());
         Ok(Some(appended))
     }

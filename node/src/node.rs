@@ -184,7 +184,15 @@ impl RunningNode {
         };
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
-        let mut lane = Lane::open(key, roots, writer, reader.clone(), lane_config, Random::from_system()?)?;
+        let mut lane = Lane::open(
+            key,
+            roots,
+            writer,
+            reader.clone(),
+            &data.lane_dir(LANE),
+            lane_config,
+            Random::from_system()?,
+        )?;
         health.recovered(recovered.size);
 
         let mut limits = genesis.limits()?;
@@ -211,6 +219,7 @@ impl RunningNode {
             name: config.name.clone(),
             lane: LANE,
             clock_us_max,
+            ack_level_max: config.ack_level,
             jobs: Mutex::new(Some(jobs_in)),
             budget: Budget::new(config.queue_bytes_max),
             reader,

@@ -39,6 +39,8 @@ pub struct NodeService {
     pub lane: LaneId,
     /// Largest clock differences allowed, ahead and behind, microseconds.
     pub clock_us_max: (u64, u64),
+    /// Strongest level of acknowledgement that clients may ask for.
+    pub ack_level_max: AckLevel,
     /// Into the verify stage; gone when the node stops.
     pub jobs: Mutex<Option<Sender<Job>>>,
     /// The pipeline's byte budget.
@@ -81,7 +83,7 @@ impl Service for NodeService {
         WelcomeInfo {
             network: self.network,
             genesis: self.genesis_id,
-            ack_level_max: AckLevel::Durable,
+            ack_level_max: self.ack_level_max,
             payload_bytes_max: self.genesis.payload_bytes_max,
             clock_ahead_us_max: self.clock_us_max.0,
             clock_behind_us_max: self.clock_us_max.1,
@@ -125,9 +127,10 @@ impl Service for NodeService {
         Ok(Status {
             state: match report.state {
                 State::Starting => NodeState::Joining,
-                State::Live | State::DiskFull => NodeState::Live,
+                State::Live => NodeState::Live,
                 State::Poisoned => NodeState::Poisoned,
-                State::Stopping => NodeState::Draining,
+                // Not one to send clients to, like a node that goes down; `/health` has the reason.
+                State::DiskFull | State::Stopping => NodeState::Draining,
             },
             uptime_us: report.uptime_ms.saturating_mul(1000),
             accepted_total: self.counters.accepted.load(Ordering::Relaxed),

@@ -179,6 +179,35 @@ fn replay_protection_and_duplicates_survive_a_restart() {
     node.stop();
 }
 
+/// A replay used to be stored a second time when the tables in memory had been filled from the newest messages only: the window knew
+/// the issuer, did not know the old sequence, and so the log was not asked.
+#[test]
+fn a_stored_message_is_a_duplicate_even_when_the_tables_have_forgotten_it() {
+    let data = ledger();
+    let mut settings = config(data.path());
+    settings.recent_ids_max = 64;
+    let node = start(&settings);
+    let old = runtime().block_on(async {
+        let (_client, session) = session(&node, AckLevel::Durable).await;
+        let old = Sketch::new(&session, 49).sign(&device(1));
+        assert!(refusals(&submit(&session, std::slice::from_ref(&old)).await).is_empty());
+        let filler: Vec<_> =
+            (0..400u64).map(|n| Sketch::new(&session, n / 8).sign(&device(10 + (n % 8) as u8))).collect();
+        assert!(refusals(&submit(&session, &filler).await).is_empty());
+        let newer = Sketch::new(&session, 50).sign(&device(1));
+        assert!(refusals(&submit(&session, &[newer]).await).is_empty());
+        old
+    });
+    node.stop();
+    let node = start(&settings);
+    runtime().block_on(async {
+        let (_client, session) = session(&node, AckLevel::Durable).await;
+        let ack = submit(&session, std::slice::from_ref(&old)).await;
+        assert_eq!(refusals(&ack), [(0, Reason::Duplicate)]);
+    });
+    node.stop();
+}
+
 #[test]
 fn a_full_disk_is_a_status_with_the_free_space_and_the_watermark() {
     let data = ledger();

@@ -52,21 +52,23 @@ pub fn run(args: NodeArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
-    let cause = node.health().cause;
+    // Before the stop: closing a poisoned log fails too, and the first failure is the one to name.
+    let before = node.health();
     let report = node.stop();
+    if poisoned || before.state == State::Poisoned {
+        eprintln!("error: the node poisoned itself: {}", before.cause.unwrap_or_default());
+        return Ok(ExitCode::from(EXIT_FOUND));
+    }
     match report.durable_size {
-        Ok(size) if !poisoned => {
+        Ok(size) => {
             tracing::info!(
                 durable_size = size,
                 sessions_drained = report.sessions.sessions_drained,
                 sessions_cut = report.sessions.sessions_cut,
+                requests_unanswered = report.sessions.requests_unanswered,
                 "stopped; everything acknowledged is durable"
             );
             Ok(ExitCode::SUCCESS)
-        }
-        Ok(_) => {
-            eprintln!("error: the node poisoned itself: {}", cause.unwrap_or_default());
-            Ok(ExitCode::from(EXIT_FOUND))
         }
         Err(cause) => {
             eprintln!("error: the log could not be closed: {cause}");

@@ -208,7 +208,7 @@ pub static KEYS: &[Key] = &[
         "WEFT_ACK_LEVEL",
         "Network",
         "LEVEL",
-        "When a message is acknowledged to clients that ask for no level: received, written (in the log) or durable (synced to the disk)",
+        "The strongest acknowledgement that clients may ask for: received, written (in the log) or durable (synced to the disk)",
         choice!(ack_level, ACK_LEVELS)
     ),
     key!(
@@ -226,7 +226,7 @@ pub static KEYS: &[Key] = &[
         "WEFT_CONNECTION_BYTES_MAX",
         "Network",
         "SIZE",
-        "Message bytes of one connection in the node at a time; then its sender waits",
+        "Message bytes of one session in the node at a time; then its sender waits",
         number!(connection_bytes_max, Bytes, 128 << 10, 1 << 30)
     ),
     key!(

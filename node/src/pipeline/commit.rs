@@ -10,7 +10,7 @@ use std::time::Instant;
 use crossbeam::channel::Receiver;
 use weft_core::{MessageId, Reason};
 
-use super::PendingAck;
+use super::{PendingAck, Waiting};
 use crate::health::{Health, State};
 use crate::stats::Counters;
 
@@ -25,11 +25,11 @@ pub trait Sync: Send {
 
 /// What the sequencer hands over after its appends.
 #[derive(Debug)]
-pub struct Group {
+pub struct Group<A = PendingAck> {
     /// Size of the lane that must be durable before the acks may leave.
     pub size: u64,
     /// The acks that wait for it.
-    pub acks: Vec<PendingAck>,
+    pub acks: Vec<A>,
     /// Tips that may be handed out once the group is durable; empty: keep the former ones.
     pub tips: Vec<MessageId>,
 }
@@ -54,7 +54,7 @@ impl<S> std::fmt::Debug for Committer<S> {
 
 impl<S: Sync> Committer<S> {
     /// The committer's life: until the sequencer is gone and everything it appended is durable.
-    pub fn run(self, groups: &Receiver<Group>) {
+    pub fn run<A: Waiting>(self, groups: &Receiver<Group<A>>) {
         let mut durable = 0u64;
         while let Ok(first) = groups.recv() {
             let mut waiting = vec![first];
@@ -82,7 +82,7 @@ impl<S: Sync> Committer<S> {
         }
     }
 
-    fn release(&self, group: Group, durable: u64) {
+    fn release<A: Waiting>(&self, group: Group<A>, durable: u64) {
         // A poisoned log may hold the group's bytes or not: nothing is said for them.
         let kept = group.size <= durable;
         if kept
@@ -95,9 +95,125 @@ impl<S: Sync> Committer<S> {
             if kept {
                 ack.deliver();
             } else {
-                let failed = ack.deliver_failed(Reason::LogFailed.with(0, 0));
-                self.counters.reject_many(Reason::LogFailed, failed);
+                ack.deliver_failed(Reason::LogFailed.with(0, 0), &self.counters);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+    use weft_core::Rejection;
+
+    use super::*;
+
+    /// A disk whose syncs wait for a word, and fail when told to.
+    struct GatedSync {
+        gate: Receiver<()>,
+        broken: Arc<AtomicBool>,
+        size: u64,
+    }
+
+    impl Sync for GatedSync {
+        fn sync(&self) -> Result<u64, String> {
+            self.gate.recv().map_err(|_| "the test is over".to_owned())?;
+            if self.broken.load(Ordering::Relaxed) { Err("injected".to_owned()) } else { Ok(self.size) }
+        }
+    }
+
+    /// An ack that tells the test what became of it.
+    struct TestAck {
+        number: u32,
+        told: Sender<(u32, bool)>,
+    }
+
+    impl Waiting for TestAck {
+        fn deliver(self) {
+            let _ = self.told.send((self.number, true));
+        }
+
+        fn deliver_failed(self, rejection: Rejection, counters: &Counters) {
+            counters.reject(rejection.reason);
+            let _ = self.told.send((self.number, false));
+        }
+    }
+
+    struct Bench {
+        groups: Sender<Group<TestAck>>,
+        gate: Sender<()>,
+        broken: Arc<AtomicBool>,
+        told: Receiver<(u32, bool)>,
+        tell: Sender<(u32, bool)>,
+        health: Arc<Health>,
+        counters: Arc<Counters>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (groups, taken) = unbounded();
+            let (gate, opened) = bounded(16);
+            let (tell, told) = unbounded();
+            let (health, counters) = (Arc::new(Health::new()), Arc::new(Counters::default()));
+            let broken = Arc::new(AtomicBool::new(false));
+            let committer = Committer {
+                syncer: GatedSync { gate: opened, broken: broken.clone(), size: 100 },
+                counters: counters.clone(),
+                health: health.clone(),
+                published_tips: Arc::default(),
+            };
+            std::thread::spawn(move || committer.run(&taken));
+            Self { groups, gate, broken, told, tell, health, counters }
+        }
+
+        fn send(&self, number: u32, size: u64) {
+            let ack = TestAck { number, told: self.tell.clone() };
+            self.groups.send(Group { size, acks: vec![ack], tips: Vec::new() }).expect("the committer lives");
+        }
+
+        fn told(&self) -> Option<(u32, bool)> {
+            self.told.recv_timeout(Duration::from_secs(5)).ok()
+        }
+    }
+
+    #[test]
+    fn no_ack_leaves_before_the_sync_that_covers_it_has_returned() {
+        let bench = Bench::new();
+        bench.send(1, 10);
+        assert_eq!(
+            bench.told.recv_timeout(Duration::from_millis(100)).ok(),
+            None,
+            "the sync has not returned yet"
+        );
+        bench.gate.send(()).expect("the committer waits");
+        assert_eq!(bench.told(), Some((1, true)));
+        assert_eq!(bench.health.durable_size(), 100);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+        let bench = Bench::new();
+        bench.broken.store(true, Ordering::Relaxed);
+        bench.gate.send(()).expect("the committer waits");
+        bench.send(1, 10);
+        assert_eq!(bench.told(), Some((1, false)));
+        assert_eq!(bench.health.state(), State::Poisoned);
+        bench.gate.send(()).expect("the committer waits");
+        bench.send(2, 20);
+        assert_eq!(bench.told(), Some((2, false)));
+        assert_eq!(bench.counters.rejected(Reason::LogFailed), 2);
+    }
+
+    #[test]
+    fn what_is_durable_already_needs_no_further_sync() {
+        let bench = Bench::new();
+        bench.gate.send(()).expect("the committer waits");
+        bench.send(1, 10);
+        assert_eq!(bench.told(), Some((1, true)));
+        bench.send(2, 50);
+        assert_eq!(bench.told(), Some((2, true)), "the first sync covered 100 positions");
     }
 }

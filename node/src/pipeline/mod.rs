@@ -27,6 +27,8 @@ use weft_core::arena::{Arena, Verified};
 use weft_core::{MessageId, Rejection};
 use weft_net::{Ack, AckException, AckLevel, SessionHandle, Submit};
 
+use crate::stats::Counters;
+
 /// What a message costs in memory beside its bytes: columns, outcome, its share of queues. Counted against the byte budget.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
@@ -154,28 +156,41 @@ impl PendingAck {
     pub fn level(&self) -> AckLevel {
         self.ack.level
     }
+}
 
-    /// Sends it. A client that is gone gets nothing, and nothing else happens.
-    pub fn deliver(self) {
+/// What waits for a sync: an ack, or a test's stand-in for one.
+pub trait Waiting: Send {
+    /// Lets it go: what it says has come true.
+    fn deliver(self);
+
+    /// Lets it go with every message refused for `rejection`, whatever was found out about it: nothing about durability can be said.
+    /// Messages that were refused for a reason of their own keep it; the others are counted before the client can see its ack.
+    fn deliver_failed(self, rejection: Rejection, counters: &Counters);
+}
+
+impl Waiting for PendingAck {
+    /// A client that is gone gets nothing, and nothing else happens.
+    fn deliver(self) {
         let _ = self.session.ack(self.ack);
     }
 
-    /// Sends it with every message refused for `rejection`, whatever was found out about it: nothing about durability can be said.
-    /// Messages that were refused for a reason of their own keep it. Tells how many were refused by this.
-    pub fn deliver_failed(mut self, rejection: Rejection) -> u64 {
+    fn deliver_failed(mut self, rejection: Rejection, counters: &Counters) {
         let own = std::mem::take(&mut self.ack.exceptions);
+        let mut failed = 0;
         let mut own = own.into_iter().filter(|e| e.reason() != Some(weft_core::Reason::Duplicate)).peekable();
         self.ack.exceptions = (0..self.ack.count)
             .map(|index| match own.peek() {
                 Some(exception) if exception.index == index => {
                     own.next().unwrap_or_else(|| AckException::new(index, rejection))
                 }
-                _ => AckException::new(index, rejection),
+                _ => {
+                    failed += 1;
+                    AckException::new(index, rejection)
+                }
             })
             .collect();
         self.ack.tips.clear();
-        let failed = self.ack.exceptions.iter().filter(|e| e.reason() == Some(rejection.reason)).count();
+        counters.reject_many(rejection.reason, failed);
         self.deliver();
-        failed as u64
     }
 }

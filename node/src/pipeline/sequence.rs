@@ -10,14 +10,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use weft_core::arena::VerifiedMessage;
 use weft_core::arena::{Arena, Verified};
 use weft_core::{Place, Reason, Rejection};
 use weft_net::{AckException, AckLevel};
 
 use super::commit::Group;
-use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob};
+use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob, Waiting};
 use crate::health::{Health, State};
 use crate::lane::{AppendError, Lane};
 use crate::stats::Counters;
@@ -35,6 +35,9 @@ pub const TIPS_PER_ACK: usize = 8;
 /// Tips kept for clients that ask for some without sending anything.
 pub const TIPS_PUBLISHED: usize = 64;
 
+/// The verify stage is gone.
+struct Disconnected;
+
 /// The sequencer.
 #[derive(Debug)]
 pub struct Sequencer {
@@ -42,22 +45,24 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     health: Arc<Health>,
     full_until: Option<Instant>,
-    /// Messages of the group under way that got a place.
-    accepted: u64,
 }
 
 impl Sequencer {
     /// A sequencer over a recovered lane.
     pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>) -> Self {
-        Self { lane, counters, health, full_until: None, accepted: 0 }
+        Self { lane, counters, health, full_until: None }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
     /// back, for its closing.
     pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
-        while let Ok(first) = input.recv() {
+        loop {
+            let first = match self.next(input) {
+                Ok(Some(first)) => first,
+                Ok(None) => continue,
+                Err(Disconnected) => break,
+            };
             let mut messages = 0;
-            self.accepted = 0;
             let mut acks = Vec::new();
             let mut failed = None;
             let mut next = Some(first);
@@ -73,12 +78,18 @@ impl Sequencer {
             }
             match failed {
                 None => {
-                    Counters::add(&self.counters.accepted, self.accepted);
                     if !self.hand_over(acks, output) {
                         break;
                     }
                 }
-                Some(error) => self.fail(&error, acks),
+                Some(error) => {
+                    self.fail(&error, acks);
+                    // What was appended before the failure should not stay undurable.
+                    let size = self.lane.size();
+                    if output.send(Group { size, acks: Vec::new(), tips: Vec::new() }).is_err() {
+                        break;
+                    }
+                }
             }
         }
         self.lane
@@ -120,7 +131,7 @@ impl Sequencer {
                 },
             };
             match result {
-                Ok(()) => self.accepted += 1,
+                Ok(()) => {}
                 Err(rejection) => {
                     self.counters.reject(rejection.reason);
                     exceptions.push(AckException::new(index, rejection));
@@ -155,23 +166,48 @@ impl Sequencer {
         if self.health.state() == State::Poisoned {
             return Some(Reason::LogFailed.with(0, 0));
         }
-        let until = self.full_until?;
-        if Instant::now() < until {
-            let (free, watermark) = self.lane.free_space();
-            return Some(Reason::LogFailed.with(free, watermark));
+        self.look_for_room();
+        self.full_until?;
+        let (free, watermark) = self.lane.free_space();
+        Some(Reason::LogFailed.with(free, watermark))
+    }
+
+    /// The next batch. While the disk is full it is looked at now and then, so that health tells when there is room again even if no
+    /// client comes. `Ok(None)`: nothing came in the meantime.
+    fn next(&mut self, input: &Receiver<VerifiedBatch>) -> Result<Option<VerifiedBatch>, Disconnected> {
+        if self.full_until.is_none() {
+            return input.recv().map(Some).map_err(|_| Disconnected);
         }
-        self.full_until = None;
-        None
+        match input.recv_timeout(FULL_RETRY) {
+            Ok(batch) => Ok(Some(batch)),
+            Err(RecvTimeoutError::Timeout) => {
+                self.look_for_room();
+                Ok(None)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Disconnected),
+        }
+    }
+
+    /// Ends the state of a full disk once there is room, asked at most every [`FULL_RETRY`].
+    fn look_for_room(&mut self) {
+        let Some(until) = self.full_until else { return };
+        if Instant::now() < until {
+            return;
+        }
+        if self.lane.has_room() {
+            tracing::info!("the disk has room again: taking messages");
+            self.full_until = None;
+            self.health.set_state(State::Live, None);
+        } else {
+            self.full_until = Some(Instant::now() + FULL_RETRY);
+        }
     }
 
     /// Seals and appends the open batch, if there is anything in it.
     fn flush(&mut self) -> Result<(), AppendError> {
         let Some(appended) = self.lane.append_open_batch()? else { return Ok(()) };
         self.health.written(appended.size);
-        if self.health.state() == State::DiskFull {
-            tracing::info!("the disk has room again: taking messages");
-            self.health.set_state(State::Live, None);
-        }
+        Counters::add(&self.counters.accepted, appended.messages);
         Counters::add(&self.counters.lane_batches, 1);
         Counters::add(&self.counters.lane_bytes, appended.bytes);
         Ok(())
@@ -199,7 +235,7 @@ impl Sequencer {
             }
         };
         for ack in acks {
-            self.counters.reject_many(rejection.reason, ack.deliver_failed(rejection));
+            ack.deliver_failed(rejection, &self.counters);
         }
         if let Err(error) = self.lane.rebuild() {
             tracing::error!(%error, "the log cannot be read back");

@@ -143,9 +143,9 @@ impl VerifyStage {
                 signatures: arena.signatures(),
             };
             self.verifier.verify(&columns, &mut verdicts);
+            Counters::add(&self.counters.signatures, verdicts.len() as u64);
+            Counters::add(&self.counters.verify_batches, 1);
         }
-        Counters::add(&self.counters.signatures, verdicts.len() as u64);
-        Counters::add(&self.counters.verify_batches, 1);
         self.settle(&mut checked, &verdicts);
         VerifiedBatch { arena: arena.verify_with(&verdicts), jobs: checked }
     }
