@@ -9,7 +9,7 @@ use weft_storage::sim::{Fault, SimDisk, SimRandom};
 use weft_storage::{LaneLog, LogConfig};
 
 /// Crash states tried for one operation of a script.
-const STATES_MAX: usize = 1_024;
+const STATES_MAX: usize = 512;
 
 /// A step of a script.
 #[derive(Clone, Copy, Debug)]
