@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::type_complexity,
+    clippy::needless_range_loop,
     reason = "a measurement that cannot be made should stop"
 )]
 
