@@ -1,0 +1,548 @@
+//! One opened device: pipelines, buffers, and the way of a batch through them. Verdicts here are the device's own;
+//! [`crate::verifier`] puts the guard around them.
+//!
+//! Invariants: a batch is at most [`Engine::rows_max`] rows; at most [`Options::slots`] batches are in flight, a
+//! further one waits; once the device is lost or failed, everything returns that error and nothing blocks.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use weft_crypto::{Columns, Messages};
+use weft_shaders::bindings::{Buffers, WORKGROUP};
+use weft_shaders::{Kernel, Layout, hash_blocks};
+
+use crate::adapter::{Description, Found};
+use crate::cache;
+use crate::error::GpuError;
+use crate::fault::Faults;
+use crate::memory::{self, PARAMS_STRIDE, ROWS_MIN, Slot, Work};
+use crate::wait::block_on;
+
+/// The longest that a submitted batch may take: software adapters need seconds for a large one.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of a slot's blocks that are left for the canaries around a batch: one block and one entry each.
+const CANARY_BYTES: u64 = 4096;
+/// Rows that one invocation of `finish` inverts together, at most: beyond it the inversion is 3 % of the work.
+const FINISH_ROWS_MAX: usize = 32;
+/// Invocations of `finish` that are worth keeping: fewer leave a large device idle.
+const FINISH_LANES_MIN: usize = 8192;
+
+/// How a device is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows per batch; more are split. Fewer if the adapter's limits or its memory ask for it.
+    pub rows_max: usize,
+    /// Batches in flight: 2 overlap upload, compute and readback.
+    pub slots: usize,
+    /// The field layout, or `None` to measure which is faster on this adapter.
+    pub layout: Option<Layout>,
+    /// Folder for compiled pipelines, where the driver interface offers to keep them.
+    pub cache_dir: Option<PathBuf>,
+    /// Faults to inject, for tests.
+    pub faults: Arc<Faults>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { rows_max: 1 << 16, slots: 2, layout: None, cache_dir: None, faults: Arc::default() }
+    }
+}
+
+/// An opened device.
+pub struct Engine {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    description: Description,
+    layout: Layout,
+    pipelines: Vec<wgpu::ComputePipeline>,
+    work: Work,
+    free: Mutex<Vec<Slot>>,
+    returned: Condvar,
+    rows_max: usize,
+    slots: usize,
+    state: Arc<Mutex<Option<GpuError>>>,
+    faults: Arc<Faults>,
+}
+
+/// A batch that the device works on.
+pub struct InFlight {
+    rows: usize,
+    slot: Option<Slot>,
+    submission: wgpu::SubmissionIndex,
+    mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+/// A kernel in its place in the pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its parameter set.
+    set: usize,
+    /// Invocations.
+    pub invocations: usize,
+}
+
+/// Verification kernels, in the order of [`Engine::pipelines`].
+const PIPELINES: [Kernel; 8] = [
+    Kernel::HashIds,
+    Kernel::HashBlocks,
+    Kernel::Decode,
+    Kernel::Table,
+    Kernel::Ladder,
+    Kernel::Finish,
+    Kernel::Exact,
+    Kernel::Verdicts,
+];
+
+/// Rows per invocation of `finish`, and its invocations.
+#[must_use]
+pub fn finish_shape(rows: usize) -> (usize, usize) {
+    let per_lane = (rows / FINISH_LANES_MIN).clamp(1, FINISH_ROWS_MAX);
+    (per_lane, rows.div_ceil(per_lane))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The data is plain state that every holder leaves whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Opens `found` in one layout, allocates, compiles. Does not test it: see [`crate::selftest`].
+    ///
+    /// # Errors
+    /// [`GpuError::Limit`], [`GpuError::OutOfMemory`] or what the driver says.
+    pub fn open(found: &Found, layout: Layout, options: &Options) -> Result<Self, GpuError> {
+        let available = found.adapter.limits();
+        let mut limits = wgpu::Limits::default();
+        let needed = u64::from(limits.max_storage_buffers_per_shader_stage);
+        let got = u64::from(available.max_storage_buffers_per_shader_stage);
+        if got < needed {
+            return Err(GpuError::Limit { what: "storage buffers per shader stage", got, needed });
+        }
+        limits.max_storage_buffer_binding_size = available.max_storage_buffer_binding_size;
+        limits.max_buffer_size = available.max_buffer_size;
+        let mut features = wgpu::Features::empty();
+        if layout.needs_int64() {
+            if !found.description.int64 {
+                return Err(GpuError::Limit { what: "64-bit integers in shaders", got: 0, needed: 1 });
+            }
+            features |= wgpu::Features::SHADER_INT64;
+        }
+        features |= found.adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("weft"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = block_on(found.adapter.request_device(&descriptor))
+            .map_err(|error| GpuError::Failed(error.to_string()))?;
+        let state = Arc::new(Mutex::new(None));
+        watch(&device, &state);
+
+        let cache = cache::open(&found.adapter, &device, options.cache_dir.as_deref(), layout);
+        let bind_layout = memory::bind_layout(&device);
+        let pipelines = compile(&device, &bind_layout, layout, cache.pipelines());
+        cache.save();
+
+        let base = weft_shaders::base_table(layout);
+        let binding_rows = available.max_storage_buffer_binding_size.min(available.max_buffer_size);
+        let binding_rows = usize::try_from(binding_rows / memory::TABLE_ROW_BYTES).unwrap_or(usize::MAX);
+        // Dispatches are one-dimensional: at most 65,535 workgroups by default.
+        let dispatch_rows = limits.max_compute_workgroups_per_dimension as usize * WORKGROUP as usize;
+        let mut rows = options.rows_max.min(binding_rows).min(dispatch_rows).max(1);
+        let (work, slots) = loop {
+            match memory::allocate(&device, &bind_layout, base.len(), rows, options.slots.max(1), &options.faults) {
+                Ok(done) => break done,
+                Err(error) if rows / 2 < ROWS_MIN => return Err(error),
+                Err(_) => rows /= 2,
+            }
+        };
+        let bytes: Vec<u8> = base.iter().flat_map(|word| word.to_le_bytes()).collect();
+        queue.write_buffer(&work.base, 0, &bytes);
+        let engine = Engine {
+            description: found.description.clone(),
+            layout,
+            pipelines,
+            work,
+            slots: slots.len(),
+            free: Mutex::new(slots),
+            returned: Condvar::new(),
+            rows_max: rows,
+            state,
+            faults: Arc::clone(&options.faults),
+            device,
+            queue,
+        };
+        engine.check()?;
+        Ok(engine)
+    }
+
+    /// The adapter.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The field layout of its kernels.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The largest batch.
+    #[must_use]
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    /// Batches that can be in flight.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The device and its queue, for kernels beside the verification's.
+    pub(crate) fn device(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
+    /// Whether the device still works.
+    ///
+    /// # Errors
+    /// The error that ended it.
+    pub fn check(&self) -> Result<(), GpuError> {
+        lock(&self.state).clone().map_or(Ok(()), Err)
+    }
+
+    /// The kernels of a batch, in order. `hash` is `HashIds` or `HashBlocks`.
+    #[must_use]
+    pub fn stages(rows: usize, hash: Kernel) -> [Stage; 8] {
+        let stage = |kernel, set, invocations| Stage { kernel, set, invocations };
+        [
+            stage(hash, 0, rows),
+            stage(Kernel::Decode, 0, rows),
+            stage(Kernel::Table, 0, rows),
+            stage(Kernel::Ladder, 0, rows),
+            stage(Kernel::Finish, 1, finish_shape(rows).1),
+            stage(Kernel::Decode, 2, rows),
+            stage(Kernel::Exact, 2, rows),
+            stage(Kernel::Verdicts, 0, rows.div_ceil(32)),
+        ]
+    }
+
+    /// How much of `batch`, from row `from` on, fits one batch of the device: its end. `None` if row `from` alone has a
+    /// message too long for the device.
+    #[must_use]
+    pub fn fitting(&self, batch: &Columns<'_>, from: usize, rows_max: usize) -> Option<usize> {
+        let end = batch.len().min(from + rows_max.min(self.rows_max));
+        let Messages::Slices(slices) = batch.messages else { return Some(end) };
+        let room = memory::message_bytes(self.rows_max) - CANARY_BYTES;
+        let mut used = 0;
+        for (row, message) in slices.iter().enumerate().take(end).skip(from) {
+            used += 16 + hash_blocks::blocks_of(message.len()) as u64 * 128;
+            if used > room {
+                return (row > from).then_some(row);
+            }
+        }
+        Some(end)
+    }
+
+    /// Uploads a batch and starts its kernels. Blocks while all slots are in flight. `parts` are put side by side: the
+    /// batch with canaries before and after it, without copying it on the host. All parts have messages of one form.
+    ///
+    /// # Errors
+    /// [`GpuError::TooLarge`], or what ended the device.
+    pub fn begin(&self, parts: &[Columns<'_>]) -> Result<InFlight, GpuError> {
+        self.check()?;
+        let rows: usize = parts.iter().map(Columns::len).sum();
+        if rows > self.rows_max {
+            return Err(GpuError::TooLarge { got: rows, limit: self.rows_max });
+        }
+        let slot = self.take_slot()?;
+        let hash = match self.upload(&slot, parts, rows) {
+            Ok(hash) => hash,
+            Err(error) => {
+                self.return_slot(slot);
+                return Err(error);
+            }
+        };
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for stage in Engine::stages(rows, hash) {
+                self.encode(&mut pass, &slot, stage);
+            }
+        }
+        let bytes = rows.div_ceil(32) as u64 * 4;
+        encoder.copy_buffer_to_buffer(&self.work.scalars, 0, &slot.readback, 0, bytes);
+        let submission = self.queue.submit([encoder.finish()]);
+        let (sender, mapped) = channel();
+        slot.readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+            // The receiver is gone only if nobody wants the answer.
+            let _ = sender.send(result);
+        });
+        if self.faults.loses_now() {
+            self.device.destroy();
+        }
+        Ok(InFlight { rows, slot: Some(slot), submission, mapped })
+    }
+
+    /// The verdicts, if they are there; does not block.
+    pub fn poll(&self, batch: &mut InFlight) -> Option<Result<Vec<bool>, GpuError>> {
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        match batch.mapped.try_recv() {
+            Ok(result) => Some(self.read(batch, result)),
+            Err(TryRecvError::Empty) => match self.check() {
+                Ok(()) => None,
+                Err(error) => Some(Err(error)),
+            },
+            Err(TryRecvError::Disconnected) => Some(Err(self.failure("a batch's answer was dropped"))),
+        }
+    }
+
+    /// The verdicts; blocks until they are there.
+    ///
+    /// # Errors
+    /// What ended the device.
+    pub fn finish(&self, mut batch: InFlight) -> Result<Vec<bool>, GpuError> {
+        let poll = wgpu::PollType::Wait {
+            submission_index: Some(batch.submission.clone()),
+            timeout: Some(BATCH_TIMEOUT),
+        };
+        if let Err(error) = self.device.poll(poll) {
+            return Err(self.failure(&format!("no answer: {error}")));
+        }
+        // The wait above ran the callback; on a lost device it may come from another thread, soon.
+        match batch.mapped.recv_timeout(Duration::from_secs(5)) {
+            Ok(result) => self.read(&mut batch, result),
+            Err(_) => Err(self.failure("a batch was never answered")),
+        }
+    }
+
+    /// Verifies a batch of at most `rows_max` rows, without any guard.
+    ///
+    /// # Errors
+    /// [`GpuError::TooLarge`], or what ended the device.
+    pub fn verify(&self, batch: &Columns<'_>) -> Result<Vec<bool>, GpuError> {
+        self.finish(self.begin(std::slice::from_ref(batch))?)
+    }
+
+    /// Runs a batch kernel by kernel, waiting after each: `after` gets the stage, its duration and, if `dump`, the work
+    /// buffers as the device left them. For tests against the twins and for profiles.
+    ///
+    /// # Errors
+    /// As [`Engine::verify`].
+    pub fn step(
+        &self,
+        batch: &Columns<'_>,
+        dump: bool,
+        mut after: impl FnMut(Stage, Duration, Buffers),
+    ) -> Result<(), GpuError> {
+        let rows = batch.len();
+        if rows > self.rows_max {
+            return Err(GpuError::TooLarge { got: rows, limit: self.rows_max });
+        }
+        let slot = self.take_slot()?;
+        let mut run = || -> Result<(), GpuError> {
+            let hash = self.upload(&slot, std::slice::from_ref(batch), rows)?;
+            self.queue.submit([]);
+            self.wait()?;
+            for stage in Engine::stages(rows, hash) {
+                let start = std::time::Instant::now();
+                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    self.encode(&mut pass, &slot, stage);
+                }
+                self.queue.submit([encoder.finish()]);
+                self.wait()?;
+                let took = start.elapsed();
+                let mut buffers = Buffers::default();
+                if dump {
+                    buffers.scalars = self.read_words(&self.work.scalars, rows * 16)?;
+                    buffers.points = self.read_words(&self.work.points, rows * 40)?;
+                    buffers.tables = self.read_words(&self.work.tables, rows * 320)?;
+                    buffers.flags = self.read_words(&self.work.flags, rows)?;
+                }
+                after(stage, took, buffers);
+            }
+            Ok(())
+        };
+        let result = run();
+        self.return_slot(slot);
+        result
+    }
+
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, slot: &Slot, stage: Stage) {
+        let Some(at) = PIPELINES.iter().position(|kernel| *kernel == stage.kernel) else { return };
+        pass.set_pipeline(&self.pipelines[at]);
+        pass.set_bind_group(0, &slot.bindings, &[(stage.set * PARAMS_STRIDE) as u32]);
+        pass.dispatch_workgroups((stage.invocations as u32).div_ceil(WORKGROUP), 1, 1);
+    }
+
+    /// Writes a batch's inputs; says which hash kernel fits its messages.
+    fn upload(&self, slot: &Slot, parts: &[Columns<'_>], rows: usize) -> Result<Kernel, GpuError> {
+        let (per_lane, lanes) = finish_shape(rows);
+        for (set, (option, lanes)) in [(0, 0), (per_lane, lanes), (1, 0)].into_iter().enumerate() {
+            let bytes = memory::params(rows, option, lanes);
+            self.queue.write_buffer(&slot.params, (set * PARAMS_STRIDE) as u64, &bytes);
+        }
+        let mut at = 0u64;
+        for part in parts {
+            self.queue.write_buffer(&slot.keys, at * 32, part.keys.as_flattened());
+            self.queue.write_buffer(&slot.signatures, at * 64, part.signatures.as_flattened());
+            at += part.len() as u64;
+        }
+        if parts.iter().all(|part| matches!(part.messages, Messages::Ids(_))) {
+            let mut at = 0u64;
+            for part in parts {
+                if let Messages::Ids(ids) = part.messages {
+                    self.queue.write_buffer(&slot.messages, at * 32, ids.as_flattened());
+                    at += ids.len() as u64;
+                }
+            }
+            return Ok(Kernel::HashIds);
+        }
+        let place = |row: usize| -> (&Columns<'_>, usize) {
+            let mut row = row;
+            for part in parts {
+                if row < part.len() {
+                    return (part, row);
+                }
+                row -= part.len();
+            }
+            (&parts[0], 0)
+        };
+        let rows_of = (0..rows).map(|row| {
+            let (part, row) = place(row);
+            let r = part.signatures[row].first_chunk::<32>().unwrap_or(&[0; 32]);
+            (r, &part.keys[row], part.messages.get(row))
+        });
+        let blocks = hash_blocks::pack_blocks(rows_of);
+        let limit = memory::message_bytes(self.rows_max);
+        if blocks.len() as u64 > limit {
+            return Err(GpuError::TooLarge { got: blocks.len(), limit: usize::try_from(limit).unwrap_or(usize::MAX) });
+        }
+        self.queue.write_buffer(&slot.messages, 0, &blocks);
+        Ok(Kernel::HashBlocks)
+    }
+
+    /// Takes the bits out of a mapped readback buffer and gives the slot back.
+    fn read(&self, batch: &mut InFlight, mapped: Result<(), wgpu::BufferAsyncError>) -> Result<Vec<bool>, GpuError> {
+        let Some(slot) = batch.slot.take() else { return Err(self.failure("a batch was read twice")) };
+        if let Err(error) = mapped {
+            return Err(self.failure(&format!("the answer cannot be read: {error}")));
+        }
+        self.check()?;
+        let bytes: Range<u64> = 0..batch.rows.div_ceil(32) as u64 * 4;
+        let mut verdicts: Vec<bool> = match slot.readback.get_mapped_range(bytes) {
+            Ok(view) => (0..batch.rows).map(|row| view[row / 8] >> (row % 8) & 1 == 1).collect(),
+            Err(error) => return Err(self.failure(&format!("the answer cannot be read: {error}"))),
+        };
+        slot.readback.unmap();
+        self.return_slot(slot);
+        if let Some(row) = self.faults.wrong_row()
+            && let Some(verdict) = verdicts.get_mut(row)
+        {
+            *verdict = !*verdict;
+        }
+        Ok(verdicts)
+    }
+
+    pub(crate) fn wait(&self) -> Result<(), GpuError> {
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(BATCH_TIMEOUT) };
+        self.device.poll(poll).map_err(|error| self.failure(&format!("no answer: {error}")))?;
+        self.check()
+    }
+
+    fn read_words(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u32>, GpuError> {
+        let bytes = words as u64 * 4;
+        let copy = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("dump"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, bytes);
+        self.queue.submit([encoder.finish()]);
+        copy.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
+        self.wait()?;
+        let view = copy.get_mapped_range(0..bytes).map_err(|error| self.failure(&error.to_string()))?;
+        Ok(weft_shaders::bindings::words(&view))
+    }
+
+    fn take_slot(&self) -> Result<Slot, GpuError> {
+        let mut free = lock(&self.free);
+        loop {
+            if let Some(slot) = free.pop() {
+                return Ok(slot);
+            }
+            self.check()?;
+            // Whoever holds a slot polls the device; this wait only needs to notice that it was returned.
+            free = self
+                .returned
+                .wait_timeout(free, Duration::from_millis(100))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn return_slot(&self, slot: Slot) {
+        lock(&self.free).push(slot);
+        self.returned.notify_one();
+    }
+
+    /// The error that ended the device, or `why` recorded as that error.
+    pub(crate) fn failure(&self, why: &str) -> GpuError {
+        lock(&self.state).get_or_insert_with(|| GpuError::Failed(why.to_owned())).clone()
+    }
+}
+
+/// Records the first thing that ends the device, instead of wgpu's default of panicking.
+fn watch(device: &wgpu::Device, state: &Arc<Mutex<Option<GpuError>>>) {
+    let lost = Arc::clone(state);
+    device.set_device_lost_callback(move |reason, message| {
+        lock(&lost).get_or_insert_with(|| GpuError::Lost(format!("{reason:?} {message}")));
+    });
+    let failed = Arc::clone(state);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        lock(&failed).get_or_insert_with(|| GpuError::Failed(error.to_string()));
+    }));
+}
+
+/// Compiles every verification kernel.
+fn compile(
+    device: &wgpu::Device,
+    bind_layout: &wgpu::BindGroupLayout,
+    layout: Layout,
+    cache: Option<&wgpu::PipelineCache>,
+) -> Vec<wgpu::ComputePipeline> {
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some("weft"),
+        bind_group_layouts: &[Some(bind_layout)],
+        immediate_size: 0,
+    });
+    PIPELINES
+        .iter()
+        .map(|kernel| {
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.name()),
+                source: wgpu::ShaderSource::Wgsl(kernel.source(layout).into()),
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.name()),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache,
+            })
+        })
+        .collect()
+}

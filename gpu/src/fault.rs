@@ -1,0 +1,50 @@
+//! The seam through which tests make a device fail: nothing else sets these.
+//!
+//! Each fault happens where the real one would be noticed: wrong bits in what is read back, a device destroyed between
+//! submission and answer, an allocation that fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Faults to inject. The default injects none.
+#[derive(Debug, Default)]
+pub struct Faults {
+    wrong_row: AtomicUsize,
+    lose_in: AtomicUsize,
+    failing_allocations: AtomicUsize,
+}
+
+impl Faults {
+    /// From now on the verdict of row `row` of every batch comes back inverted (rows count canaries too).
+    pub fn wrong_verdict_at(&self, row: usize) {
+        self.wrong_row.store(row + 1, Ordering::Relaxed);
+    }
+
+    /// The device is destroyed right after the `batches`-th next submission (from 1).
+    pub fn lose_device_in(&self, batches: usize) {
+        self.lose_in.store(batches, Ordering::Relaxed);
+    }
+
+    /// The next `count` attempts to allocate a device's buffers fail.
+    pub fn fail_allocations(&self, count: usize) {
+        self.failing_allocations.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wrong_row(&self) -> Option<usize> {
+        self.wrong_row.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Counts a submission; true for the one that loses the device.
+    pub(crate) fn loses_now(&self) -> bool {
+        count_down(&self.lose_in) == Some(0)
+    }
+
+    /// Counts an allocation; true if it fails.
+    pub(crate) fn allocation_fails(&self) -> bool {
+        count_down(&self.failing_allocations).is_some()
+    }
+}
+
+/// Takes one from a counter that is not zero; what remains.
+fn count_down(counter: &AtomicUsize) -> Option<usize> {
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).ok().map(|before| before - 1)
+}

@@ -1,0 +1,165 @@
+//! The device's buffers: work buffers shared by all batches, and slots of input and readback, one per batch in flight.
+//!
+//! Invariants: everything is allocated when the device is opened, nothing while it works; no buffer is larger than the
+//! adapter's limits. Batches run one after another on a queue, so that they can share the work buffers; their inputs
+//! and answers cannot be shared, since the host touches them while another batch computes.
+
+use weft_shaders::bindings::{
+    FE_WORDS, ID_WORDS, KEY_WORDS, POINT_WORDS, SCALAR_WORDS, SIGNATURE_WORDS, TABLE_WORDS,
+};
+use weft_shaders::sha512;
+
+use crate::error::GpuError;
+use crate::fault::Faults;
+use crate::wait::block_on;
+
+/// Bytes of SHA-512 blocks that a slot holds at least, for messages that are not 32-byte ids.
+const BLOCK_BYTES_MIN: u64 = 4 << 20;
+/// Bytes of the parameters: four words and 40 vectors of round constants.
+pub(crate) const PARAMS_BYTES: usize = 16 + 640;
+/// Distance of the parameter sets in their buffer: a multiple of every adapter's offset alignment (at most 256).
+pub(crate) const PARAMS_STRIDE: usize = 768;
+/// Parameter sets: for decoding keys and everything else, for finish, for decoding R.
+pub(crate) const PARAMS_SETS: usize = 3;
+/// The smallest batch that is worth a device: below it an allocation failure is final.
+pub(crate) const ROWS_MIN: usize = 1024;
+
+/// Bytes a row takes in the largest buffer: what the adapter's binding limit is divided by.
+pub(crate) const TABLE_ROW_BYTES: u64 = TABLE_WORDS as u64 * 4;
+
+/// Work buffers.
+pub(crate) struct Work {
+    pub(crate) scalars: wgpu::Buffer,
+    pub(crate) points: wgpu::Buffer,
+    pub(crate) tables: wgpu::Buffer,
+    pub(crate) base: wgpu::Buffer,
+    pub(crate) flags: wgpu::Buffer,
+}
+
+/// Buffers of one batch in flight.
+pub(crate) struct Slot {
+    pub(crate) params: wgpu::Buffer,
+    pub(crate) keys: wgpu::Buffer,
+    pub(crate) signatures: wgpu::Buffer,
+    pub(crate) messages: wgpu::Buffer,
+    pub(crate) readback: wgpu::Buffer,
+    pub(crate) bindings: wgpu::BindGroup,
+}
+
+/// Bytes of the messages buffer of a slot.
+pub(crate) fn message_bytes(rows: usize) -> u64 {
+    (rows as u64 * ID_WORDS as u64 * 4).max(BLOCK_BYTES_MIN)
+}
+
+fn buffer(device: &wgpu::Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false })
+}
+
+/// The layout of the bind group that all verification kernels share.
+pub(crate) fn bind_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    let entries: Vec<_> = (0..9)
+        .map(|binding| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match binding {
+                    0 => wgpu::BufferBindingType::Uniform,
+                    1..=3 | 7 => wgpu::BufferBindingType::Storage { read_only: true },
+                    _ => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: binding == 0,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("weft"), entries: &entries })
+}
+
+/// Allocates everything for batches of `rows`, or says that memory ran out.
+pub(crate) fn allocate(
+    device: &wgpu::Device,
+    layout: &wgpu::BindGroupLayout,
+    base_words: usize,
+    rows: usize,
+    slots: usize,
+    faults: &Faults,
+) -> Result<(Work, Vec<Slot>), GpuError> {
+    use wgpu::BufferUsages as Use;
+    let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let input = Use::STORAGE | Use::COPY_DST;
+    let output = Use::STORAGE | Use::COPY_SRC;
+    let words = |per_row: usize| rows as u64 * per_row as u64 * 4;
+    let work = Work {
+        scalars: buffer(device, "scalars", words(SCALAR_WORDS), output),
+        points: buffer(device, "points", words(POINT_WORDS), output),
+        tables: buffer(device, "tables", words(TABLE_WORDS), output),
+        base: buffer(device, "base", base_words as u64 * 4, input),
+        flags: buffer(device, "flags", words(1), output),
+    };
+    let slots = (0..slots)
+        .map(|_| {
+            let params = buffer(
+                device,
+                "params",
+                (PARAMS_STRIDE * PARAMS_SETS) as u64,
+                Use::UNIFORM | Use::COPY_DST,
+            );
+            let keys = buffer(device, "keys", words(KEY_WORDS), input);
+            let signatures = buffer(device, "signatures", words(SIGNATURE_WORDS), input);
+            let messages = buffer(device, "messages", message_bytes(rows), input);
+            let readback =
+                buffer(device, "readback", rows.div_ceil(32) as u64 * 4, Use::MAP_READ | Use::COPY_DST);
+            let params_binding = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &params,
+                offset: 0,
+                size: wgpu::BufferSize::new(PARAMS_BYTES as u64),
+            });
+            let storage = [
+                &keys,
+                &signatures,
+                &messages,
+                &work.scalars,
+                &work.points,
+                &work.tables,
+                &work.base,
+                &work.flags,
+            ];
+            let entries: Vec<_> = std::iter::once(params_binding)
+                .chain(storage.iter().map(|b| b.as_entire_binding()))
+                .zip(0..)
+                .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
+                .collect();
+            let bindings =
+                device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some("weft"), layout, entries: &entries });
+            Slot { params, keys, signatures, messages, readback, bindings }
+        })
+        .collect();
+    match block_on(scope.pop()) {
+        None if !faults.allocation_fails() => Ok((work, slots)),
+        _ => Err(GpuError::OutOfMemory { rows }),
+    }
+}
+
+/// One parameter set as bytes.
+pub(crate) fn params(rows: usize, option: usize, lanes: usize) -> [u8; PARAMS_BYTES] {
+    let mut out = [0; PARAMS_BYTES];
+    // Rows, options and lanes are below 2^32: the buffers they count are.
+    let constants = sha512::ROUND_CONSTANTS.iter().flat_map(|k| sha512::pair(*k));
+    let words = [rows as u32, option as u32, lanes as u32, 0].into_iter().chain(constants);
+    for (four, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *four = word.to_le_bytes();
+    }
+    out
+}
+
+/// Bytes of device memory that a device with these sizes takes.
+#[must_use]
+pub fn device_bytes(rows: usize, slots: usize, base_words: usize) -> u64 {
+    let work = rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64 + base_words as u64 * 4;
+    let slot = rows as u64 * 4 * (KEY_WORDS + SIGNATURE_WORDS) as u64 + message_bytes(rows) + rows as u64 / 8;
+    work + slots as u64 * slot
+}
+
+const _: () = assert!(PARAMS_BYTES <= PARAMS_STRIDE && PARAMS_STRIDE.is_multiple_of(256));
+const _: () = assert!(POINT_WORDS == 4 * FE_WORDS);

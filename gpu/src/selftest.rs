@@ -1,0 +1,117 @@
+//! Opening a device so that it can be believed: known signatures first, then the faster layout, measured.
+
+use std::time::{Duration, Instant};
+
+use weft_shaders::Layout;
+
+use crate::adapter::Found;
+use crate::canary::Known;
+use crate::engine::{Engine, Options};
+use crate::error::GpuError;
+
+/// Rows of the self-test: two of each kind on each side of a workgroup, and not a multiple of 32.
+const TEST_ROWS: usize = 145;
+/// Rows of the measurement between layouts, at most: enough to fill a large device once.
+const MEASURE_ROWS: usize = 1 << 14;
+
+/// What the self-test of one layout gave.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The layout.
+    pub layout: Layout,
+    /// How long opening, compiling and the first batch took.
+    pub opened_in: Duration,
+    /// Time of one batch of `rows`, or why the layout cannot be used.
+    pub batch: Result<(usize, Duration), GpuError>,
+}
+
+/// Opens `found` in the layout that `options` name, or in the fastest of those that pass the self-test.
+///
+/// On a software adapter the layouts are not compared, because compiling both costs more than the better one gains:
+/// `u64x10` is taken, which was three times as fast on every CPU that was measured.
+///
+/// # Errors
+/// The last layout's error if none passes.
+pub fn open(found: &Found, options: &Options) -> Result<(Engine, Vec<Outcome>), GpuError> {
+    let layouts: Vec<Layout> = match options.layout {
+        Some(layout) => vec![layout],
+        None if found.description.software && found.description.int64 => vec![Layout::U64x10],
+        None => Layout::ALL.into_iter().filter(|l| found.description.int64 || !l.needs_int64()).collect(),
+    };
+    let compare = layouts.len() > 1;
+    let mut outcomes = Vec::new();
+    let mut best: Option<(Duration, Engine)> = None;
+    for layout in layouts {
+        let start = Instant::now();
+        let opened = Engine::open(found, layout, options).and_then(|engine| check(&engine).map(|()| engine));
+        let opened_in = start.elapsed();
+        let batch = match opened {
+            Ok(engine) => match if compare { measure(&engine) } else { Ok((0, Duration::ZERO)) } {
+                Ok((rows, time)) => {
+                    if best.as_ref().is_none_or(|(best, _)| time < *best) {
+                        best = Some((time, engine));
+                    }
+                    Ok((rows, time))
+                }
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        outcomes.push(Outcome { layout, opened_in, batch });
+    }
+    match best {
+        Some((_, engine)) => Ok((engine, outcomes)),
+        None => Err(outcomes
+            .into_iter()
+            .rev()
+            .find_map(|outcome| outcome.batch.err())
+            .unwrap_or(GpuError::NoAdapter { software: 0 })),
+    }
+}
+
+/// Runs the known signatures.
+///
+/// # Errors
+/// [`GpuError::Quarantined`] with the row if a verdict is wrong, or what ended the device.
+pub fn check(engine: &Engine) -> Result<(), GpuError> {
+    let known = Known::new(TEST_ROWS.min(engine.rows_max()));
+    let verdicts = engine.verify(&known.columns())?;
+    match verdicts.iter().zip(&known.valid).position(|(got, expected)| got != expected) {
+        None => Ok(()),
+        Some(row) => Err(GpuError::Quarantined(format!(
+            "self-test in layout {}: row {row} must be {}",
+            engine.layout().name(),
+            if known.valid[row] { "valid" } else { "invalid" }
+        ))),
+    }
+}
+
+/// Rows and time of the better of two batches.
+fn measure(engine: &Engine) -> Result<(usize, Duration), GpuError> {
+    let known = Known::new(16);
+    let rows = MEASURE_ROWS.min(engine.rows_max()) / 16;
+    // The same good rows many times: even rows only, so that the batch is an honest one.
+    let columns = known.columns();
+    let pick = |n: usize| (n * 2) % 16;
+    let honest: Vec<usize> = (0..16).map(pick).filter(|row| ![4, 10].contains(row)).collect();
+    let keys: Vec<_> = (0..rows * 16).map(|n| columns.keys[honest[n % honest.len()]]).collect();
+    let signatures: Vec<_> = (0..rows * 16).map(|n| columns.signatures[honest[n % honest.len()]]).collect();
+    let ids: Vec<[u8; 32]> = (0..rows * 16)
+        .map(|n| {
+            let mut id = [0; 32];
+            id.copy_from_slice(columns.messages.get(honest[n % honest.len()]));
+            id
+        })
+        .collect();
+    let batch =
+        weft_crypto::Columns { keys: &keys, messages: weft_crypto::Messages::Ids(&ids), signatures: &signatures };
+    let mut best = Duration::MAX;
+    for _ in 0..2 {
+        let start = Instant::now();
+        if engine.verify(&batch)?.contains(&false) {
+            return Err(GpuError::Quarantined("a good signature was refused in the measurement".into()));
+        }
+        best = best.min(start.elapsed());
+    }
+    Ok((rows * 16, best))
+}

@@ -1,0 +1,310 @@
+//! The guard: a device's verdicts, believed only as far as they are checked.
+//!
+//! Every batch carries canaries, good and bad, before and after it. Every rejection is verified again on the CPU before
+//! it is given out, and so is a random sample of what was accepted. One wrong verdict quarantines the adapter: the
+//! batch is verified again on the CPU as a whole, and so is everything after it. A lost or failing device ends the same
+//! way, without the blame. So a message is never refused on the device's word alone, and a device that accepts wrongly
+//! is found out after about [`SAMPLE_ONE_IN`] wrong rows.
+//!
+//! Nothing here schedules: see [`GpuVerifier::submit`] for the interface that a scheduler uses.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use weft_crypto::{BatchVerifier, Columns, Messages};
+
+use crate::canary::{CANARIES_EACH_SIDE, Known};
+use crate::engine::{Engine, InFlight};
+use crate::error::GpuError;
+
+/// One accepted row of this many is verified again on the CPU: at 5 million rows a second and 20 us each, 5 % of one
+/// core's time per million rows a second.
+pub const SAMPLE_ONE_IN: usize = 2048;
+/// Accepted rows verified again in every batch, at least.
+pub const SAMPLE_MIN: usize = 2;
+/// Rows of a batch that are canaries.
+const CANARIES: usize = 2 * CANARIES_EACH_SIDE;
+
+/// What the guard has seen, counted since the device was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Batches answered by the device.
+    pub batches: u64,
+    /// Rows whose verdicts came from the device.
+    pub rows: u64,
+    /// Rejections verified again on the CPU.
+    pub rejections_checked: u64,
+    /// Acceptances verified again on the CPU.
+    pub sampled: u64,
+    /// Wrong verdicts found. The first one quarantines the adapter.
+    pub mismatches: u64,
+    /// Rows verified on the CPU because the device could not be used.
+    pub fallback_rows: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    batches: AtomicU64,
+    rows: AtomicU64,
+    rejections_checked: AtomicU64,
+    sampled: AtomicU64,
+    mismatches: AtomicU64,
+    fallback_rows: AtomicU64,
+}
+
+/// A batch that the verifier owns while the device works on it.
+#[derive(Clone, Debug, Default)]
+pub struct OwnedBatch {
+    /// Public keys.
+    pub keys: Vec<[u8; 32]>,
+    /// 32-byte ids.
+    pub ids: Vec<[u8; 32]>,
+    /// Signatures.
+    pub signatures: Vec<[u8; 64]>,
+}
+
+impl OwnedBatch {
+    /// The batch as columns.
+    #[must_use]
+    pub fn columns(&self) -> Columns<'_> {
+        Columns { keys: &self.keys, messages: Messages::Ids(&self.ids), signatures: &self.signatures }
+    }
+}
+
+/// A submitted batch: [`GpuVerifier::poll`] or [`GpuVerifier::wait`] for it.
+pub struct Pending {
+    batch: OwnedBatch,
+    flight: Option<InFlight>,
+}
+
+/// A device behind its guard, with a CPU verifier for what the device may not decide.
+pub struct GpuVerifier {
+    engine: Engine,
+    cpu: Arc<dyn BatchVerifier>,
+    canaries: Known,
+    ended: Mutex<Option<GpuError>>,
+    counters: Counters,
+}
+
+impl GpuVerifier {
+    /// Puts the guard around an engine that passed its self-test.
+    #[must_use]
+    pub fn new(engine: Engine, cpu: Arc<dyn BatchVerifier>) -> Self {
+        GpuVerifier {
+            engine,
+            cpu,
+            canaries: Known::new(CANARIES),
+            ended: Mutex::new(None),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Why the device is used no more, if so.
+    #[must_use]
+    pub fn ended(&self) -> Option<GpuError> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            batches: get(&self.counters.batches),
+            rows: get(&self.counters.rows),
+            rejections_checked: get(&self.counters.rejections_checked),
+            sampled: get(&self.counters.sampled),
+            mismatches: get(&self.counters.mismatches),
+            fallback_rows: get(&self.counters.fallback_rows),
+        }
+    }
+
+    /// Rows that [`GpuVerifier::submit`] takes at most.
+    #[must_use]
+    pub fn rows_max(&self) -> usize {
+        self.engine.rows_max().saturating_sub(CANARIES)
+    }
+
+    /// Starts a batch and returns; blocks only while [`Engine::slots`] batches are in flight. Never fails: what the
+    /// device cannot do is verified on the CPU when the answer is fetched.
+    #[must_use]
+    pub fn submit(&self, batch: OwnedBatch) -> Pending {
+        let flight = self.start(&batch.columns());
+        Pending { batch, flight }
+    }
+
+    /// The batch and its verdicts, if the device is done with it; else the pending batch back.
+    ///
+    /// # Errors
+    /// The pending batch, when it is not done.
+    #[allow(clippy::result_large_err)] // the other side of one answer, not a failure
+    pub fn poll(&self, mut pending: Pending) -> Result<(OwnedBatch, Vec<bool>), Pending> {
+        let answer = match &mut pending.flight {
+            None => None,
+            Some(flight) => match self.engine.poll(flight) {
+                None => return Err(pending),
+                Some(answer) => Some(answer),
+            },
+        };
+        let verdicts = self.judge(&pending.batch.columns(), answer);
+        Ok((pending.batch, verdicts))
+    }
+
+    /// The batch and its verdicts; blocks.
+    #[must_use]
+    pub fn wait(&self, pending: Pending) -> (OwnedBatch, Vec<bool>) {
+        let answer = pending.flight.map(|flight| self.engine.finish(flight));
+        let verdicts = self.judge(&pending.batch.columns(), answer);
+        (pending.batch, verdicts)
+    }
+
+    /// Starts a batch with its canaries; `None` if the device cannot take it.
+    fn start(&self, batch: &Columns<'_>) -> Option<InFlight> {
+        if batch.is_empty() || self.ended().is_some() {
+            return None;
+        }
+        let canaries = self.canaries.columns();
+        let parts =
+            [canaries.rows(0, CANARIES_EACH_SIDE), *batch, canaries.rows(CANARIES_EACH_SIDE, CANARIES)];
+        match self.engine.begin(&parts) {
+            Ok(flight) => Some(flight),
+            Err(GpuError::TooLarge { .. }) => None,
+            Err(error) => {
+                self.end(error);
+                None
+            }
+        }
+    }
+
+    /// Turns a device's answer into verdicts that can be given out. `None`: the device never had the batch.
+    fn judge(&self, batch: &Columns<'_>, answer: Option<Result<Vec<bool>, GpuError>>) -> Vec<bool> {
+        let checked = match answer {
+            Some(Ok(verdicts)) => self.check(batch, verdicts),
+            Some(Err(error)) => Err(error),
+            None => return self.on_cpu(batch),
+        };
+        match checked {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                self.end(error);
+                self.on_cpu(batch)
+            }
+        }
+    }
+
+    /// The guard proper.
+    fn check(&self, batch: &Columns<'_>, mut verdicts: Vec<bool>) -> Result<Vec<bool>, GpuError> {
+        let rows = batch.len();
+        let wrong = |what: String| {
+            self.counters.mismatches.fetch_add(1, Ordering::Relaxed);
+            GpuError::Quarantined(what)
+        };
+        // An engine that was ended meanwhile by another batch's mismatch is not believed for this one either.
+        if let Some(error) = self.ended() {
+            return Err(error);
+        }
+        let after = verdicts.split_off(CANARIES_EACH_SIDE + rows);
+        let body = verdicts.split_off(CANARIES_EACH_SIDE);
+        let canaries = verdicts.iter().chain(&after);
+        if let Some(canary) = canaries.zip(&self.canaries.valid).position(|(got, expected)| got != expected) {
+            return Err(wrong(format!("canary {canary} came back wrong")));
+        }
+        let mut body = body;
+        let rejected: Vec<usize> = (0..rows).filter(|row| !body[*row]).collect();
+        self.counters.rejections_checked.fetch_add(rejected.len() as u64, Ordering::Relaxed);
+        if let Some(row) = self.recheck(batch, &rejected, false) {
+            return Err(wrong(format!("row {row} of {rows} was refused and is valid")));
+        }
+        let sample = self.sample(&body);
+        self.counters.sampled.fetch_add(sample.len() as u64, Ordering::Relaxed);
+        if let Some(row) = self.recheck(batch, &sample, true) {
+            return Err(wrong(format!("row {row} of {rows} was accepted and is invalid")));
+        }
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        body.truncate(rows);
+        Ok(body)
+    }
+
+    /// Verifies some rows on the CPU; the first one whose verdict is not `expected`.
+    fn recheck(&self, batch: &Columns<'_>, rows: &[usize], expected: bool) -> Option<usize> {
+        if rows.is_empty() {
+            return None;
+        }
+        let keys: Vec<[u8; 32]> = rows.iter().map(|row| batch.keys[*row]).collect();
+        let signatures: Vec<[u8; 64]> = rows.iter().map(|row| batch.signatures[*row]).collect();
+        let messages: Vec<&[u8]> = rows.iter().map(|row| batch.messages.get(*row)).collect();
+        let columns = Columns { keys: &keys, messages: Messages::Slices(&messages), signatures: &signatures };
+        let mut verdicts = vec![!expected; rows.len()];
+        self.cpu.verify(&columns, &mut verdicts);
+        verdicts.iter().position(|verdict| *verdict != expected).map(|at| rows[at])
+    }
+
+    /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system.
+    fn sample(&self, verdicts: &[bool]) -> Vec<usize> {
+        let wanted = (verdicts.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
+        let mut state = getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15);
+        (0..wanted)
+            .filter_map(|_| {
+                // splitmix64
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = state;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                z ^= z >> 31;
+                let row = (u128::from(z) * verdicts.len() as u128 >> 64) as usize;
+                verdicts.get(row).copied().unwrap_or(false).then_some(row)
+            })
+            .collect()
+    }
+
+    fn on_cpu(&self, batch: &Columns<'_>) -> Vec<bool> {
+        let mut verdicts = vec![false; batch.len()];
+        self.counters.fallback_rows.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.cpu.verify(batch, &mut verdicts);
+        verdicts
+    }
+
+    fn end(&self, error: GpuError) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+impl BatchVerifier for GpuVerifier {
+    fn name(&self) -> &'static str {
+        "gpu"
+    }
+
+    fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        let rows = batch.check_lengths(verdicts);
+        let mut flights: VecDeque<(usize, usize, Option<InFlight>)> = VecDeque::new();
+        let mut settle = |from: usize, to: usize, flight: Option<InFlight>| {
+            let answer = flight.map(|flight| self.engine.finish(flight));
+            verdicts[from..to].copy_from_slice(&self.judge(&batch.rows(from, to), answer));
+        };
+        let mut from = 0;
+        while from < rows {
+            // A message too long for the device goes to the CPU in a batch of its own.
+            let fits = self.engine.fitting(batch, from, self.rows_max());
+            let to = fits.filter(|to| *to > from).unwrap_or(from + 1);
+            if flights.len() == self.engine.slots()
+                && let Some((from, to, flight)) = flights.pop_front()
+            {
+                settle(from, to, flight);
+            }
+            let flight = if fits.is_some() { self.start(&batch.rows(from, to)) } else { None };
+            flights.push_back((from, to, flight));
+            from = to;
+        }
+        for (from, to, flight) in flights {
+            settle(from, to, flight);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What every device test needs: an adapter, or a visible skip.
+
+#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use weft_crypto::testing::adversary::Adversary;
+use weft_crypto::testing::{Case, Rows};
+use weft_crypto::{BatchVerifier, SerialBatch};
+use weft_gpu::adapter::{self, Choice, Found};
+use weft_gpu::{Engine, GpuVerifier, Options};
+use weft_shaders::Layout;
+
+/// Set to `1` where an adapter must be there: a test without one then fails instead of being skipped.
+const REQUIRE_VARIABLE: &str = "WEFT_REQUIRE_GPU";
+/// Rows per batch in tests: enough for several workgroups, little enough for a software adapter.
+pub const ROWS_MAX: usize = 4096;
+
+/// The adapter that tests use: the best one, or a software one where `WEFT_GPU_ALLOW_CPU=1`.
+pub fn adapter() -> Option<Found> {
+    match adapter::choose(&Choice::Auto) {
+        Ok(found) => found,
+        Err(error) if std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1") => {
+            panic!("{REQUIRE_VARIABLE}=1: {error}")
+        }
+        Err(error) => {
+            eprintln!("SKIPPED gpu: no adapter ({error})");
+            None
+        }
+    }
+}
+
+/// One device at a time: software adapters have few cores, and compile each kernel once.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: OnceLock<Mutex<()>> = OnceLock::new();
+    ONE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The layouts that this adapter has kernels for. `WEFT_GPU_LAYOUTS=u64x10` restricts them.
+pub fn layouts(found: &Found) -> Vec<Layout> {
+    let wanted = std::env::var("WEFT_GPU_LAYOUTS").unwrap_or_default();
+    Layout::ALL
+        .into_iter()
+        .filter(|layout| found.description.int64 || !layout.needs_int64())
+        .filter(|layout| wanted.is_empty() || wanted.split(',').any(|name| name == layout.name()))
+        .collect()
+}
+
+/// The layout for tests of what is around the kernels: the one that compiles fastest.
+pub fn quick_layout(found: &Found) -> Layout {
+    if found.description.int64 { Layout::U64x10 } else { Layout::U32x20 }
+}
+
+pub fn options() -> Options {
+    Options { rows_max: ROWS_MAX, ..Options::default() }
+}
+
+pub fn open(found: &Found, layout: Layout, options: &Options) -> Engine {
+    Engine::open(found, layout, options).expect("the adapter opens")
+}
+
+pub fn guarded(engine: Engine) -> GpuVerifier {
+    GpuVerifier::new(engine, Arc::new(SerialBatch::new()))
+}
+
+/// The device's own verdicts, without the guard, against what the cases say.
+pub fn check_raw(engine: &Engine, context: &str, cases: &[&Case]) {
+    let rows = Rows::new(cases.iter().copied());
+    let columns = rows.columns();
+    let mut from = 0;
+    while from < cases.len() {
+        let to = engine.fitting(&columns, from, usize::MAX).expect("suites fit a device");
+        let verdicts = engine.verify(&columns.rows(from, to)).expect("the device works");
+        for (row, (case, verdict)) in cases[from..to].iter().zip(&verdicts).enumerate() {
+            assert_eq!(*verdict, case.valid, "{context}: row {} is {} {case:02x?}", from + row, case.name);
+        }
+        from = to;
+    }
+}
+
+/// Half honest, half adversarial rows.
+pub fn mixture(seed: u64, rows: usize) -> Vec<Case> {
+    Adversary::new(seed, true, 40).mixture(rows)
+}
+
+/// The verdicts of a verifier.
+pub fn verdicts(verifier: &dyn BatchVerifier, cases: &[Case]) -> Vec<bool> {
+    let rows = Rows::new(cases);
+    let mut verdicts = vec![false; cases.len()];
+    verifier.verify(&rows.columns(), &mut verdicts);
+    verdicts
+}

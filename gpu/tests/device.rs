@@ -1,0 +1,146 @@
+//! The device's own verdicts and words: every vector suite, random and adversarial rows, and the twins, word for word.
+//! Nothing here goes through the guard, so that no wrong verdict can be mended by it.
+
+mod common;
+
+use weft_crypto::testing::adversary::Adversary;
+use weft_crypto::testing::{self, Case, Rows, suites};
+use weft_gpu::{Engine, adapter};
+use weft_shaders::bindings::{Buffers, words};
+use weft_shaders::{Kernel, Layout, base_table, hash_blocks, run_twin};
+
+/// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise; the full run is 100,000.
+const ROWS: usize = 8192;
+
+#[test]
+fn every_vector_suite_and_a_hundred_thousand_rows_get_the_serial_verdicts() {
+    let Some(found) = common::adapter() else { return };
+    let _alone = common::alone();
+    println!("{:?}", found.description);
+    for layout in common::layouts(&found) {
+        let engine = common::open(&found, layout, &common::options());
+        weft_gpu::selftest::check(&engine).expect("the self-test passes");
+        check_suites(&engine);
+        check_random(&engine);
+        check_twins(&engine, layout);
+    }
+}
+
+fn check_suites(engine: &Engine) {
+    let mut bad = 0;
+    for suite in suites::all() {
+        let cases: Vec<&Case> = suite.cases.iter().collect();
+        common::check_raw(engine, suite.name, &cases);
+        // In another order, so that every case meets other neighbours and another lane.
+        let reversed: Vec<&Case> = suite.cases.iter().rev().collect();
+        common::check_raw(engine, suite.name, &reversed);
+        bad += suite.cases.iter().filter(|case| !case.valid).count();
+    }
+    assert!(bad > 10, "the suites must hold invalid signatures, found {bad}");
+}
+
+fn check_random(engine: &Engine) {
+    let seed = testing::seed("gpu random");
+    let rows = testing::cases(ROWS);
+    let (mut good, mut done, mut batch) = (0, 0, 0u64);
+    while done < rows {
+        let count = (rows - done).min(engine.rows_max() - batch as usize % 3);
+        let ids_only = batch % 4 != 3;
+        let cases = Adversary::new(seed.wrapping_add(batch), ids_only, 2 + batch as usize % 300).mixture(count);
+        common::check_raw(engine, &format!("seed {seed} batch {batch}"), &cases.iter().collect::<Vec<_>>());
+        good += cases.iter().filter(|case| case.valid).count();
+        done += count;
+        batch += 1;
+    }
+    assert!(good > rows / 10 && good < rows - rows / 10, "both verdicts must occur: {good} of {rows} valid");
+}
+
+/// Every kernel's words against its twin's, stage by stage.
+fn check_twins(engine: &Engine, layout: Layout) {
+    let mut cases = Adversary::new(7, true, 5).mixture(90);
+    cases.extend(suites::small_order().cases.into_iter().take(40));
+    for part in [&cases[..90], &cases[90..]] {
+        let rows = Rows::new(part);
+        let columns = rows.columns();
+        let mut twin = Buffers::for_ids(columns.keys, &[], columns.signatures, base_table(layout));
+        twin.messages = match columns.messages {
+            weft_crypto::Messages::Ids(ids) => words(ids.as_flattened()),
+            weft_crypto::Messages::Slices(slices) => {
+                let rows = (0..part.len()).map(|row| {
+                    let r: &[u8; 32] = columns.signatures[row].first_chunk().expect("32 bytes");
+                    (r, &columns.keys[row], slices[row])
+                });
+                words(&hash_blocks::pack_blocks(rows))
+            }
+        };
+        let (per_lane, lanes) = weft_gpu::engine::finish_shape(part.len());
+        let mut decodes = 0;
+        engine
+            .step(&columns, true, |stage, _, device| {
+                (twin.option, twin.lanes) = match stage.kernel {
+                    Kernel::Finish => (per_lane, lanes),
+                    Kernel::Decode if decodes == 1 => (1, 0),
+                    _ => (0, 0),
+                };
+                decodes += usize::from(stage.kernel == Kernel::Decode);
+                for id in 0..stage.invocations {
+                    run_twin(stage.kernel, layout, &mut twin, id);
+                }
+                let name = stage.kernel.name();
+                assert_eq!(device.flags, twin.flags, "flags after {name}");
+                match stage.kernel {
+                    Kernel::Verdicts => {
+                        let words = part.len().div_ceil(32);
+                        assert_eq!(device.scalars[..words], twin.scalars[..words], "verdict bits");
+                    }
+                    _ => assert_eq!(device.scalars, twin.scalars, "scalars after {name}"),
+                }
+                compare(&device.points, &twin.points, 40, &twin.flags, name);
+                compare(&device.tables, &twin.tables, 320, &twin.flags, name);
+            })
+            .expect("the device works");
+    }
+}
+
+/// Rows that a kernel wrote: those not yet decided. The memory of the others holds what batches before left there.
+fn compare(device: &[u32], twin: &[u32], per_row: usize, flags: &[u32], kernel: &str) {
+    for (row, flag) in flags.iter().enumerate() {
+        let at = row * per_row..(row + 1) * per_row;
+        // A slot that no kernel of this batch has written yet is zero in the twin.
+        let same = device[at.clone()].iter().zip(&twin[at]).all(|(device, twin)| device == twin || *twin == 0);
+        assert!(same || *flag == weft_shaders::bindings::FLAG_INVALID, "{kernel}: row {row}");
+    }
+}
+
+#[test]
+fn message_ids_are_those_of_the_cpu_at_every_length() {
+    let Some(found) = common::adapter() else { return };
+    let _alone = common::alone();
+    let engine = common::open(&found, common::quick_layout(&found), &common::options());
+    let context = "weft 2026-11 message v1";
+    let hasher = weft_gpu::hasher::MessageHasher::new(&engine, context).expect("the kernel compiles");
+    let bodies: Vec<Vec<u8>> =
+        (0..1100usize).map(|length| (0..length).map(|i| (i * 7 + length) as u8).collect()).collect();
+    let messages: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    let ids = hasher.ids(&messages).expect("the device works");
+    for (message, id) in messages.iter().zip(&ids) {
+        assert_eq!(*id, blake3::derive_key(context, message), "{} bytes", message.len());
+    }
+    assert_eq!(hasher.ids(&messages[3..5]).expect("again"), ids[3..5]);
+}
+
+#[test]
+fn auto_passes_over_software_adapters_unless_they_are_allowed() {
+    let found = adapter::list();
+    let software = found.iter().filter(|f| f.description.software).count();
+    let all = found.len();
+    let chosen = adapter::choose_from(found, &adapter::Choice::Auto, false);
+    match chosen {
+        Ok(Some(found)) => assert!(!found.description.software),
+        Ok(None) => panic!("auto is not off"),
+        Err(error) => {
+            assert_eq!(software, all, "only software may be passed over");
+            assert_eq!(error, weft_gpu::GpuError::NoAdapter { software });
+        }
+    }
+}
