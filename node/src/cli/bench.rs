@@ -110,6 +110,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
 fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan::from_args(args)?;
     let json_only = args.json.on_stdout();
+    let mut out = std::io::stdout();
     let mut progress = Progress::new();
     progress.say("measuring: signing the corpus");
     let batch_max = plan.batches.iter().copied().max().unwrap_or(1);
@@ -118,7 +119,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut hash = blake3::Hasher::new();
     let mut rows: Vec<Row> = Vec::new();
     if !json_only {
-        println!("{}", heading());
+        writeln!(out, "{}", heading())?;
     }
     for corpus in &corpora {
         let contenders = contenders::all(&plan.backends, corpus)?;
@@ -134,7 +135,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
                 progress.clear();
                 if !json_only {
                     for row in &cell {
-                        println!("{}", line(row));
+                        writeln!(out, "{}", line(row))?;
                     }
                 }
                 rows.extend(cell);
@@ -144,14 +145,14 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     progress.clear();
     let result_hash = hash.finalize().to_hex()[..16].to_owned();
     if !json_only {
-        println!("\nverdicts checked before timing: all as expected, hash {result_hash}");
-        println!("{}", machine_line());
+        writeln!(out, "\nverdicts checked before timing: all as expected, hash {result_hash}")?;
+        writeln!(out, "{}", machine_line())?;
     }
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; its figures mean nothing. Use cargo run --release");
     }
     args.json.write(&report(&rows, &result_hash, &plan))?;
-    std::io::stdout().flush()?;
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 

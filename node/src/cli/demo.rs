@@ -36,7 +36,7 @@ pub struct DemoArgs {
     /// Which signature verifier the node uses
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto", help_heading = "Node")]
     verifier: String,
-    /// Threads that verify signatures; default: one per core
+    /// Threads that verify signatures; default: one per core that the generator leaves
     #[arg(long, value_name = "COUNT", help_heading = "Node")]
     verify_threads: Option<usize>,
     /// Keep the ledger in DIR instead of a temporary directory; it must not exist or be empty
@@ -96,7 +96,8 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         listen: "127.0.0.1:0".parse()?,
         name: "demo".to_owned(),
         verifier: args.verifier.clone(),
-        verify_threads: args.verify_threads,
+        // The generator shares the machine: fewer verifiers with larger batches beat more that wait for a core.
+        verify_threads: args.verify_threads.or_else(|| verify_threads(args.traffic.generator_threads)),
         // A demonstration must run on a laptop's nearly full disk too.
         free_space_watermark_bytes: 64 << 20,
         ..Config::default()
@@ -170,6 +171,12 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     }
     let clean = demo.run.audit.as_ref().is_some_and(weft_loadgen::AuditReport::is_clean);
     Ok(if demo.run.valid && clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })
+}
+
+/// The cores that `generators` busy threads leave, at least one.
+fn verify_threads(generators: u32) -> Option<usize> {
+    let cores = std::thread::available_parallelism().ok()?.get();
+    Some(cores.saturating_sub(generators as usize).max(1))
 }
 
 fn target_of(node: &RunningNode) -> NodeTarget {

@@ -255,7 +255,7 @@ fn segment(args: &InspectSegmentArgs) -> anyhow::Result<ExitCode> {
     let header = match SegmentHeader::decode(&head) {
         Ok((header, _)) => header,
         Err(error) => {
-            println!("{shown}: not a segment, or damaged: {error}");
+            writeln!(std::io::stdout(), "{shown}: not a segment, or damaged: {error}")?;
             return Ok(ExitCode::from(EXIT_FOUND));
         }
     };
@@ -269,7 +269,7 @@ fn segment(args: &InspectSegmentArgs) -> anyhow::Result<ExitCode> {
     let (records, end) = match inspect_segment(&RealDisk, dir, header.network, header.lane, first) {
         Ok(found) => found,
         Err(LogError::Damaged(damage) | LogError::Unsound(damage)) => {
-            println!("DAMAGED {damage}");
+            writeln!(std::io::stdout(), "DAMAGED {damage}")?;
             return Ok(ExitCode::from(EXIT_FOUND));
         }
         Err(error) => return Err(error.into()),
@@ -364,13 +364,13 @@ fn message(args: &InspectMessageArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let Some(found) = found else {
-        println!("{}: not in the log of {}", args.what, args.data.data.display());
+        writeln!(std::io::stdout(), "{}: not in the log of {}", args.what, args.data.data.display())?;
         return Ok(ExitCode::from(EXIT_FOUND));
     };
     let view = match MessageView::parse(&found.bytes) {
         Ok(view) => view,
         Err(rejection) => {
-            println!("{}: not a message: {rejection}", args.what);
+            writeln!(std::io::stdout(), "{}: not a message: {rejection}", args.what)?;
             return Ok(ExitCode::from(EXIT_FOUND));
         }
     };

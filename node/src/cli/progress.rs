@@ -1,6 +1,6 @@
 //! Progress on stderr: one line that is overwritten if stderr is a terminal, else a line now and then.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 /// How often a terminal's line changes.
@@ -41,17 +41,15 @@ impl Progress {
     /// Says `text` now.
     pub fn say(&mut self, text: &str) {
         self.last = Some(Instant::now());
-        if self.terminal {
-            eprint!("\r\x1b[K{text}");
-        } else {
-            eprintln!("{text}");
-        }
+        let mut stderr = std::io::stderr();
+        // Progress that nobody can read is no reason to stop.
+        let _ = if self.terminal { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
     }
 
     /// Wipes the line, so that something else can be printed.
     pub fn clear(&mut self) {
         if self.terminal && self.last.is_some() {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

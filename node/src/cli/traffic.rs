@@ -27,7 +27,7 @@ pub struct TrafficArgs {
     #[arg(long, value_name = "MSGS_PER_S", conflicts_with = "window")]
     pub rate: Option<f64>,
     /// Closed loop: batches in flight per connection
-    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
     pub window: u32,
     /// Connections: gateways that share the devices
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
