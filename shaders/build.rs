@@ -70,8 +70,10 @@ fn build(out: &Path, name: &str, kernel: &str, parts: &[&str], layout: &str) {
 fn validate(source: &str, path: &Path) {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{}: {}", path.display(), error.emit_to_string(source)));
-    let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SHADER_INT64);
+    let mut validator = naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::SHADER_INT64,
+    );
     if let Err(error) = validator.validate(&module) {
         panic!("{}: {}", path.display(), error.emit_to_string(source));
     }

@@ -78,7 +78,8 @@ fn head(text: &str) -> String {
 fn loop_head(text: &str) -> Result<(&str, u32, u32)> {
     let bad = || format!("a loop to unroll reads `var i = A; i < B; i++`, got: {text}");
     let mut parts = text.split(';');
-    let (Some(init), Some(test), Some(step), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(init), Some(test), Some(step), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(bad());
     };
     let (name, first) = init.trim().strip_prefix("var ").and_then(|t| t.split_once('=')).ok_or_else(bad)?;
@@ -229,15 +230,20 @@ mod tests {
 
     #[test]
     fn a_static_choice_keeps_one_side_and_nests_in_loops() {
-        let text = "unroll for (var i = 0u; i < 2u; i++) { static if (i % 2u == 1u) { odd(i); } else { even(i); } }";
+        let text =
+            "unroll for (var i = 0u; i < 2u; i++) { static if (i % 2u == 1u) { odd(i); } else { even(i); } }";
         let out = expand(text).expect("valid").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(out, "{ even(0u); }{ odd(1u); }");
     }
 
     #[test]
     fn what_is_not_a_number_is_refused_with_its_text() {
-        assert!(expand("unroll for (var i = 0u; i < n; i++) { x; }").is_err_and(|e| e.contains("not a number")));
+        assert!(
+            expand("unroll for (var i = 0u; i < n; i++) { x; }").is_err_and(|e| e.contains("not a number"))
+        );
         assert!(expand("static if (1u - 2u == 0u) { x; }").is_err_and(|e| e.contains("does not fit")));
-        assert!(expand("unroll for (var i = 0u; i < 2u; i++) { x;").is_err_and(|e| e.contains("never closed")));
+        assert!(
+            expand("unroll for (var i = 0u; i < 2u; i++) { x;").is_err_and(|e| e.contains("never closed"))
+        );
     }
 }

@@ -124,7 +124,11 @@ fn cycles(kernel: Kernel, text: &str, lanes: u32) -> Option<Cycles> {
         let line = line.trim();
         if let Some(label) = line.strip_suffix(':').filter(|l| l.starts_with("BB")) {
             labels.insert(label.to_owned(), code.len());
-        } else if line.starts_with("v_") || line.starts_with("s_") || line.contains("_load") || line.contains("_store") {
+        } else if line.starts_with("v_")
+            || line.starts_with("s_")
+            || line.contains("_load")
+            || line.contains("_store")
+        {
             code.push(line);
         }
     }
@@ -135,7 +139,8 @@ fn cycles(kernel: Kernel, text: &str, lanes: u32) -> Option<Cycles> {
     let mut loops = BTreeMap::new();
     for (at, line) in code.iter().enumerate() {
         if (line.starts_with("s_cbranch") || line.starts_with("s_branch"))
-            && let Some(target) = line.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
+            && let Some(target) =
+                line.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
             && *target <= at
         {
             loops.entry(*target).and_modify(|end: &mut usize| *end = at.max(*end)).or_insert(at);
@@ -149,10 +154,12 @@ fn cycles(kernel: Kernel, text: &str, lanes: u32) -> Option<Cycles> {
     let mut sides = Vec::new();
     for (at, line) in code.iter().enumerate() {
         if line.starts_with("s_cbranch_scc")
-            && let Some(other) = line.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
+            && let Some(other) =
+                line.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
             && *other > at
             && let Some(jump) = code.get(other - 1).filter(|jump| jump.starts_with("s_branch"))
-            && let Some(join) = jump.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
+            && let Some(join) =
+                jump.split_whitespace().find_map(|word| labels.get(word.trim_end_matches(',')))
             && *join > *other
             && join - at >= LARGE
         {
@@ -257,9 +264,10 @@ impl Compiler {
             let queue = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
             let features = vk::PhysicalDeviceFeatures::default().shader_int64(int64);
             let extensions = [ash::khr::pipeline_executable_properties::NAME.as_ptr()];
-            let mut wanted =
-                vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
-            let mut memory_model = vk::PhysicalDeviceVulkanMemoryModelFeatures::default().vulkan_memory_model(true);
+            let mut wanted = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default()
+                .pipeline_executable_info(true);
+            let mut memory_model =
+                vk::PhysicalDeviceVulkanMemoryModelFeatures::default().vulkan_memory_model(true);
             let create = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queue)
                 .enabled_features(&features)
@@ -283,8 +291,8 @@ impl Compiler {
                 .collect();
             let create = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
             let sets = [device.create_descriptor_set_layout(&create, None)?];
-            let layout =
-                device.create_pipeline_layout(&vk::PipelineLayoutCreateInfo::default().set_layouts(&sets), None)?;
+            let layout = device
+                .create_pipeline_layout(&vk::PipelineLayoutCreateInfo::default().set_layouts(&sets), None)?;
             Ok(Compiler { _entry: entry, _instance: instance, device, executable, layout, name, int64 })
         }
     }
@@ -294,19 +302,17 @@ impl Compiler {
         // SAFETY: `spirv` outlives the call that reads it; the pipeline queried is the one created, with the flags
         // that the queries require; arrays are sized by the calls that count them, which ash does.
         unsafe {
-            let module =
-                self.device.create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&spirv), None)?;
+            let module = self
+                .device
+                .create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&spirv), None)?;
             let stage = vk::PipelineShaderStageCreateInfo::default()
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(c"main");
-            let create = vk::ComputePipelineCreateInfo::default()
-                .stage(stage)
-                .layout(self.layout)
-                .flags(
-                    vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
-                        | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR,
-                );
+            let create = vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout).flags(
+                vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
+                    | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR,
+            );
             let pipelines = self
                 .device
                 .create_compute_pipelines(vk::PipelineCache::null(), &[create], None)
@@ -361,8 +367,10 @@ impl Compiler {
 /// SPIR-V as wgpu would hand it to a driver with robust buffer access.
 fn spirv(source: &str) -> Result<Vec<u32>> {
     let module = naga::front::wgsl::parse_str(source)?;
-    let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SHADER_INT64);
+    let mut validator = naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::SHADER_INT64,
+    );
     let info = validator.validate(&module)?;
     let options = naga::back::spv::Options {
         lang_version: (1, 3),

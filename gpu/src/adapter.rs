@@ -138,9 +138,10 @@ pub fn choose_from(found: Vec<Found>, choice: &Choice, software: bool) -> Result
             };
             usable.min_by_key(rank).map(Some).ok_or(GpuError::NoAdapter { software: passed_over })
         }
-        Choice::Index(index) => {
-            usable.find(|f| f.description.index == *index).map(Some).ok_or_else(|| not_found(index.to_string()))
-        }
+        Choice::Index(index) => usable
+            .find(|f| f.description.index == *index)
+            .map(Some)
+            .ok_or_else(|| not_found(index.to_string())),
         Choice::Named(name) => {
             let wanted = name.to_lowercase();
             usable

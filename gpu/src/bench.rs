@@ -49,7 +49,12 @@ pub fn median(budget: Duration, mut run: impl FnMut()) -> Duration {
 ///
 /// # Errors
 /// What ended the device, or [`GpuError::Quarantined`] if an honest row is refused.
-pub fn verify(gpu: &GpuVerifier, batch: &Columns<'_>, sizes: &[usize], budget: Duration) -> Result<Vec<Row>, GpuError> {
+pub fn verify(
+    gpu: &GpuVerifier,
+    batch: &Columns<'_>,
+    sizes: &[usize],
+    budget: Duration,
+) -> Result<Vec<Row>, GpuError> {
     let mut out = Vec::new();
     for size in sizes.iter().copied().filter(|size| *size <= batch.len()) {
         let part = batch.rows(0, size);

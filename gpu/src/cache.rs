@@ -13,7 +13,12 @@ pub(crate) struct Cache {
 }
 
 /// Opens the cache of this adapter, if a folder is given and the device has pipeline caches.
-pub(crate) fn open(adapter: &wgpu::Adapter, device: &wgpu::Device, dir: Option<&Path>, layout: Layout) -> Cache {
+pub(crate) fn open(
+    adapter: &wgpu::Adapter,
+    device: &wgpu::Device,
+    dir: Option<&Path>,
+    layout: Layout,
+) -> Cache {
     let key = wgpu::util::pipeline_cache_key(&adapter.get_info());
     let (Some(dir), Some(key)) = (dir, key) else { return Cache { cache: None } };
     if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {

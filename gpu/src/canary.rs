@@ -44,7 +44,8 @@ const NEUTRAL_UNREDUCED: [u8; 32] = {
 impl Known {
     /// `rows` rows that go through all kinds in turn, good and bad by turns. `rows` small enough to be made at start.
     pub(crate) fn new(rows: usize) -> Self {
-        let mut known = Known { keys: Vec::new(), ids: Vec::new(), signatures: Vec::new(), valid: Vec::new() };
+        let mut known =
+            Known { keys: Vec::new(), ids: Vec::new(), signatures: Vec::new(), valid: Vec::new() };
         for row in 0..rows {
             let mut seed = [0x77; 32];
             seed[..8].copy_from_slice(&(row as u64 / 16).to_le_bytes());

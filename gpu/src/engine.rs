@@ -156,7 +156,14 @@ impl Engine {
         let dispatch_rows = limits.max_compute_workgroups_per_dimension as usize * WORKGROUP as usize;
         let mut rows = options.rows_max.min(binding_rows).min(dispatch_rows).max(1);
         let (work, slots) = loop {
-            match memory::allocate(&device, &bind_layout, base.len(), rows, options.slots.max(1), &options.faults) {
+            match memory::allocate(
+                &device,
+                &bind_layout,
+                base.len(),
+                rows,
+                options.slots.max(1),
+                &options.faults,
+            ) {
                 Ok(done) => break done,
                 Err(error) if rows / 2 < ROWS_MIN => return Err(error),
                 Err(_) => rows /= 2,
@@ -354,7 +361,8 @@ impl Engine {
             self.wait()?;
             for stage in Engine::stages(rows, hash) {
                 let start = std::time::Instant::now();
-                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                let mut encoder =
+                    self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                     self.encode(&mut pass, &slot, stage);
@@ -426,14 +434,21 @@ impl Engine {
         let blocks = hash_blocks::pack_blocks(rows_of);
         let limit = memory::message_bytes(self.rows_max);
         if blocks.len() as u64 > limit {
-            return Err(GpuError::TooLarge { got: blocks.len(), limit: usize::try_from(limit).unwrap_or(usize::MAX) });
+            return Err(GpuError::TooLarge {
+                got: blocks.len(),
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            });
         }
         self.queue.write_buffer(&slot.messages, 0, &blocks);
         Ok(Kernel::HashBlocks)
     }
 
     /// Takes the bits out of a mapped readback buffer and gives the slot back.
-    fn read(&self, batch: &mut InFlight, mapped: Result<(), wgpu::BufferAsyncError>) -> Result<Vec<bool>, GpuError> {
+    fn read(
+        &self,
+        batch: &mut InFlight,
+        mapped: Result<(), wgpu::BufferAsyncError>,
+    ) -> Result<Vec<bool>, GpuError> {
         let Some(slot) = batch.slot.take() else { return Err(self.failure("a batch was read twice")) };
         if let Err(error) = mapped {
             return Err(self.failure(&format!("the answer cannot be read: {error}")));

@@ -65,7 +65,9 @@ impl fmt::Display for GpuError {
             GpuError::Lost(why) => write!(f, "the device is lost: {why}"),
             GpuError::Failed(why) => write!(f, "the device failed: {why}"),
             GpuError::Quarantined(why) => write!(f, "the device is quarantined: {why}"),
-            GpuError::TooLarge { got, limit } => write!(f, "{got} is more than the device's buffers hold ({limit})"),
+            GpuError::TooLarge { got, limit } => {
+                write!(f, "{got} is more than the device's buffers hold ({limit})")
+            }
         }
     }
 }

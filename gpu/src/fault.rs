@@ -46,5 +46,8 @@ impl Faults {
 
 /// Takes one from a counter that is not zero; what remains.
 fn count_down(counter: &AtomicUsize) -> Option<usize> {
-    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).ok().map(|before| before - 1)
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+        .ok()
+        .map(|before| before - 1)
 }

@@ -58,7 +58,12 @@ impl<'a> MessageHasher<'a> {
         });
         let buffer = |label, size: usize, usage| {
             let size = size as u64;
-            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
         };
         let params = buffer("id params", 48, Use::UNIFORM | Use::COPY_DST);
         let bytes = buffer("id bytes", ARENA_BYTES, Use::STORAGE | Use::COPY_DST);
@@ -98,7 +103,8 @@ impl<'a> MessageHasher<'a> {
                 ids[row] = blake3::derive_key(self.context, message);
                 continue;
             }
-            let padded = message.len().next_multiple_of(message_ids::BLOCK_BYTES).max(message_ids::BLOCK_BYTES);
+            let padded =
+                message.len().next_multiple_of(message_ids::BLOCK_BYTES).max(message_ids::BLOCK_BYTES);
             if rows.len() == ROWS_MAX || buffers.arena.len() + padded > ARENA_BYTES {
                 self.run(&mut buffers, &rows, &mut ids)?;
                 rows.clear();

@@ -52,7 +52,12 @@ pub(crate) fn message_bytes(rows: usize) -> u64 {
 }
 
 fn buffer(device: &wgpu::Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-    device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false })
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: bytes,
+        usage,
+        mapped_at_creation: false,
+    })
 }
 
 /// The layout of the bind group that all verification kernels share.
@@ -73,7 +78,8 @@ pub(crate) fn bind_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
             count: None,
         })
         .collect();
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("weft"), entries: &entries })
+    device
+        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("weft"), entries: &entries })
 }
 
 /// Allocates everything for batches of `rows`, or says that memory ran out.
@@ -99,12 +105,8 @@ pub(crate) fn allocate(
     };
     let slots = (0..slots)
         .map(|_| {
-            let params = buffer(
-                device,
-                "params",
-                (PARAMS_STRIDE * PARAMS_SETS) as u64,
-                Use::UNIFORM | Use::COPY_DST,
-            );
+            let params =
+                buffer(device, "params", (PARAMS_STRIDE * PARAMS_SETS) as u64, Use::UNIFORM | Use::COPY_DST);
             let keys = buffer(device, "keys", words(KEY_WORDS), input);
             let signatures = buffer(device, "signatures", words(SIGNATURE_WORDS), input);
             let messages = buffer(device, "messages", message_bytes(rows), input);
@@ -130,8 +132,11 @@ pub(crate) fn allocate(
                 .zip(0..)
                 .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
                 .collect();
-            let bindings =
-                device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some("weft"), layout, entries: &entries });
+            let bindings = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("weft"),
+                layout,
+                entries: &entries,
+            });
             Slot { params, keys, signatures, messages, readback, bindings }
         })
         .collect();
@@ -156,7 +161,8 @@ pub(crate) fn params(rows: usize, option: usize, lanes: usize) -> [u8; PARAMS_BY
 /// Bytes of device memory that a device with these sizes takes.
 #[must_use]
 pub fn device_bytes(rows: usize, slots: usize, base_words: usize) -> u64 {
-    let work = rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64 + base_words as u64 * 4;
+    let work =
+        rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64 + base_words as u64 * 4;
     let slot = rows as u64 * 4 * (KEY_WORDS + SIGNATURE_WORDS) as u64 + message_bytes(rows) + rows as u64 / 8;
     work + slots as u64 * slot
 }

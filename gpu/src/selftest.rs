@@ -103,8 +103,11 @@ fn measure(engine: &Engine) -> Result<(usize, Duration), GpuError> {
             id
         })
         .collect();
-    let batch =
-        weft_crypto::Columns { keys: &keys, messages: weft_crypto::Messages::Ids(&ids), signatures: &signatures };
+    let batch = weft_crypto::Columns {
+        keys: &keys,
+        messages: weft_crypto::Messages::Ids(&ids),
+        signatures: &signatures,
+    };
     let mut best = Duration::MAX;
     for _ in 0..2 {
         let start = Instant::now();

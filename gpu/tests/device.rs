@@ -46,7 +46,8 @@ fn check_random(engine: &Engine) {
     while done < rows {
         let count = (rows - done).min(engine.rows_max() - batch as usize % 3);
         let ids_only = batch % 4 != 3;
-        let cases = Adversary::new(seed.wrapping_add(batch), ids_only, 2 + batch as usize % 300).mixture(count);
+        let cases =
+            Adversary::new(seed.wrapping_add(batch), ids_only, 2 + batch as usize % 300).mixture(count);
         common::check_raw(engine, &format!("seed {seed} batch {batch}"), &cases.iter().collect::<Vec<_>>());
         good += cases.iter().filter(|case| case.valid).count();
         done += count;
@@ -107,7 +108,8 @@ fn compare(device: &[u32], twin: &[u32], per_row: usize, flags: &[u32], kernel: 
     for (row, flag) in flags.iter().enumerate() {
         let at = row * per_row..(row + 1) * per_row;
         // A slot that no kernel of this batch has written yet is zero in the twin.
-        let same = device[at.clone()].iter().zip(&twin[at]).all(|(device, twin)| device == twin || *twin == 0);
+        let same =
+            device[at.clone()].iter().zip(&twin[at]).all(|(device, twin)| device == twin || *twin == 0);
         assert!(same || *flag == weft_shaders::bindings::FLAG_INVALID, "{kernel}: row {row}");
     }
 }

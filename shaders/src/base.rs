@@ -11,16 +11,8 @@ use crate::field10::Fe;
 use crate::power::invert;
 
 /// The base point's encoding (RFC 8032): y = 4/5, x even.
-const BASE_WORDS: [u32; 8] = [
-    0x6666_6658,
-    0x6666_6666,
-    0x6666_6666,
-    0x6666_6666,
-    0x6666_6666,
-    0x6666_6666,
-    0x6666_6666,
-    0x6666_6666,
-];
+const BASE_WORDS: [u32; 8] =
+    [0x6666_6658, 0x6666_6666, 0x6666_6666, 0x6666_6666, 0x6666_6666, 0x6666_6666, 0x6666_6666, 0x6666_6666];
 
 /// The whole table in layout `F`.
 #[must_use]

@@ -49,12 +49,7 @@ impl<F: Field> Point<F> {
         let g = yy.sub(&xx);
         let f = zz.add(&zz).add(&xx).sub(&yy).trim();
         let h = yy.add(&xx).trim();
-        Point {
-            x: f.mul(&e),
-            y: h.mul(&g),
-            z: f.mul(&g),
-            t: if with_t { h.mul(&e) } else { F::ZERO },
-        }
+        Point { x: f.mul(&e), y: h.mul(&g), z: f.mul(&g), t: if with_t { h.mul(&e) } else { F::ZERO } }
     }
 
     /// p + q. `affine` says that q's z is 1.
@@ -68,12 +63,7 @@ impl<F: Field> Point<F> {
         let f = d.sub(&c).trim();
         let g = d.add(&c);
         let h = b.add(&a).trim();
-        Point {
-            x: f.mul(&e),
-            y: h.mul(&g),
-            z: f.mul(&g),
-            t: if with_t { h.mul(&e) } else { F::ZERO },
-        }
+        Point { x: f.mul(&e), y: h.mul(&g), z: f.mul(&g), t: if with_t { h.mul(&e) } else { F::ZERO } }
     }
 
     /// The point as a summand, all coordinates tight. As `table.wgsl` makes it.

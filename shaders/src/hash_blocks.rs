@@ -20,7 +20,9 @@ pub fn blocks_of(message_bytes: usize) -> usize {
 
 /// The messages buffer, as bytes, for rows of (R, A, message).
 #[must_use]
-pub fn pack_blocks<'a>(rows: impl ExactSizeIterator<Item = (&'a [u8; 32], &'a [u8; 32], &'a [u8])>) -> Vec<u8> {
+pub fn pack_blocks<'a>(
+    rows: impl ExactSizeIterator<Item = (&'a [u8; 32], &'a [u8; 32], &'a [u8])>,
+) -> Vec<u8> {
     let mut out = vec![0; rows.len() * 16];
     for (row, (r, a, message)) in rows.enumerate() {
         let first = out.len();

@@ -5,7 +5,9 @@ use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
 use proptest::prelude::*;
 use sha2::{Digest, Sha512};
-use weft_shaders::bindings::{BASE_ENTRY_WORDS, Buffers, FE_WORDS, FLAG_INVALID, FLAG_VALID, words, words_at};
+use weft_shaders::bindings::{
+    BASE_ENTRY_WORDS, Buffers, FE_WORDS, FLAG_INVALID, FLAG_VALID, words, words_at,
+};
 use weft_shaders::edwards::Point;
 use weft_shaders::{Field, Kernel, Layout, base_table, field10, field20, hash_blocks, message_ids, scalar};
 
@@ -25,16 +27,8 @@ fn words8(bytes: &[u8; 32]) -> [u32; 8] {
 }
 
 /// p as words.
-const P: [u32; 8] = [
-    0xffff_ffed,
-    0xffff_ffff,
-    0xffff_ffff,
-    0xffff_ffff,
-    0xffff_ffff,
-    0xffff_ffff,
-    0xffff_ffff,
-    0x7fff_ffff,
-];
+const P: [u32; 8] =
+    [0xffff_ffed, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0x7fff_ffff];
 
 /// Values at the edges: 0, 1, 2, 18, 19, p - 1, p, p + 1, 2^255 - 1, all bits, and both patterns of alternating bits.
 fn edges() -> Vec<[u32; 8]> {
@@ -76,7 +70,10 @@ fn check_field(a: &[u32; 8], b: &[u32; 8]) {
     same(a20.mul(&b20), a10.mul(&b10));
     same(a20.sq(), a10.sq());
     same(a20.sq(), a20.mul(&a20).canonical().repack());
-    same(a20.add(&b20).add(&a20).sub(&b20).trim().mul(&a20), a10.add(&b10).add(&a10).sub(&b10).trim().mul(&a10));
+    same(
+        a20.add(&b20).add(&a20).sub(&b20).trim().mul(&a20),
+        a10.add(&b10).add(&a10).sub(&b10).trim().mul(&a10),
+    );
     same(a20.sub(&b20).mul(&a20), a10.sub(&b10).mul(&a10));
     same(a20.sub(&b20).tidy(), a10.sub(&b10).tidy());
     assert_eq!(F20::unpack(&a20.pack()), a20);
@@ -119,9 +116,9 @@ fn limbs_at_their_upper_bounds_do_not_overflow() {
     let loose10 = limbs((5 << 26) + (1 << 13), (5 << 25) + (1 << 20));
     let wide10 = limbs((3 << 26) + (1 << 13), (3 << 25) + (1 << 20));
     let tight = |r: F10| {
-        r.0.iter().enumerate().all(|(i, limb)| {
-            *limb <= if i % 2 == 0 { (1 << 26) + (1 << 11) } else { (1 << 25) + (1 << 18) }
-        })
+        r.0.iter()
+            .enumerate()
+            .all(|(i, limb)| *limb <= if i % 2 == 0 { (1 << 26) + (1 << 11) } else { (1 << 25) + (1 << 18) })
     };
     assert!(tight(loose10.mul(&wide10)), "a product is tight");
     let sum10 = limbs((2 << 26) + (1 << 12), (2 << 25) + (1 << 19));
@@ -327,7 +324,11 @@ fn the_whole_pipeline_accepts_good_signatures_at_once_and_refuses_bad_ones() {
         for (i, flag) in flags.iter().enumerate() {
             let good = !(1..=3).contains(&(i % 6));
             assert_eq!(*flag, if good { FLAG_VALID } else { FLAG_INVALID }, "row {i}");
-            assert_eq!(after_finish[i] == FLAG_VALID, good, "honest rows never reach the exact kernel, row {i}");
+            assert_eq!(
+                after_finish[i] == FLAG_VALID,
+                good,
+                "honest rows never reach the exact kernel, row {i}"
+            );
             assert_eq!(buffers.scalars[i / 32] >> (i % 32) & 1 == 1, good, "bit of row {i}");
         }
     }
@@ -339,8 +340,10 @@ fn messages_of_every_length_around_the_block_boundaries_verify() {
         .iter()
         .map(|length| (0..*length).map(|i: usize| (i * 7) as u8).collect())
         .collect();
-    let signed: Vec<_> =
-        messages.iter().map(|m| sign(&Scalar::from(99u64), &Scalar::from(1234 + m.len() as u64), m)).collect();
+    let signed: Vec<_> = messages
+        .iter()
+        .map(|m| sign(&Scalar::from(99u64), &Scalar::from(1234 + m.len() as u64), m))
+        .collect();
     let (keys, signatures): (Vec<_>, Vec<_>) = signed.into_iter().unzip();
     let rows = (0..keys.len()).map(|i| {
         let r: &[u8; 32] = signatures[i][..32].try_into().expect("32 bytes");
