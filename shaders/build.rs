@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 #[path = "compose.rs"]
 mod compose;
 
-/// Parts that every kernel of the verification needs before its own file.
-
+/// Parts before a kernel that adds points.
 const POINT: &[&str] = &["bindings", "LAYOUT", "memory", "edwards"];
+/// Parts before a kernel that takes roots or inverses.
 const POWER: &[&str] = &["bindings", "LAYOUT", "memory", "power"];
 
 /// (kernel, parts before it, whether it depends on the field layout).
@@ -25,6 +25,7 @@ const KERNELS: &[(&str, &[&str], bool)] = &[
     ("verdicts", &["bindings"], false),
     ("message_ids", &["blake3"], false),
 ];
+/// Field layouts, by the name that generated files carry.
 const LAYOUTS: &[&str] = &["u32x20", "u64x10"];
 
 fn main() {

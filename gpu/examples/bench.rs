@@ -1,15 +1,16 @@
 //! The measured table of one adapter: `cargo run --release -p weft-gpu --example bench [-- ADAPTER [MAX_ROWS [SECONDS]]]`.
 //!
 //! Signs rows on all cores, then prints, as a Markdown table: guarded verification for batches of 256 to `MAX_ROWS`
-//! (1,048,576), every kernel's share, message ids, and the CPU's backends on one thread, all in one run.
+//! (1,048,576), every kernel's share, the uploads alone, message ids, and the CPU on one thread, all in one run.
 
 use std::error::Error;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use weft_crypto::backend;
 use weft_crypto::sign::ExpandedKey;
-use weft_crypto::{Columns, Messages, backend};
 use weft_gpu::hasher::MessageHasher;
-use weft_gpu::{Engine, GpuVerifier, Options, adapter, bench, selftest};
+use weft_gpu::{Engine, GpuVerifier, Options, OwnedBatch, adapter, bench, selftest};
 use weft_shaders::Layout;
 
 const CONTEXT: &str = "weft 2026-11 message v1";
@@ -28,9 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("using {}", found.description.name);
 
     let start = Instant::now();
-    let (keys, ids, signatures) = sign(rows);
+    let owned = sign(rows);
     println!("signed {rows} rows in {:.1} s", start.elapsed().as_secs_f64());
-    let batch = Columns { keys: &keys, messages: Messages::Ids(&ids), signatures: &signatures };
+    let batch = owned.columns();
     let sizes: Vec<usize> = (8..=20).step_by(2).map(|bits| 1 << bits).filter(|size| *size <= rows).collect();
 
     println!("| what | layout | rows | time ms | million rows/s |\n|---|---|---|---|---|");
@@ -58,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let label = format!("{} batches of {}", layout.name(), gpu.engine().rows_max());
             println!("| open and self-test | {label} | - | {:.0} | - |", opened.as_secs_f64() * 1e3);
             kernels.iter().for_each(|row| print(&label, row));
+            bench::transfer(gpu.engine(), &batch, &sizes, budget)?.iter().for_each(|row| print(&label, row));
             bench::verify(&gpu, &batch, &sizes, budget)?.iter().for_each(|row| print(&label, row));
             println!("| counts | {label} | {:?} | | |", gpu.counts());
             if rows_max == 1 << 16 {
@@ -68,6 +70,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    let bodies: Vec<[u8; 256]> = (0..1 << 14).map(message).collect();
+    let time = bench::median(budget, || {
+        bodies.iter().for_each(|body| {
+            black_box(blake3::derive_key(CONTEXT, body));
+        });
+    });
+    print("one thread", &bench::Row { what: "cpu hash".into(), rows: bodies.len(), time });
     for (_, verifier) in backend::available(&backend::Options::default()) {
         for size in [1 << 10, 1 << 14] {
             print("one thread", &bench::cpu(verifier.as_ref(), &batch.rows(0, size.min(rows)), budget));
@@ -83,7 +92,7 @@ fn message(row: usize) -> [u8; 256] {
 }
 
 /// Honest rows, signed on all cores.
-fn sign(rows: usize) -> (Vec<[u8; 32]>, Vec<[u8; 32]>, Vec<[u8; 64]>) {
+fn sign(rows: usize) -> OwnedBatch {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let each = rows.div_ceil(threads);
     let parts: Vec<_> = std::thread::scope(|scope| {
@@ -107,8 +116,9 @@ fn sign(rows: usize) -> (Vec<[u8; 32]>, Vec<[u8; 32]>, Vec<[u8; 64]>) {
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
     });
-    let keys = parts.iter().map(|part| part.0).collect();
-    let ids = parts.iter().map(|part| part.1).collect();
-    let signatures = parts.iter().map(|part| part.2).collect();
-    (keys, ids, signatures)
+    OwnedBatch {
+        keys: parts.iter().map(|part| part.0).collect(),
+        ids: parts.iter().map(|part| part.1).collect(),
+        signatures: parts.iter().map(|part| part.2).collect(),
+    }
 }

@@ -55,7 +55,7 @@ fn main() -> Result<()> {
                 layout.name(),
                 report.find(&["Subgroups per SIMD"]),
                 report.find(&["VGPRs", "Register Count"]),
-                report.find(&["Spilled VGPRs", "Local Memory Size"]),
+                report.find(&["Spilled VGPRs"]),
                 report.find(&["Instruction", "Instructions", "Instruction Count"]),
                 cycles.as_ref().map_or("-".into(), |c| format!("{:.0}", c.wave)),
                 cycles.as_ref().map_or("-".into(), |c| format!("{:.0}", c.signature)),

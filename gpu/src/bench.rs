@@ -15,7 +15,7 @@ use crate::verifier::GpuVerifier;
 /// One figure.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What was measured: `verify`, `kernels`, `hash`, `cpu`, or a kernel's name.
+    /// What was measured: `verify`, `transfer`, `hash`, `cpu` and its backend, or a kernel's name.
     pub what: String,
     /// Rows in a batch.
     pub rows: usize,
@@ -87,6 +87,27 @@ pub fn kernels(engine: &Engine, batch: &Columns<'_>) -> Result<Vec<Row>, GpuErro
             }
             at += 1;
         })?;
+    }
+    Ok(out)
+}
+
+/// The upload of a batch and nothing else, for every size that fits one batch.
+///
+/// # Errors
+/// What ended the device.
+pub fn transfer(
+    engine: &Engine,
+    batch: &Columns<'_>,
+    sizes: &[usize],
+    budget: Duration,
+) -> Result<Vec<Row>, GpuError> {
+    let mut out = Vec::new();
+    for size in sizes.iter().copied().filter(|size| *size <= batch.len().min(engine.rows_max())) {
+        let part = batch.rows(0, size);
+        let mut result = Ok(());
+        let time = median(budget, || result = engine.transfer(&part));
+        result?;
+        out.push(Row { what: "transfer".into(), rows: size, time });
     }
     Ok(out)
 }

@@ -386,6 +386,23 @@ impl Engine {
         result
     }
 
+    /// Uploads a batch and waits until it is on the device: what the transfer alone costs.
+    ///
+    /// # Errors
+    /// As [`Engine::verify`].
+    pub fn transfer(&self, batch: &Columns<'_>) -> Result<(), GpuError> {
+        if batch.len() > self.rows_max {
+            return Err(GpuError::TooLarge { got: batch.len(), limit: self.rows_max });
+        }
+        let slot = self.take_slot()?;
+        let result = self.upload(&slot, std::slice::from_ref(batch), batch.len()).and_then(|_| {
+            self.queue.submit([]);
+            self.wait()
+        });
+        self.return_slot(slot);
+        result
+    }
+
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, slot: &Slot, stage: Stage) {
         let Some(at) = PIPELINES.iter().position(|kernel| *kernel == stage.kernel) else { return };
         pass.set_pipeline(&self.pipelines[at]);

@@ -259,7 +259,7 @@ impl GpuVerifier {
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^= z >> 31;
-                let row = (u128::from(z) * verdicts.len() as u128 >> 64) as usize;
+                let row = ((u128::from(z) * verdicts.len() as u128) >> 64) as usize;
                 verdicts.get(row).copied().unwrap_or(false).then_some(row)
             })
             .collect()

@@ -9,11 +9,11 @@ use weft_gpu::{Engine, adapter};
 use weft_shaders::bindings::{Buffers, words};
 use weft_shaders::{Kernel, Layout, base_table, hash_blocks, run_twin};
 
-/// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise; the full run is 100,000.
-const ROWS: usize = 8192;
+/// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise: the full run is 100,000.
+const ROWS: usize = 16_384;
 
 #[test]
-fn every_vector_suite_and_a_hundred_thousand_rows_get_the_serial_verdicts() {
+fn every_vector_suite_and_random_rows_get_the_serial_verdicts_and_the_twins_words() {
     let Some(found) = common::adapter() else { return };
     let _alone = common::alone();
     println!("{:?}", found.description);

@@ -25,6 +25,8 @@
 //! bit set stands for x = 0.
 
 #![forbid(unsafe_code)]
+// The twins keep the loops and the arithmetic of the shaders, index by index.
+#![allow(clippy::needless_range_loop, clippy::manual_div_ceil, clippy::manual_is_multiple_of)]
 
 pub mod base;
 pub mod bindings;
