@@ -25,7 +25,7 @@ use weft_net::AckLevel;
 
 use crate::acked::AckedLog;
 use crate::clock::RunClock;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Target};
 use crate::connection::drive;
 use crate::error::LoadError;
 use crate::generate::{Batch, Generator, Traffic};
@@ -547,6 +547,10 @@ impl Finished<'_> {
             open,
         };
         let invalid_reason = invalid_reason(&facts);
+        let (target, ack_level) = match &config.target {
+            Target::Node(node) => (node.addr.to_string(), config.ack_level.name().to_owned()),
+            Target::Null(_) => ("null".to_owned(), "none".to_owned()),
+        };
         let report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -560,7 +564,8 @@ impl Finished<'_> {
                 Schedule::Open { .. } => None,
             },
             rate: Rate { intended_per_s: rate_per_s, achieved_per_s: per_s(total.sent_in_window) },
-            ack_level: config.ack_level.name().to_owned(),
+            target,
+            ack_level,
             throughput_msgs_per_s: per_s(total.acked_in_window),
             sent_total: total.sent,
             acked_total: total.acked,

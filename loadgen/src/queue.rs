@@ -2,8 +2,8 @@
 //!
 //! Owns one queue, ordered by batch number, between producers that block (std threads) and consumers that await (tasks). A consumer gets
 //! the oldest batch once its release time has come: with several generator threads a batch that was finished early never holds back
-//! one that is due sooner. Invariants: the weights inside (messages) exceed `capacity` by one batch per producer at
-//! most; after [`Queue::close`] pushes fail and consumers get what is left, then `None`.
+//! one that is due sooner. Invariants: the weights inside (messages) exceed `capacity` by one batch per producer at most; after
+//! [`Queue::close`] pushes fail and consumers get what is left, then `None`.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -77,7 +77,9 @@ pub struct Report {
     pub window: Option<u32>,
     /// Rate wanted and reached.
     pub rate: Rate,
-    /// What an ack meant.
+    /// Address of the node, or `null` for the null target.
+    pub target: String,
+    /// What an ack meant: a level of the wire, or `none` from the null target, which keeps nothing.
     pub ack_level: String,
     /// Messages acked per second in the measured time, by the time of the ack.
     pub throughput_msgs_per_s: f64,
@@ -272,7 +274,7 @@ impl Report {
             out,
             "throughput",
             &format!(
-                "{} messages/s acked {}, {} sent, over {:.1} s",
+                "{} messages/s acked (level {}), {} sent, over {:.1} s",
                 group(throughput.round() as u64),
                 self.ack_level,
                 group(sent.round() as u64),
