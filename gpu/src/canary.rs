@@ -9,6 +9,8 @@ use weft_crypto::{Columns, Messages, serial, sign::ExpandedKey};
 
 /// Canaries before the batch, and as many after it.
 pub(crate) const CANARIES_EACH_SIDE: usize = 4;
+/// Rows of a guarded batch that are canaries.
+pub(crate) const CANARIES: usize = 2 * CANARIES_EACH_SIDE;
 
 /// Rows with known verdicts.
 pub(crate) struct Known {

@@ -16,6 +16,7 @@ use weft_shaders::{Kernel, Layout, hash_blocks};
 
 use crate::adapter::{Description, Found};
 use crate::cache;
+use crate::canary::CANARIES;
 use crate::error::GpuError;
 use crate::fault::Faults;
 use crate::memory::{self, PARAMS_STRIDE, ROWS_MIN, Slot, Work};
@@ -33,7 +34,7 @@ const FINISH_LANES_MIN: usize = 8192;
 /// How a device is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Rows per batch; more are split. Fewer if the adapter's limits or its memory ask for it.
+    /// Rows per batch, canaries not counted; more are split. Fewer if the adapter's limits or its memory ask for it.
     pub rows_max: usize,
     /// Batches in flight: 2 overlap upload, compute and readback.
     pub slots: usize,
@@ -154,13 +155,15 @@ impl Engine {
         let binding_rows = usize::try_from(binding_rows / memory::TABLE_ROW_BYTES).unwrap_or(usize::MAX);
         // Dispatches are one-dimensional: at most 65,535 workgroups by default.
         let dispatch_rows = limits.max_compute_workgroups_per_dimension as usize * WORKGROUP as usize;
-        let mut rows = options.rows_max.min(binding_rows).min(dispatch_rows).max(1);
+        // The guard's canaries come on top, so that a batch of a round number of rows is not split for them.
+        let mut rows =
+            options.rows_max.min(binding_rows.saturating_sub(CANARIES)).min(dispatch_rows - CANARIES).max(1);
         let (work, slots) = loop {
             match memory::allocate(
                 &device,
                 &bind_layout,
                 base.len(),
-                rows,
+                rows + CANARIES,
                 options.slots.max(1),
                 &options.faults,
             ) {
@@ -179,7 +182,7 @@ impl Engine {
             slots: slots.len(),
             free: Mutex::new(slots),
             returned: Condvar::new(),
-            rows_max: rows,
+            rows_max: rows + CANARIES,
             state,
             faults: Arc::clone(&options.faults),
             device,
@@ -201,7 +204,7 @@ impl Engine {
         self.layout
     }
 
-    /// The largest batch.
+    /// The largest batch, canaries counted.
     #[must_use]
     pub fn rows_max(&self) -> usize {
         self.rows_max

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
-use crate::canary::{CANARIES_EACH_SIDE, Known};
+use crate::canary::{CANARIES, CANARIES_EACH_SIDE, Known};
 use crate::engine::{Engine, InFlight};
 use crate::error::GpuError;
 
@@ -23,8 +23,6 @@ use crate::error::GpuError;
 pub const SAMPLE_ONE_IN: usize = 2048;
 /// Accepted rows verified again in every batch, at least.
 pub const SAMPLE_MIN: usize = 2;
-/// Rows of a batch that are canaries.
-const CANARIES: usize = 2 * CANARIES_EACH_SIDE;
 
 /// What the guard has seen, counted since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

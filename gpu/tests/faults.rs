@@ -130,11 +130,10 @@ fn a_device_short_of_memory_gets_smaller_batches_and_without_any_it_is_refused()
     let options = Options { faults: Arc::clone(&faults), ..common::options() };
     faults.fail_allocations(1);
     let engine = common::open(&found, layout, &options);
-    assert_eq!(engine.rows_max(), common::ROWS_MAX / 2);
-    drop(engine);
+    assert_eq!(common::guarded(engine).rows_max(), common::ROWS_MAX / 2);
     faults.fail_allocations(100);
     let error = Engine::open(&found, layout, &options).err();
-    assert_eq!(error, Some(GpuError::OutOfMemory { rows: 1024 }));
+    assert_eq!(error, Some(GpuError::OutOfMemory { rows: 1024 + 8 }));
 }
 
 #[test]
