@@ -86,7 +86,7 @@ impl SerialBatch {
         if let [key] = batch.keys {
             if let Some((decoded, origin)) = self.key(key) {
                 verdicts[0] =
-                    serial::verify_decoded(&decoded, key, batch.messages.get(0), &batch.signatures[0]);
+                    serial::verify_quickly(&decoded, key, batch.messages.get(0), &batch.signatures[0]);
                 if verdicts[0] {
                     self.remember(key, decoded, origin);
                 }
@@ -115,10 +115,19 @@ impl BatchVerifier for SerialBatch {
     }
 
     fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_from(Share::default(), batch, verdicts);
+    }
+
+    fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_from(Share::suspect(), batch, verdicts);
+    }
+}
+
+impl SerialBatch {
+    fn verify_from(&self, mut share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
         let rows = batch.check_lengths(verdicts);
         // Spans of nearly equal size, so that none is left with a handful of rows.
         let spans = rows.div_ceil(SPAN_ROWS_MAX);
-        let mut share = Share::default();
         let mut start = 0;
         for left in (1..=spans).rev() {
             let end = start + (rows - start).div_ceil(left);

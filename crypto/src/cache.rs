@@ -1,7 +1,7 @@
 //! A bounded cache of decoded keys, shared by threads: from the 32 bytes of a key to whatever a backend derives
 //! from them (decoding costs a square root, about a quarter of the whole verification).
 //!
-//! Layout: `shards` mutexes, each over a table of sets of [`WAYS`] slots, all allocated at creation; nothing grows
+//! Layout: `shards` locks, each over a table of sets of [`WAYS`] slots, all allocated at creation; nothing grows
 //! later. A key belongs to one set, chosen by a hash with a secret of this process, so that nobody can aim at one
 //! set. A full set evicts the slot that was not used since its last sweep (one bit per slot: the clock algorithm).
 //!
@@ -12,7 +12,8 @@
 //! store a key after a valid signature, so that junk keys displace nobody.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Slots per set. Four keep the tail of unlucky sets short and make a look-up touch at most four keys.
 pub const WAYS: usize = 4;
@@ -23,7 +24,7 @@ const SHARDS_MAX: usize = 64;
 struct Slot<V> {
     key: [u8; 32],
     value: V,
-    used: bool,
+    used: AtomicBool,
 }
 
 struct Shard<V> {
@@ -32,7 +33,7 @@ struct Shard<V> {
 
 /// The cache. `V` is what a backend keeps per key.
 pub struct KeyCache<V> {
-    shards: Box<[Mutex<Shard<V>>]>,
+    shards: Box<[RwLock<Shard<V>>]>,
     hasher: RandomState,
 }
 
@@ -43,34 +44,34 @@ impl<V: Clone> KeyCache<V> {
     pub fn new(capacity: usize) -> Self {
         let sets = if capacity == 0 { 0 } else { capacity.div_ceil(WAYS).next_power_of_two() };
         let shards = sets.clamp(1, SHARDS_MAX);
-        let shard = || Mutex::new(Shard { sets: (0..sets / shards).map(|_| Default::default()).collect() });
+        let shard = || RwLock::new(Shard { sets: (0..sets / shards).map(|_| Default::default()).collect() });
         Self { shards: (0..shards).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
 
     /// How many keys fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).sets.len() * WAYS).sum()
+        self.shards.iter().map(|shard| read(shard).sets.len() * WAYS).sum()
     }
 
     /// The value stored for `key`, if it is still there.
     #[must_use]
     pub fn get(&self, key: &[u8; 32]) -> Option<V> {
         let (shard, set) = self.place(key);
-        let mut shard = lock(&self.shards[shard]);
-        let length = shard.sets.len();
-        if length == 0 {
-            return None;
-        }
-        let slot = shard.sets[set % length].iter_mut().flatten().find(|slot| slot.key == *key)?;
-        slot.used = true;
-        Some(slot.value.clone())
+        read(&self.shards[shard]).get(set, key).cloned()
+    }
+
+    /// All shards locked for reading, for as many look-ups as a batch has: a lock per look-up would keep the processor
+    /// from waiting for several of them at once.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_, V> {
+        Reader { cache: self, shards: self.shards.iter().map(read).collect() }
     }
 
     /// Stores `value` for `key`, in place of an empty slot or of one not used lately.
     pub fn insert(&self, key: &[u8; 32], value: V) {
         let (shard, set) = self.place(key);
-        let mut shard = lock(&self.shards[shard]);
+        let mut shard = write(&self.shards[shard]);
         let length = shard.sets.len();
         if length == 0 {
             return;
@@ -79,13 +80,15 @@ impl<V: Clone> KeyCache<V> {
         let same = slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.key == *key));
         let victim = same
             .or_else(|| slots.iter().position(Option::is_none))
-            .or_else(|| slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| !slot.used)))
+            .or_else(|| {
+                slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| !slot.used.load(Relaxed)))
+            })
             .unwrap_or_else(|| {
                 // Every slot was used since the last sweep: clear the marks and take the first.
-                slots.iter_mut().flatten().for_each(|slot| slot.used = false);
+                slots.iter_mut().flatten().for_each(|slot| slot.used.store(false, Relaxed));
                 0
             });
-        slots[victim] = Some(Slot { key: *key, value, used: false });
+        slots[victim] = Some(Slot { key: *key, value, used: AtomicBool::new(false) });
     }
 
     fn place(&self, key: &[u8; 32]) -> (usize, usize) {
@@ -95,9 +98,42 @@ impl<V: Clone> KeyCache<V> {
     }
 }
 
-/// A thread that panicked while it held the lock left a whole slot or none, so the table can be used further.
-fn lock<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+impl<V> Shard<V> {
+    fn get(&self, set: usize, key: &[u8; 32]) -> Option<&V> {
+        if self.sets.is_empty() {
+            return None;
+        }
+        let slot = self.sets[set % self.sets.len()].iter().flatten().find(|slot| slot.key == *key)?;
+        // Written only when it changes: a line that all threads read stays shared.
+        if !slot.used.load(Relaxed) {
+            slot.used.store(true, Relaxed);
+        }
+        Some(&slot.value)
+    }
+}
+
+/// A view of the whole cache; [`KeyCache::insert`] waits until it is dropped.
+pub struct Reader<'a, V> {
+    cache: &'a KeyCache<V>,
+    shards: Vec<RwLockReadGuard<'a, Shard<V>>>,
+}
+
+impl<V: Clone> Reader<'_, V> {
+    /// As [`KeyCache::get`].
+    #[must_use]
+    pub fn get(&self, key: &[u8; 32]) -> Option<&V> {
+        let (shard, set) = self.cache.place(key);
+        self.shards[shard].get(set, key)
+    }
+}
+
+// A thread that panicked while it held a lock left a whole slot or none, so the table can be used further.
+fn read<V>(shard: &RwLock<Shard<V>>) -> RwLockReadGuard<'_, Shard<V>> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<V>(shard: &RwLock<Shard<V>>) -> RwLockWriteGuard<'_, Shard<V>> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@
 //!
 //! The rule, in full:
 //!
-//! 1. As long as nothing bad was seen, test groups as large as allowed. Honest traffic never leaves this step.
+//! 1. As long as nothing bad was seen, test groups as large as allowed. Honest traffic never leaves this step. (Batches so
+//!    small that single checks cost less than their test skip it.)
 //! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
 //!    nothing any more and only their share matters.
 //! 3. Estimate that share as `(bad + 1/2) / (decided + 12)` over the rows decided since ([`Share`], which an engine
 //!    carries from span to span of one call), and take the next group as large as pays best under that estimate and
-//!    the engine's [`Costs`]: about 0.7 bad rows expected in it. Few bad rows: groups double from test to test. Many:
+//!    the engine's [`Costs`]: somewhat less than one bad row expected in it. Few bad rows: groups double from test to test. Many:
 //!    rows are checked one by one, and no test is wasted.
+//!    A batch from a sender of bad rows may start here at once ([`Share::suspect`]).
 //! 4. A bad group is searched in the same way with at most half of it tested at a time: plain bisection if it holds
 //!    one bad row. A set whose value is known and neutral is clean; one row with a known value that is not is bad.
 //!
@@ -55,6 +57,16 @@ pub struct Costs {
     pub group_rows_max: usize,
 }
 
+impl Costs {
+    /// [`Equation::value`] of a group of `rows`, per row: between two powers of two on the line through both.
+    fn group_row(&self, rows: usize) -> f32 {
+        let exponent = (rows.ilog2() as usize).min(GROUP_SIZES - 1);
+        let above = self.group[(exponent + 1).min(GROUP_SIZES - 1)];
+        let part = rows as f32 / (1_usize << exponent) as f32 - 1.0;
+        self.group[exponent] + (above - self.group[exponent]) * part.min(1.0)
+    }
+}
+
 /// Rows after which half of what was seen is forgotten, so that the estimate follows traffic that changes.
 const MEMORY_ROWS: f32 = 2048.0;
 
@@ -79,6 +91,13 @@ impl Share {
     /// Expected share of bad rows among those not decided yet.
     fn estimate(&self) -> f32 {
         ((self.bad + PRIOR_BAD) / (self.decided + PRIOR_ROWS)).min(1.0)
+    }
+
+    /// What to start with where bad rows are expected: groups are chosen by the estimate from the first row on, and no
+    /// test of the whole is lost.
+    #[must_use]
+    pub fn suspect() -> Self {
+        Self { failed: true, ..Self::default() }
     }
 
     fn learn(&mut self, rows: usize, valid: bool) {
@@ -124,8 +143,11 @@ pub fn search_span<E: Equation>(
     let mut rest = rows;
     // Groups of nearly equal size: 1025 rows are two groups of about 512, not one of 1024 and a lonely row.
     while !search.share.failed && !rest.is_empty() {
-        let groups = rest.len().div_ceil(group_rows_max);
-        let (group, others) = rest.split_at_mut(rest.len().div_ceil(groups));
+        let size = rest.len().div_ceil(rest.len().div_ceil(group_rows_max));
+        if costs.group_row(size) >= costs.single {
+            break;
+        }
+        let (group, others) = rest.split_at_mut(size);
         rest = others;
         let value = search.equation.value(group);
         if search.equation.is_neutral(&value) {
@@ -164,11 +186,9 @@ impl<E: Equation> Search<'_, E> {
                     return;
                 }
             }
-            // All of a set known to be bad need not be tested again.
-            let limit = if value.is_some() { rest.len().div_ceil(2) } else { rest.len() };
-            match self.pick() {
-                Some(size) if limit > 1 || value.is_some() => {
-                    let (group, others) = rest.split_at(size.min(limit));
+            match self.pick(rest.len(), value.is_some()) {
+                Some(size) => {
+                    let (group, others) = rest.split_at(size);
                     let part = self.equation.value(group);
                     self.resolve(group, Some(part));
                     value = value.map(|whole| self.equation.difference(&whole, &part));
@@ -200,31 +220,43 @@ impl<E: Equation> Search<'_, E> {
         self.share.learn(rows.len(), valid);
     }
 
-    /// The size of the next group: the power of two with the least expected cost per row, or `None` if checking rows
-    /// one by one costs less than any group.
-    fn pick(&self) -> Option<usize> {
+    /// The size of the next group to test out of `rows`, with the least expected cost per row, or `None` if checking
+    /// rows one by one costs less than any. Of rows `known` to hold a bad one at most half are tested: the value of
+    /// the others follows.
+    fn pick(&self, rows: usize, known: bool) -> Option<usize> {
         let share = self.share.estimate();
+        let limit = if known { rows / 2 } else { rows }.min(self.group_rows_max);
         let mut best = (self.costs.single, None);
-        // `clean`: the chance that a group of `size` holds no bad row. `resolve`: the expected cost to search a
-        // group of half that size that is known to be bad, by halving it or row by row.
-        let mut clean = 1.0 - share;
-        let mut resolve = 0.0_f32;
-        for exponent in 1..GROUP_SIZES {
-            let size = 1_usize << exponent;
-            if size > self.group_rows_max {
+        // Of the size before, half of `size`: the chance that it holds no bad row, and the expected cost to search it
+        // if it is known to hold one, by halving it or row by row.
+        let (mut clean_half, mut resolve_half) = (1.0 - share, 0.0_f32);
+        for exponent in 1..=GROUP_SIZES {
+            let size = (1_usize << exponent).min(limit);
+            if size <= 1_usize << (exponent - 1) {
                 break;
             }
-            let half = clean;
-            clean *= clean;
+            let count = size as f32;
+            let clean = (1.0 - share).powf(count);
             let dirty = (1.0 - clean).max(f32::MIN_POSITIVE);
-            let rows = size as f32;
-            // One half is tested, the other follows; each is bad with this chance, given that one is.
+            // One half is tested, the value of the other follows; each is bad with this chance, given that one is.
+            let half_dirty = ((1.0 - clean_half) / dirty).min(1.0);
             let halving =
-                self.costs.group[exponent - 1] * rows / 2.0 + 2.0 * ((1.0 - half) / dirty).min(1.0) * resolve;
-            resolve = halving.min(self.costs.single * rows);
-            let cost = self.costs.group[exponent] + dirty * resolve / rows;
+                self.costs.group_row(size.div_ceil(2)) * count / 2.0 + 2.0 * half_dirty * resolve_half;
+            let resolve = halving.min(self.costs.single * count);
+            let cost = self.costs.group_row(size) + dirty * resolve / count;
             if cost < best.0 {
                 best = (cost, Some(size));
+            }
+            (clean_half, resolve_half) = (clean, resolve);
+        }
+        if known && limit >= 1 {
+            // Testing one half decides or incriminates the other as well.
+            let (half, count) = (limit as f32, rows as f32);
+            let clean = (1.0 - share).powf(count);
+            let half_dirty = ((1.0 - clean_half) / (1.0 - clean).max(f32::MIN_POSITIVE)).min(1.0);
+            let cost = (self.costs.group_row(limit) * half + 2.0 * half_dirty * resolve_half) / count;
+            if cost < best.0 {
+                best = (cost, Some(limit));
             }
         }
         best.1

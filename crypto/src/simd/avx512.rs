@@ -151,8 +151,11 @@ impl Lanes for V8 {
         let mut word = 0;
         while word < N {
             // `word + 8 <= N`, so each load stays inside its row.
-            let load = |row: usize| op!(_mm512_loadu_si512(rows[row].as_ptr().add(word).cast()));
-            let columns = transpose([load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)]);
+            let mut block = [Self::splat(0).0; 8];
+            for row in 0..8 {
+                block[row] = op!(_mm512_loadu_si512(rows[row].as_ptr().add(word).cast()));
+            }
+            let columns = transpose(block);
             for column in 0..8 {
                 out[word + column] = Self(columns[column]);
             }
@@ -176,6 +179,12 @@ impl Lanes for V8 {
                 op!(_mm512_storeu_si512(rows[lane].as_mut_ptr().add(word).cast(), lanes[lane]));
             }
             word += 8;
+        }
+    }
+    #[inline(always)]
+    fn prefetch<const N: usize>(row: &[u64; N]) {
+        for line in row.as_chunks::<8>().0 {
+            op!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()));
         }
     }
 }
@@ -256,9 +265,11 @@ impl Lanes32 for V16x32 {
     fn load_blocks(blocks: &[&[u8; 64]]) -> [Self; 16] {
         let blocks = &blocks[..16];
         // Two 8 x 8 transpositions of word pairs, then the pairs of the lower and the upper eight lanes are parted.
-        let load = |lane: usize| op!(_mm512_loadu_si512(blocks[lane].as_ptr().cast()));
-        let low = transpose([load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)]);
-        let high = transpose([load(8), load(9), load(10), load(11), load(12), load(13), load(14), load(15)]);
+        let mut halves = [[Self::splat(0).0; 8]; 2];
+        for lane in 0..16 {
+            halves[lane / 8][lane % 8] = op!(_mm512_loadu_si512(blocks[lane].as_ptr().cast()));
+        }
+        let (low, high) = (transpose(halves[0]), transpose(halves[1]));
         let mut out = [Self::splat(0); 16];
         op!({
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

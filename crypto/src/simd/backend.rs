@@ -11,10 +11,11 @@ use std::sync::OnceLock;
 
 use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
 use curve25519_dalek::edwards::EdwardsPoint;
+use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::Identity;
 
 use super::bucket::Task;
-use super::check::{BASE_ROWS, Single};
+use super::check::{BASE_ROWS, BaseRows, Single};
 use super::fixed::{BaseTables, TABLE_ROWS, TABLES};
 use super::point::{NielsRow, PointRow};
 use super::sha512::Parts;
@@ -39,7 +40,7 @@ struct Functions {
     add: fn(&PointRow, &PointRow, bool) -> PointRow,
     neutral: fn() -> PointRow,
     is_torsion: fn(&PointRow) -> bool,
-    check: fn(&[NielsRow], &[NielsRow; BASE_ROWS], &[Single]) -> u32,
+    check: fn(&[NielsRow], &BaseRows, &[Single]) -> u32,
     multiples: fn(&BaseTables, &NielsRow, &[[u64; 4]], &mut [[u8; 32]]),
     blake3: fn(&[u32; 8], u32, &[&[u8]], &mut [[u8; 32]]),
     leaves: fn(&[[u8; 32]], &mut [[u8; 32]]),
@@ -49,8 +50,8 @@ struct Functions {
 }
 
 struct Tables {
-    /// 0, B, .. 128 B.
-    base: Box<[NielsRow; BASE_ROWS]>,
+    /// 0, B, .. 128 B, and the same times 2^128.
+    base: Box<BaseRows>,
     neutral: PointRow,
     /// For signing: `fixed[w][i]` is (i + 1) 256^w B.
     fixed: Box<BaseTables>,
@@ -93,7 +94,7 @@ macro_rules! instantiate {
                 bucket::add::<$field>(a, b, negative));
             kernel!($feature, neutral() -> PointRow, bucket::neutral::<$field>());
             kernel!($feature, is_torsion(row: &PointRow) -> bool, bucket::is_torsion::<$field>(row));
-            kernel!($feature, check(points: &[NielsRow], base: &[NielsRow; BASE_ROWS], singles: &[Single]) -> u32,
+            kernel!($feature, check(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32,
                 check::check::<$field>(points, base, singles));
             kernel!($feature,
                 multiples(tables: &BaseTables, neutral: &NielsRow, scalars: &[[u64; 4]], out: &mut [[u8; 32]]),
@@ -163,16 +164,28 @@ instantiate!(
     super::super::portable::Array32<16>
 );
 
-/// Costs in units of one row checked by itself: measured on the AVX2 kernels with callgrind (instructions) and on
-/// both by time. Only the search for bad rows uses them, and only to choose the next test.
+/// Nanoseconds a row, without what every row costs anyway (decoding, hashing): `stage_times` in `tests.rs` prints them.
+/// Measured on a Sapphire Rapids core; only ratios matter, and only to choose between a test of a group and single
+/// checks.
 const COSTS_AVX2: Costs = Costs {
-    single: 1.0,
-    group: [1.0, 1.9, 1.2, 0.9, 0.72, 0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.24, 0.22],
+    single: 21_000.0,
+    group: [
+        270_000.0, 134_000.0, 71_000.0, 39_700.0, 24_300.0, 17_000.0, 11_600.0, 8_700.0, 7_060.0, 5_730.0,
+        4_960.0, 4_340.0, 3_900.0,
+    ],
     lanes: 4,
     group_rows_max: 4096,
 };
 
-const COSTS_AVX512: Costs = Costs { lanes: 8, ..COSTS_AVX2 };
+const COSTS_AVX512: Costs = Costs {
+    single: 5_500.0,
+    group: [
+        92_800.0, 49_700.0, 25_600.0, 14_300.0, 8_800.0, 5_500.0, 3_700.0, 2_500.0, 1_900.0, 1_590.0,
+        1_330.0, 1_160.0, 1_050.0,
+    ],
+    lanes: 8,
+    group_rows_max: 4096,
+};
 
 impl Kernels {
     const fn new(name: &'static str, lanes: usize, costs: Costs, functions: Functions) -> Self {
@@ -185,12 +198,12 @@ impl Kernels {
 
     /// B.
     pub(crate) fn base(&self) -> &NielsRow {
-        &self.tables().base[1]
+        &self.tables().base[0][1]
     }
 
     /// The neutral element as an affine row.
     pub(crate) fn neutral_niels(&self) -> &NielsRow {
-        &self.tables().base[0]
+        &self.tables().base[0][0]
     }
 
     pub(crate) fn neutral(&self) -> PointRow {
@@ -248,7 +261,7 @@ impl Kernels {
     /// Encodings of `scalars[i] * B`, in constant time.
     pub(crate) fn multiples_of_base(&self, scalars: &[[u64; 4]], out: &mut [[u8; 32]]) {
         let tables = self.tables();
-        (self.functions.multiples)(&tables.fixed, &tables.base[0], scalars, out);
+        (self.functions.multiples)(&tables.fixed, &tables.base[0][0], scalars, out);
     }
 
     pub(crate) fn blake3(&self, key: &[u32; 8], flags: u32, messages: &[&[u8]], out: &mut [[u8; 32]]) {
@@ -271,16 +284,19 @@ impl Kernels {
 
 impl Tables {
     fn new(functions: &Functions) -> Self {
-        let mut multiples = Vec::with_capacity(BASE_ROWS);
-        let mut point = EdwardsPoint::identity();
-        for _ in 0..BASE_ROWS {
-            multiples.push(point.compress().0);
-            point += ED25519_BASEPOINT_POINT;
+        let mut base = Box::new([[NielsRow::ZERO; BASE_ROWS]; 2]);
+        for (rows, step) in base.iter_mut().zip([Scalar::ONE, Scalar::from(u128::MAX) + Scalar::ONE]) {
+            let step = EdwardsPoint::mul_base(&step);
+            let mut multiples = Vec::with_capacity(BASE_ROWS);
+            let mut point = EdwardsPoint::identity();
+            for _ in 0..BASE_ROWS {
+                multiples.push(point.compress().0);
+                point += step;
+            }
+            let mut valid = [false; BASE_ROWS];
+            (functions.decode)(&multiples, &mut rows[..], &mut valid);
+            assert_eq!(valid, [true; BASE_ROWS], "multiples of the base point must decode");
         }
-        let mut base = Box::new([NielsRow::ZERO; BASE_ROWS]);
-        let mut valid = [false; BASE_ROWS];
-        (functions.decode)(&multiples, &mut base[..], &mut valid);
-        assert_eq!(valid, [true; BASE_ROWS], "multiples of the base point must decode");
         let mut encodings = Vec::with_capacity(TABLES * TABLE_ROWS);
         let mut first = ED25519_BASEPOINT_POINT;
         for _ in 0..TABLES {

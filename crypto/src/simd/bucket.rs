@@ -26,6 +26,41 @@ pub(crate) struct Task {
     pub(crate) out: u32,
 }
 
+/// How many steps before it is added a point is asked for.
+const AHEAD: usize = 1;
+
+/// One list per lane.
+struct Lists<'a> {
+    points: &'a [NielsRow],
+    entries: &'a [u32],
+    start: [usize; LANES_MAX],
+    length: [usize; LANES_MAX],
+}
+
+impl Lists<'_> {
+    /// Entry `step` of every list, the neutral element where a list has ended.
+    ///
+    /// A method and not a closure: closures in a kernel are functions of their own, compiled without its features.
+    #[inline(always)]
+    fn load<F: Field>(&self, step: usize) -> Niels<F> {
+        let neutral = 2 * (self.points.len() as u32 - 1);
+        let mut rows = [&self.points[0].0; LANES_MAX];
+        let mut signs = 0;
+        for lane in 0..F::V::COUNT {
+            // The points lie in the second-level cache, in no order; an addition takes longer than they take to come.
+            if step + AHEAD < self.length[lane] {
+                let next = self.entries[self.start[lane] + step + AHEAD];
+                F::V::prefetch(&self.points[(next >> 1) as usize].0);
+            }
+            let entry =
+                if step < self.length[lane] { self.entries[self.start[lane] + step] } else { neutral };
+            rows[lane] = &self.points[(entry >> 1) as usize].0;
+            signs |= (entry & 1) << lane;
+        }
+        Niels::<F>::load(&rows[..F::V::COUNT], F::V::mask_from_bits(signs))
+    }
+}
+
 /// Adds up every task's entries, `2 * row + sign` each, over `points`, whose last row is the neutral element. No task
 /// is empty.
 #[inline(always)]
@@ -36,7 +71,6 @@ pub(crate) fn accumulate<F: Field>(
     out: &mut [PointRow],
 ) {
     let lanes = F::V::COUNT;
-    let neutral = 2 * (points.len() as u32 - 1);
     for group in tasks.chunks(lanes) {
         let mut start = [0_usize; LANES_MAX];
         let mut length = [0_usize; LANES_MAX];
@@ -46,19 +80,10 @@ pub(crate) fn accumulate<F: Field>(
             length[lane] = task.length as usize;
             longest = longest.max(length[lane]);
         }
-        let load = |step: usize| {
-            let mut rows = [&points[0].0; LANES_MAX];
-            let mut signs = 0;
-            for lane in 0..lanes {
-                let entry = if step < length[lane] { entries[start[lane] + step] } else { neutral };
-                rows[lane] = &points[(entry >> 1) as usize].0;
-                signs |= (entry & 1) << lane;
-            }
-            Niels::<F>::load(&rows[..lanes], F::V::mask_from_bits(signs))
-        };
-        let mut sum = Point::from_niels(&load(0));
+        let lists = Lists { points, entries, start, length };
+        let mut sum = Point::from_niels(&lists.load::<F>(0));
         for step in 1..longest {
-            sum = sum.add_niels(&load(step));
+            sum = sum.add_niels(&lists.load::<F>(step));
         }
         let mut rows = [[0; 24]; LANES_MAX];
         sum.store(&mut rows[..lanes]);
@@ -74,21 +99,28 @@ pub(crate) fn reduce<F: Field>(buckets: &[PointRow], sums: &mut [PointRow], runs
     let lanes = F::V::COUNT;
     let segment = buckets.len() / lanes;
     assert!(segment * lanes == buckets.len() && segment > 0);
-    let load = |place: usize| {
-        let mut rows = [&buckets[0].0; LANES_MAX];
-        for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
-            *row = &buckets[lane * segment + place].0;
-        }
-        Point::<F>::load(&rows[..lanes])
-    };
-    let mut run = load(segment - 1);
+    let mut run = load_strided::<F>(buckets, segment - 1, segment);
     let mut sum = run;
     for place in (0..segment - 1).rev() {
-        run = run.add(&load(place));
+        run = run.add(&load_strided::<F>(buckets, place, segment));
         sum = sum.add(&run);
     }
     store(&sum, sums);
     store(&run, runs);
+}
+
+/// Row `first + lane * stride` in each lane; where that is past the end, the last row of that place.
+#[inline(always)]
+fn load_strided<F: Field>(rows: &[PointRow], first: usize, stride: usize) -> Point<F> {
+    let mut picked = [&rows[first].0; LANES_MAX];
+    let mut at = first;
+    for row in picked.iter_mut().take(F::V::COUNT) {
+        *row = &rows[at].0;
+        if at + stride < rows.len() {
+            at += stride;
+        }
+    }
+    Point::<F>::load(&picked[..F::V::COUNT])
 }
 
 #[inline(always)]
@@ -119,22 +151,18 @@ pub(crate) fn combine<F: Field>(
     let windows = sums.len() / lanes;
     let mut values = vec![PointRow::ZERO; windows.next_multiple_of(lanes)];
     for first in (0..windows).step_by(lanes) {
-        let load = |rows: &[PointRow], segment: usize| {
-            let mut picked = [&rows[0].0; LANES_MAX];
-            for (lane, row) in picked.iter_mut().enumerate().take(lanes) {
-                *row = &rows[(first + lane).min(windows - 1) * lanes + segment].0;
-            }
-            Point::<F>::load(&picked[..lanes])
-        };
+        // Where segment 0 of this group's windows stands; windows past the last repeat it.
+        let start = first * lanes;
         // sum of j * run_j by the same two sums, from the last segment down to the second.
-        let mut run = load(runs, lanes - 1);
+        let mut run = load_strided::<F>(runs, start + lanes - 1, lanes);
         let mut weighted = run;
-        let mut sum = load(sums, lanes - 1).add(&load(sums, 0));
+        let mut sum =
+            load_strided::<F>(sums, start + lanes - 1, lanes).add(&load_strided::<F>(sums, start, lanes));
         // The bound is hidden from the compiler, which would write the additions out one after the other.
         for place in (1..black_box(lanes - 1)).rev() {
-            run = run.add(&load(runs, place));
+            run = run.add(&load_strided::<F>(runs, start + place, lanes));
             weighted = weighted.add(&run);
-            sum = sum.add(&load(sums, place));
+            sum = sum.add(&load_strided::<F>(sums, start + place, lanes));
         }
         if segment > 1 {
             weighted = weighted.double_times(segment.ilog2());

@@ -1,15 +1,18 @@
-//! Decoding of compressed points under ZIP-215, one point per lane, two vectors at a time.
+//! Decoding of compressed points under ZIP-215, one point per lane, four vectors at a time.
 //!
 //! y is the low 255 bits, taken modulo p; bit 255 is the parity of x. With u = y^2 - 1 and v = d y^2 + 1 the curve
 //! says x^2 = u/v, and r = u v^3 (u v^7)^((p-5)/8) is a root of it if v r^2 = u, and r * sqrt(-1) if v r^2 = -u; else
 //! the bytes belong to no point (RFC 8032, 5.1.3). x = 0 with the sign bit set is taken as x = 0.
 //!
-//! Two vectors go together because one chain of 252 squarings leaves half the time empty: each squaring waits for the
-//! one before.
+//! Four vectors go together because one chain of 252 squarings leaves most of the time empty: each squaring waits for
+//! the one before, about 80 cycles for 34 cycles of work.
 
-use super::field::{D, D2, Field, SQRT_MINUS_1, pow_p58_pair};
+use super::field::{D, D2, Field, SQRT_MINUS_1, pow_p58};
 use super::lanes::Lanes;
 use super::point::NielsRow;
+
+/// Vectors decoded together.
+const GROUP: usize = 4;
 
 /// Lanes of the widest vector.
 pub(crate) const LANES_MAX: usize = 8;
@@ -31,53 +34,62 @@ fn load_words<V: Lanes>(bytes: &[[u8; 32]]) -> [V; 4] {
 /// not is unspecified. All three slices have the same length.
 #[inline(always)]
 pub(crate) fn decode<F: Field>(encodings: &[[u8; 32]], rows: &mut [NielsRow], valid: &mut [bool]) {
-    let lanes = F::V::COUNT;
     assert!(encodings.len() == rows.len() && encodings.len() == valid.len());
-    for start in (0..encodings.len()).step_by(2 * lanes) {
-        let end = encodings.len().min(start + 2 * lanes);
-        let middle = end.min(start + lanes);
-        // An empty second half repeats the first.
-        let second = if middle < end { &encodings[middle..end] } else { &encodings[start..middle] };
-        let words = [load_words::<F::V>(&encodings[start..middle]), load_words::<F::V>(second)];
-        let decoded = decode_pair::<F>(words);
-        let mut out = [[0_u64; 16]; LANES_MAX];
-        for (half, (columns, found)) in decoded.into_iter().enumerate() {
-            let from = start + half * lanes;
-            F::V::to_rows(&columns, &mut out[..lanes]);
-            for lane in 0..lanes.min(end.saturating_sub(from)) {
-                rows[from + lane] = NielsRow(out[lane]);
-                valid[from + lane] = found >> lane & 1 == 1;
-            }
+    let whole = GROUP * F::V::COUNT;
+    let mut start = 0;
+    while start < encodings.len() {
+        let left = encodings.len() - start;
+        let end = start + left.min(whole);
+        let (encodings, rows, valid) =
+            (&encodings[start..end], &mut rows[start..end], &mut valid[start..end]);
+        // The last few go in a smaller group, which is quicker than a large one with empty vectors.
+        if left > whole / 2 {
+            decode_group::<F, GROUP>(encodings, rows, valid);
+        } else {
+            decode_group::<F, { GROUP / 2 }>(encodings, rows, valid);
         }
+        start = end;
     }
 }
 
-/// Rows' columns and the lanes that decoded.
+/// Decodes up to `N` vectors.
 #[inline(always)]
-fn decode_pair<F: Field>(words: [[F::V; 4]; 2]) -> [([F::V; 16], u32); 2] {
+fn decode_group<F: Field, const N: usize>(encodings: &[[u8; 32]], rows: &mut [NielsRow], valid: &mut [bool]) {
+    let lanes = F::V::COUNT;
     let one = F::one();
     let d = F::constant(D);
-    let y = [F::from_words(words[0]), F::from_words(words[1])];
-    let mut u = [one; 2];
-    let mut v = [one; 2];
-    let mut uv3 = [one; 2];
-    let mut uv7 = [one; 2];
-    for half in 0..2 {
-        let yy = F::square(y[half]);
-        u[half] = F::sub_reduced(yy, one);
-        v[half] = F::add_reduced(F::mul(yy, d), one);
-        let v2 = F::square(v[half]);
-        let v3 = F::mul(v2, v[half]);
-        uv3[half] = F::mul(v3, u[half]);
+    let mut tops = [F::V::splat(0); N];
+    let mut y = [one; N];
+    let mut u = [one; N];
+    let mut v = [one; N];
+    let mut uv3 = [one; N];
+    let mut uv7 = [one; N];
+    for i in 0..N {
+        // An empty vector repeats the first.
+        let from = if i * lanes < encodings.len() { i * lanes } else { 0 };
+        let words = load_words::<F::V>(&encodings[from..]);
+        tops[i] = words[3];
+        y[i] = F::from_words(words);
+        let yy = F::square(y[i]);
+        u[i] = F::sub_reduced(yy, one);
+        v[i] = F::add_reduced(F::mul(yy, d), one);
+        let v2 = F::square(v[i]);
+        let v3 = F::mul(v2, v[i]);
+        uv3[i] = F::mul(v3, u[i]);
         let v4 = F::square(v2);
-        uv7[half] = F::mul(uv3[half], v4);
+        uv7[i] = F::mul(uv3[i], v4);
     }
-    let power = pow_p58_pair(uv7);
-    let mut out = [([F::V::splat(0); 16], 0); 2];
-    for half in 0..2 {
-        out[half] = finish::<F>(words[half][3], y[half], u[half], v[half], F::mul(power[half], uv3[half]));
+    let power = pow_p58(uv7);
+    let mut out = [[0_u64; 16]; LANES_MAX];
+    for i in 0..N {
+        let (columns, found) = finish::<F>(tops[i], y[i], u[i], v[i], F::mul(power[i], uv3[i]));
+        F::V::to_rows(&columns, &mut out[..lanes]);
+        let from = i * lanes;
+        for lane in 0..lanes.min(encodings.len().saturating_sub(from)) {
+            rows[from + lane] = NielsRow(out[lane]);
+            valid[from + lane] = found >> lane & 1 == 1;
+        }
     }
-    out
 }
 
 /// From the candidate root to the row.

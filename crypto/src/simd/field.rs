@@ -53,8 +53,8 @@ pub(crate) trait Field: Copy {
     /// A product that is only ever an operand again: a representation may leave its limbs unnormalised.
     fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two;
     fn square<A: Into<Self::Two>>(a: A) -> Self;
-    /// Two independent values, each squared `count` times, interleaved so that one fills the other's latencies.
-    fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2];
+    /// Independent values, each squared `count` times, in turn, so that they fill each other's latencies.
+    fn square_group<const N: usize>(values: [Self; N], count: usize) -> [Self; N];
 
     fn add(a: Self, b: Self) -> Self::Two;
     fn sub(a: Self, b: Self) -> Self::Three;
@@ -97,8 +97,11 @@ pub(crate) trait Field: Copy {
 }
 
 #[inline(always)]
-fn mul_pair<F: Field>(a: [F; 2], b: [F; 2]) -> [F; 2] {
-    [F::mul(a[0], b[0]), F::mul(a[1], b[1])]
+fn mul_group<F: Field, const N: usize>(mut a: [F; N], b: [F; N]) -> [F; N] {
+    for i in 0..N {
+        a[i] = F::mul(a[i], b[i]);
+    }
+    a
 }
 
 /// A step of the chain: `powers[to] = powers[from]^(2^squares) * powers[by]`.
@@ -140,25 +143,25 @@ const CHAIN: [Step; 10] = [
     step(ONES_40, 50, ONES_5, ONES_40),
 ];
 
-/// The chain and a last step, for two values.
+/// The chain and a last step.
 #[inline(always)]
-fn power<F: Field>(x: [F; 2], last: &Step) -> [F; 2] {
+fn power<F: Field, const N: usize>(x: [F; N], last: &Step) -> [F; N] {
     let mut powers = [x; 8];
-    powers[X_2] = F::square_pair(x, 1);
+    powers[X_2] = F::square_group(x, 1);
     for step in CHAIN.iter().chain([last]) {
-        powers[step.to] = mul_pair(F::square_pair(powers[step.from], step.squares), powers[step.by]);
+        powers[step.to] = mul_group(F::square_group(powers[step.from], step.squares), powers[step.by]);
     }
     powers[ONES_40]
 }
 
-/// x^((p - 5) / 8) = x^(2^252 - 3) for two values: the power behind square roots.
+/// x^((p - 5) / 8) = x^(2^252 - 3): the power behind square roots.
 #[inline(always)]
-pub(crate) fn pow_p58_pair<F: Field>(x: [F; 2]) -> [F; 2] {
+pub(crate) fn pow_p58<F: Field, const N: usize>(x: [F; N]) -> [F; N] {
     power(x, &step(ONES_40, 2, X, ONES_40))
 }
 
-/// x^(p - 2) = 1/x for two values; 0 for 0.
+/// x^(p - 2) = 1/x; 0 for 0.
 #[inline(always)]
-pub(crate) fn invert_pair<F: Field>(x: [F; 2]) -> [F; 2] {
+pub(crate) fn invert<F: Field, const N: usize>(x: [F; N]) -> [F; N] {
     power(x, &step(ONES_40, 5, X_11, ONES_40))
 }

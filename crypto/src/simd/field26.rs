@@ -284,13 +284,13 @@ impl<V: Lanes> Field for F26<V, 1> {
         Self(V::square_26(&a.into().0))
     }
     #[inline(always)]
-    fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2] {
-        let [mut a, mut b] = pair;
+    fn square_group<const N: usize>(mut values: [Self; N], count: usize) -> [Self; N] {
         for _ in 0..count {
-            a = Self(V::square_26(&a.0));
-            b = Self(V::square_26(&b.0));
+            for value in &mut values {
+                *value = Self(V::square_26(&value.0));
+            }
         }
-        [a, b]
+        values
     }
 
     #[inline(always)]

@@ -251,13 +251,17 @@ impl<V: Ifma> Field for F52<V> {
         clean(V::square_52::<false>(&a.into().0))
     }
     #[inline(always)]
-    fn square_pair(pair: [Self; 2], count: usize) -> [Self; 2] {
-        let [mut a, mut b] = [pair[0].0, pair[1].0];
+    fn square_group<const N: usize>(mut values: [Self; N], count: usize) -> [Self; N] {
         for _ in 0..count {
-            a = V::square_52::<true>(&a);
-            b = V::square_52::<true>(&b);
+            for value in &mut values {
+                // Digits stay unmasked from one square to the next.
+                value.0 = V::square_52::<true>(&value.0);
+            }
         }
-        [clean(a), clean(b)]
+        for value in &mut values {
+            *value = clean(value.0);
+        }
+        values
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! sides of the modulus, and encodings that are not canonical); 2^254, 2^128 and words of ones (carries that run
 //! through); limbs at the very bounds their types allow, which no encoding reaches and only arithmetic does.
 
-use super::field::{Field, P, invert_pair, pow_p58_pair};
+use super::field::{Field, P, invert, pow_p58};
 use super::field26::F26;
 use super::field52::F52;
 use super::lanes::Lanes;
@@ -162,7 +162,7 @@ fn check_values<F: Field>(x: F, y: F, z: F, a: &[Words], b: &[Words], c: &[Words
     expect("product", F::mul(x, y), |i| mul(a(i), b(i)));
     expect("square", F::square(x), |i| mul(a(i), a(i)));
     expect("square of a sum", F::square(F::add(x, y)), |i| mul(add(a(i), b(i)), add(a(i), b(i))));
-    let [first, second] = F::square_pair([x, y], 3);
+    let [first, second] = F::square_group([x, y], 3);
     let eighth = |v: Words| power(v, [8, 0, 0, 0]);
     expect("three squares", first, |i| eighth(a(i)));
     expect("three squares", second, |i| eighth(b(i)));
@@ -212,8 +212,8 @@ fn check_powers<F: Field>() {
     let edges = edges();
     for pair in edges.chunks(8) {
         let x = F::from_words(pack::<F::V>(pair));
-        let inverse = invert_pair([x, F::square(x)]);
-        let root = pow_p58_pair([F::square(x), x]);
+        let inverse = invert([x, F::square(x)]);
+        let root = pow_p58([F::square(x), x]);
         let inverse_exponent = [P[0] - 2, P[1], P[2], P[3]];
         let root_exponent = [0xffff_ffff_ffff_fffd, u64::MAX, u64::MAX, 0x0fff_ffff_ffff_ffff];
         let value = |lane: usize| pair[lane % pair.len()];

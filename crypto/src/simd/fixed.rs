@@ -9,7 +9,7 @@
 //! arithmetic has no conditional but masks (`scalar.rs`, `field*.rs`). Encoding inverts by a fixed power.
 
 use super::decode::LANES_MAX;
-use super::field::{Field, invert_pair};
+use super::field::{Field, invert};
 use super::lanes::Lanes;
 use super::point::{Niels, NielsRow, Point};
 
@@ -103,7 +103,7 @@ fn encode<F: Field>(points: &[Point<F>], out: &mut [[u8; 32]]) {
     for (place, point) in points.iter().enumerate() {
         products[place + 1] = F::mul(products[place], point.z);
     }
-    let [mut inverse, _] = invert_pair([products[points.len()]; 2]);
+    let [mut inverse] = invert([products[points.len()]]);
     for (place, point) in points.iter().enumerate().rev() {
         let z_inverse = F::mul(inverse, products[place]);
         inverse = F::mul(inverse, point.z);

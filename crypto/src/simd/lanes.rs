@@ -67,6 +67,10 @@ pub(crate) trait Lanes: Copy {
     /// The inverse of [`Lanes::load_rows`].
     fn to_rows<const N: usize>(columns: &[Self; N], rows: &mut [[u64; N]]);
 
+    /// Asks for a row to be brought into the first-level cache. Changes nothing but time.
+    #[inline(always)]
+    fn prefetch<const N: usize>(_row: &[u64; N]) {}
+
     /// A product in radix 2^25.5. An instruction set may make this and the square functions of their own: with few
     /// registers the operands lie in memory anyway, and kernels stay within the instruction cache.
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! | `lanes.rs` | what an instruction set must offer; `avx2.rs`, `avx512.rs`, `portable.rs` implement it |
 //! | `field.rs`, `field26.rs`, `field52.rs` | field elements: the interface, radix 2^25.5, radix 2^52; bounds as types |
 //! | `point.rs`, `decode.rs` | curve points and their decoding under ZIP-215 |
-//! | `scalar.rs` | integers modulo the group order |
+//! | `scalar.rs`, `halve.rs` | integers modulo the group order; short halves of one |
 //! | `sha512.rs` | SHA-512 in lanes |
 //! | `bucket.rs`, `multiscalar.rs`, `check.rs` | sums of many points; single checks, one per lane |
 //! | `verify.rs` | columns to verdicts |
@@ -31,6 +31,7 @@ mod field;
 mod field26;
 mod field52;
 mod fixed;
+mod halve;
 mod hash;
 mod lanes;
 mod multiscalar;

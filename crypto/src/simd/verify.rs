@@ -8,7 +8,7 @@
 //!    one scalar per distinct key, one for B, the coefficient itself for R. Rows are checked one per lane where
 //!    that pays better. Decoded points, k and z stay the same throughout.
 //!
-//! Up to [`SERIAL_ROWS_MAX`] rows go to the serial reference: a vector with one lane in use is slower.
+//! A single row goes to the serial code: a vector with one lane in use is slower.
 //!
 //! All working memory is kept from batch to batch in a pool, as many sets as threads ever verified at once: about
 //! 2.6 MB each for batches of 4096.
@@ -24,14 +24,15 @@ use super::scalar::{self, Wide};
 use super::sha512::Parts;
 use crate::cache::KeyCache;
 use crate::coefficients::Coefficients;
-use crate::culprits::{self, Equation};
+use crate::culprits::{self, Equation, Share};
+use crate::serial::DecodedKey;
 use crate::{BatchVerifier, Columns, serial};
-
-/// Batches this small are checked by the serial reference.
-const SERIAL_ROWS_MAX: usize = 1;
 
 /// Keys a verifier keeps decoded unless told otherwise: 2^16 of 192 bytes with their keys, 12.6 MB.
 pub const KEYS_CACHED: usize = 1 << 16;
+
+/// Keys kept for signatures that come alone, 200 bytes each: they come to a node with little to do.
+const SINGLE_KEYS_CACHED: usize = 1 << 12;
 
 /// Row of B among the points; the distinct keys follow.
 const BASE_ROW: u32 = 0;
@@ -40,6 +41,8 @@ const BASE_ROW: u32 = 0;
 pub struct SimdBatch {
     kernels: &'static Kernels,
     cache: Option<KeyCache<NielsRow>>,
+    /// Keys of signatures that come alone, in the serial reference's form.
+    single_cache: Option<KeyCache<DecodedKey>>,
     hasher: RandomState,
     pool: Mutex<Vec<Scratch>>,
 }
@@ -73,6 +76,7 @@ impl SimdBatch {
         Self {
             kernels,
             cache: (keys_cached > 0).then(|| KeyCache::new(keys_cached)),
+            single_cache: (keys_cached > 0).then(|| KeyCache::new(keys_cached.min(SINGLE_KEYS_CACHED))),
             hasher: RandomState::new(),
             pool: Mutex::new(Vec::new()),
         }
@@ -92,7 +96,13 @@ impl SimdBatch {
         Some(Self::with_kernels(kernels, keys_cached))
     }
 
-    fn verify_with(&self, scratch: &mut Scratch, batch: &Columns<'_>, verdicts: &mut [bool]) {
+    fn verify_with(
+        &self,
+        scratch: &mut Scratch,
+        mut share: Share,
+        batch: &Columns<'_>,
+        verdicts: &mut [bool],
+    ) {
         let count = batch.len();
         verdicts.fill(false);
         self.hash(scratch, batch);
@@ -111,9 +121,20 @@ impl SimdBatch {
         let seed = draw(scratch, count);
         let mut rows = std::mem::take(&mut scratch.rows);
         let costs = &self.kernels.costs;
-        culprits::search(&mut Equations { kernels: self.kernels, scratch }, costs, &mut rows, seed, verdicts);
+        let mut equations = Equations { kernels: self.kernels, scratch };
+        culprits::search_span(&mut equations, costs, &mut share, &mut rows, seed, verdicts);
         scratch.rows = rows;
         self.remember(scratch, verdicts);
+    }
+
+    fn verify_single(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+        let known = self.single_cache.as_ref().and_then(|cache| cache.get(key));
+        let Some(decoded) = known.or_else(|| DecodedKey::decode(key)) else { return false };
+        let valid = serial::verify_quickly(&decoded, key, message, signature);
+        if let (true, None, Some(cache)) = (valid, known, &self.single_cache) {
+            cache.insert(key, decoded);
+        }
+        valid
     }
 
     /// k and s of every row.
@@ -183,9 +204,10 @@ impl SimdBatch {
         let points = &mut scratch.points[1..];
         let mut missing = keys;
         if let Some(cache) = &self.cache {
+            let cache = cache.reader();
             for (number, key) in scratch.distinct.iter().enumerate() {
                 if let Some(point) = cache.get(key) {
-                    points[number] = point;
+                    points[number] = *point;
                     scratch.cached[number] = true;
                     missing -= 1;
                 }
@@ -333,17 +355,28 @@ impl BatchVerifier for SimdBatch {
     }
 
     fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_from(Share::default(), batch, verdicts);
+    }
+
+    fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_from(Share::suspect(), batch, verdicts);
+    }
+}
+
+impl SimdBatch {
+    fn verify_from(&self, share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
         let count = batch.check_lengths(verdicts);
-        if count <= SERIAL_ROWS_MAX {
-            for (row, verdict) in verdicts.iter_mut().enumerate() {
-                *verdict =
-                    serial::verify_one(&batch.keys[row], batch.messages.get(row), &batch.signatures[row]);
+        match count {
+            0 => return,
+            1 => {
+                verdicts[0] = self.verify_single(&batch.keys[0], batch.messages.get(0), &batch.signatures[0]);
+                return;
             }
-            return;
+            _ => {}
         }
         let pooled = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = pooled.unwrap_or_default();
-        self.verify_with(&mut scratch, batch, verdicts);
+        self.verify_with(&mut scratch, share, batch, verdicts);
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
 }

@@ -42,6 +42,15 @@ impl std::fmt::Debug for VerifyStage {
     }
 }
 
+/// Whose jobs are verified together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Sessions that sent nothing bad lately.
+    Trusted,
+    /// One session on probation.
+    Suspect,
+}
+
 /// Microseconds since the Unix epoch by this machine's clock.
 pub fn unix_now_us() -> u64 {
     SystemTime::now()
@@ -55,8 +64,8 @@ impl VerifyStage {
         let mut gather = Gather::new(self.batch_messages_max, self.linger);
         while let Ok(first) = jobs.recv() {
             let batch = Self::gather(&mut gather, first, jobs);
-            for group in self.by_trust(batch) {
-                if out.send(self.verify(group)).is_err() {
+            for (group, trust) in self.by_trust(batch) {
+                if out.send(self.verify(group, trust)).is_err() {
                     return;
                 }
             }
@@ -95,8 +104,8 @@ impl VerifyStage {
     }
 
     /// The trusted sessions' jobs together, then each suspect session's own.
-    fn by_trust(&self, batch: Vec<Job>) -> Vec<Vec<Job>> {
-        let Ok(suspects) = self.suspects.lock() else { return vec![batch] };
+    fn by_trust(&self, batch: Vec<Job>) -> Vec<(Vec<Job>, Trust)> {
+        let Ok(suspects) = self.suspects.lock() else { return vec![(batch, Trust::Trusted)] };
         let mut trusted = Vec::with_capacity(batch.len());
         let mut apart: Vec<Vec<Job>> = Vec::new();
         for job in batch {
@@ -111,14 +120,14 @@ impl VerifyStage {
         }
         let mut groups = Vec::with_capacity(1 + apart.len());
         if !trusted.is_empty() {
-            groups.push(trusted);
+            groups.push((trusted, Trust::Trusted));
         }
-        groups.append(&mut apart);
+        groups.extend(apart.into_iter().map(|group| (group, Trust::Suspect)));
         groups
     }
 
     /// Checks and verifies every message of the jobs.
-    fn verify(&self, jobs: Vec<Job>) -> VerifiedBatch {
+    fn verify(&self, jobs: Vec<Job>, trust: Trust) -> VerifiedBatch {
         let now_us = unix_now_us();
         let messages = jobs.iter().map(|job| job.submit.len()).sum();
         let bytes = jobs.iter().map(|job| job.submit.bytes().len()).sum();
@@ -142,7 +151,10 @@ impl VerifyStage {
                 messages: Messages::Ids(arena.ids()),
                 signatures: arena.signatures(),
             };
-            self.verifier.verify(&columns, &mut verdicts);
+            match trust {
+                Trust::Trusted => self.verifier.verify(&columns, &mut verdicts),
+                Trust::Suspect => self.verifier.verify_suspect(&columns, &mut verdicts),
+            }
             Counters::add(&self.counters.signatures, verdicts.len() as u64);
             Counters::add(&self.counters.verify_batches, 1);
         }
