@@ -51,14 +51,19 @@ pub fn parse_required(list: &str) -> Result<Vec<Backend>, BackendError> {
     list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::parse).collect()
 }
 
-/// Where in a batch of [`FILLED_ROWS`] a case is tried: both ends, and inside and at the edges of groups of 4, 8, 16.
-const POSITIONS: [usize; 6] = [0, 3, 8, 31, 48, 63];
+/// Where in a batch of [`FILLED_ROWS`] a case is tried: every lane of eight, both ends, and edges of groups of 4, 8, 16.
+const POSITIONS: [usize; 9] = [0, 3, 12, 17, 31, 38, 45, 58, 63];
 
 /// Rows of the batch around a case.
 const FILLED_ROWS: usize = 64;
 
+/// Rows of the large batch that cases are strewn into, and how many of them at a time.
+const LARGE_ROWS: usize = 4096;
+const STREWN: usize = 512;
+
 /// Checks every case of `suite`: by the reference alone, in a batch of 1, inside a batch of 64 at several positions
-/// among honest signatures (whose verdicts must hold too), and all cases of the suite as one batch.
+/// among honest signatures (whose verdicts must hold too), inside batches of 4096 at every position modulo 8, and all
+/// cases of the suite as one batch.
 ///
 /// # Panics
 /// If a verdict is wrong.
@@ -76,25 +81,52 @@ pub fn check_suite(subject: &Subject, suite: &Suite) {
         }
     }
     check_batch(subject, suite.name, &suite.cases.iter().collect::<Vec<_>>());
+    check_strewn(subject, suite);
 }
 
-/// Checks that the verdicts of one batch are the cases' own.
+/// The cases of `suite`, [`STREWN`] at a time, among honest signatures in batches of [`LARGE_ROWS`], in every lane.
+fn check_strewn(subject: &Subject, suite: &Suite) {
+    let filler = Adversary::new(4096, false, LARGE_ROWS / 8).honest(LARGE_ROWS);
+    // One place will do where there are no lanes.
+    let lanes = if subject.verifier.name() == Backend::Serial.name() { 1 } else { 8 };
+    for cases in suite.cases.chunks(STREWN) {
+        for lane in 0..lanes {
+            let mut batch: Vec<&Case> = filler.iter().collect();
+            for (number, case) in cases.iter().enumerate() {
+                // 7 apart, which is odd: neighbours are in different lanes, and eight turns take each through all.
+                batch[7 * number + lane] = case;
+            }
+            check_batch(subject, suite.name, &batch);
+        }
+    }
+}
+
+/// Checks that the verdicts of one batch are the cases' own, whether bad rows are expected in it or not.
 ///
 /// # Panics
 /// If a verdict is wrong.
 pub fn check_batch(subject: &Subject, context: &str, cases: &[&Case]) {
     let rows = Rows::new(cases.iter().copied());
     // What was there before must not matter.
-    let mut verdicts: Vec<bool> = cases.iter().map(|case| !case.valid).collect();
-    subject.verifier.verify(&rows.columns(), &mut verdicts);
-    for (row, (case, verdict)) in cases.iter().zip(&verdicts).enumerate() {
-        let Subject { label, .. } = subject;
-        let length = cases.len();
-        assert_eq!(
-            *verdict, case.valid,
-            "{context}: {label} on row {row} of {length}: {} {case:02x?}",
-            case.name
-        );
+    let wrong: Vec<bool> = cases.iter().map(|case| !case.valid).collect();
+    // The other way in is for batches worth searching; where it starts changes little in small ones.
+    let ways = if cases.len() > FILLED_ROWS { &[false, true][..] } else { &[false] };
+    for &suspect in ways {
+        let mut verdicts = wrong.clone();
+        if suspect {
+            subject.verifier.verify_suspect(&rows.columns(), &mut verdicts);
+        } else {
+            subject.verifier.verify(&rows.columns(), &mut verdicts);
+        }
+        for (row, (case, verdict)) in cases.iter().zip(&verdicts).enumerate() {
+            let Subject { label, .. } = subject;
+            let length = cases.len();
+            assert_eq!(
+                *verdict, case.valid,
+                "{context}: {label} (suspect: {suspect}) on row {row} of {length}: {} {case:02x?}",
+                case.name
+            );
+        }
     }
 }
 
