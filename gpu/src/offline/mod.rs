@@ -35,7 +35,7 @@ pub struct Chip {
     pub card: &'static str,
     /// SIMDs of 32 lanes: two a compute unit.
     pub simds: u32,
-    /// Clock under load, MHz.
+    /// The card's boost clock, MHz.
     pub clock_mhz: u32,
 }
 
@@ -43,15 +43,15 @@ pub struct Chip {
 pub const CHIPS: [Chip; 2] = [
     Chip {
         name: "navi21",
-        card: "RX 6800 (RDNA 2): 60 compute units, game clock 2.1 GHz in most cards",
+        card: "RX 6800 (RDNA 2): 60 compute units, boost clock 2.1 GHz",
         simds: 120,
         clock_mhz: 2100,
     },
     Chip {
         name: "navi10",
-        card: "RX 5700 XT (RDNA 1): 40 compute units, game clock 1.755 GHz",
+        card: "RX 5700 XT (RDNA 1): 40 compute units, boost clock 1.9 GHz",
         simds: 80,
-        clock_mhz: 1755,
+        clock_mhz: 1905,
     },
 ];
 

@@ -565,7 +565,9 @@ fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimat
             estimate.signatures_per_s / 1e6
         )?;
     }
-    writeln!(out, "\ncard: {}", chip.card)?;
+    if Chip::find(chip.name).is_some_and(|usual| usual == *chip) {
+        writeln!(out, "\ncard: {}", chip.card)?;
+    }
     writeln!(
         out,
         "A term is: how often x cycles of the vector unit, for a wave of 64 lanes in two passes. Scalar instructions, branches and \
