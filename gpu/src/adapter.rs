@@ -3,6 +3,7 @@
 //! Invariant: a software adapter (a CPU in disguise) is never chosen unless `WEFT_GPU_ALLOW_CPU=1`: it is slower than
 //! the CPU backends. Leaves opening the device to [`crate::engine`].
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::error::GpuError;
@@ -10,6 +11,9 @@ use crate::wait::block_on;
 
 /// Set to `1`, it lets software adapters be chosen. Continuous integration sets it.
 pub const ALLOW_CPU_VARIABLE: &str = "WEFT_GPU_ALLOW_CPU";
+
+/// Adapters at once, at most: each costs threads, memory and attention, and machines have no more.
+pub const ADAPTERS_MAX: usize = 16;
 
 /// Whether software adapters may be chosen.
 #[must_use]
@@ -40,6 +44,73 @@ impl FromStr for Choice {
             "off" | "none" => Choice::Off,
             other => other.parse().map_or_else(|_| Choice::Named(other.to_owned()), Choice::Index),
         })
+    }
+}
+
+/// What a user asks for where several adapters may work at once: choices separated by commas, such as `0,1`. Words that
+/// mean none or one on their own, `off` and `auto`, cannot be combined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection(Vec<Choice>);
+
+impl Default for Selection {
+    fn default() -> Self {
+        Selection(vec![Choice::Auto])
+    }
+}
+
+impl FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        if parts.len() > ADAPTERS_MAX {
+            return Err(format!("at most {ADAPTERS_MAX} adapters, got {}", parts.len()));
+        }
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err("auto, off, or adapters by index or name, separated by commas".to_owned());
+        }
+        let Ok(choices) = parts.iter().map(|part| part.parse()).collect::<Result<Vec<Choice>, _>>();
+        if choices.len() > 1 && choices.iter().any(|choice| matches!(choice, Choice::Auto | Choice::Off)) {
+            return Err("auto or off alone, or a list of indices and names".to_owned());
+        }
+        Ok(Selection(choices))
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, choice) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            match choice {
+                Choice::Auto => write!(f, "{comma}auto")?,
+                Choice::Off => write!(f, "{comma}off")?,
+                Choice::Named(name) => write!(f, "{comma}{name}")?,
+                Choice::Index(index) => write!(f, "{comma}{index}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Selection {
+    /// Whether it is `auto`.
+    #[must_use]
+    pub fn is_auto(&self) -> bool {
+        self.0 == [Choice::Auto]
+    }
+
+    /// Whether it is `off`.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.0 == [Choice::Off]
+    }
+
+    /// The adapters that it means, in its order; an adapter named twice is opened twice.
+    ///
+    /// # Errors
+    /// As [`choose`], for the first choice that nothing fits.
+    pub fn adapters(&self) -> Result<Vec<Found>, GpuError> {
+        self.0.iter().filter_map(|choice| choose(choice).transpose()).collect()
     }
 }
 
@@ -163,6 +234,19 @@ mod tests {
         assert_eq!(parse("off"), Choice::Off);
         assert_eq!(parse("2"), Choice::Index(2));
         assert_eq!(parse("Radeon RX"), Choice::Named("Radeon RX".into()));
+    }
+
+    #[test]
+    fn several_adapters_are_named_by_a_list_and_auto_and_off_stand_alone() {
+        let parse = |text: &str| text.parse::<Selection>();
+        assert!(parse("auto").is_ok_and(|all| all.is_auto() && all.to_string() == "auto"));
+        assert!(parse("off").is_ok_and(|all| all.is_off() && all.to_string() == "off"));
+        let list = Selection(vec![Choice::Index(0), Choice::Named("RX".into())]);
+        assert_eq!(parse("0, RX"), Ok(list.clone()));
+        assert_eq!(parse(&list.to_string()), Ok(list));
+        for bad in ["", "0,", "auto,1", "1,off", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

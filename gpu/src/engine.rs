@@ -210,6 +210,12 @@ impl Engine {
         self.rows_max
     }
 
+    /// Bytes of device memory that its buffers take.
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        memory::device_bytes(self.rows_max, self.slots, weft_shaders::base_table(self.layout).len())
+    }
+
     /// Batches that can be in flight.
     #[must_use]
     pub fn slots(&self) -> usize {

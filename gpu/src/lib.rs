@@ -2,7 +2,8 @@
 //!
 //! Owns: the choice of an adapter ([`adapter`]), opening it with a self-test and the faster field layout
 //! ([`selftest`]), the way of a batch through it ([`engine`]), the guard that makes its verdicts safe to use
-//! ([`verifier`]), message ids ([`hasher`]) and measurements ([`bench`]). Leaves to `weft-shaders` what runs on the
+//! ([`verifier`]), message ids ([`hasher`]), measurements ([`bench`]), and what an AMD compiler says of the kernels without
+//! the card (`offline`). Leaves to `weft-shaders` what runs on the
 //! device, to `weft-crypto` the rules and the CPU's part, and to the node when a batch goes to a device at all.
 //!
 //! ```no_run
@@ -29,6 +30,9 @@ mod error;
 pub mod fault;
 pub mod hasher;
 mod memory;
+#[cfg(not(target_vendor = "apple"))]
+#[allow(unsafe_code)] // Vulkan without wgpu between
+pub mod offline;
 pub mod selftest;
 pub mod verifier;
 mod wait;
@@ -37,3 +41,4 @@ pub use engine::{Engine, Options};
 pub use error::GpuError;
 pub use memory::device_bytes;
 pub use verifier::{Counts, GpuVerifier, OwnedBatch, Pending};
+pub use weft_shaders::{Kernel, Layout};

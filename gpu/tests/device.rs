@@ -9,8 +9,8 @@ use weft_gpu::{Engine, adapter};
 use weft_shaders::bindings::{Buffers, words};
 use weft_shaders::{Kernel, Layout, base_table, hash_blocks, run_twin};
 
-/// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise: the full run is 100,000.
-const ROWS: usize = 16_384;
+/// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise.
+const ROWS: usize = 100_000;
 
 #[test]
 fn every_vector_suite_and_random_rows_get_the_serial_verdicts_and_the_twins_words() {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use toml::de::{DeTable, DeValue};
 use weft_core::tips::TipSelection;
+use weft_gpu::adapter::Selection;
 use weft_net::AckLevel;
 
 use crate::cli::Globals;
@@ -39,6 +40,9 @@ pub const FILE_NAME: &str = "weft.toml";
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Longest verifier name, characters.
 const VERIFIER_NAME_CHARS_MAX: usize = 32;
+
+/// Longest list of GPU adapters, characters: names are long, and a mistaken value must not be longer than a line.
+const GPU_CHARS_MAX: usize = 1024;
 
 /// The settings of one node. Every field is one key of [`KEYS`]; units are in the names.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +67,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Verifier by name, or `auto`.
     pub verifier: String,
+    /// GPU adapters that verify too; see [`crate::verifier`] for how it goes together with `verifier`.
+    pub gpu: Selection,
     /// Decoded device keys that the verifier keeps.
     pub key_cache_max: usize,
     /// Threads that verify; none: one per core.
@@ -110,6 +116,7 @@ impl Default for Config {
             connection_idle_ms: 30_000,
             queue_bytes_max: 256 << 20,
             verifier: "auto".to_owned(),
+            gpu: Selection::default(),
             key_cache_max: 1 << 16,
             verify_threads: None,
             verify_batch_max: 4096,

@@ -12,9 +12,11 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde::Serialize;
 use weft_core::Reason;
 
-use crate::health::Health;
+use crate::health::{Health, HealthReport};
+use crate::pipeline::devices::{Device, DeviceReport};
 use crate::stats::{Counters, cpu_seconds_by_stage};
 
 /// What the pages are made from.
@@ -24,6 +26,17 @@ pub struct Pages {
     pub health: Arc<Health>,
     /// The node's counters.
     pub counters: Arc<Counters>,
+    /// The node's GPUs.
+    pub devices: Arc<[Device]>,
+}
+
+/// What `/health` says: the node's health, and its GPUs'. A GPU that failed makes no node unhealthy: the CPU does its work.
+#[derive(Serialize)]
+struct HealthPage {
+    #[serde(flatten)]
+    report: HealthReport,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gpu: Vec<DeviceReport>,
 }
 
 /// Serves the pages on `listener` until `stop` resolves.
@@ -51,7 +64,8 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListene
 async fn health(Shared(pages): Shared<Pages>) -> Response {
     let report = pages.health.report();
     let code = if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::to_string(&report).unwrap_or_else(|_| "{}".to_owned());
+    let page = HealthPage { report, gpu: pages.devices.iter().map(Device::report).collect() };
+    let body = serde_json::to_string(&page).unwrap_or_else(|_| "{}".to_owned());
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
@@ -117,6 +131,44 @@ fn metrics_text(pages: &Pages) -> String {
         "Time spent in group commits.",
         &one(load(&counters.sync_us) / 1e6),
     );
+    let devices: Vec<DeviceReport> = pages.devices.iter().map(Device::report).collect();
+    if !devices.is_empty() {
+        // The number tells two adapters of one name apart.
+        let label = |number: usize, device: &DeviceReport, more: &str| {
+            let name = device.adapter.replace(['"', '\\', '\n'], " ");
+            format!("{{gpu=\"{number}\",adapter=\"{name}\"{more}}}")
+        };
+        let of = |value: fn(&DeviceReport) -> u64| -> Vec<(String, f64)> {
+            let rows = devices.iter().enumerate();
+            rows.map(|(number, device)| (label(number, device, ""), value(device) as f64)).collect()
+        };
+        let states: Vec<_> = devices
+            .iter()
+            .enumerate()
+            .map(|(number, device)| (label(number, device, &format!(",state=\"{}\"", device.state)), 1.0))
+            .collect();
+        metric("gpu_state", "gauge", "What each GPU is: opening, active, failed or quarantined.", &states);
+        metric("gpu_signatures_total", "counter", "Verdicts that came from the GPU.", &of(|d| d.signatures));
+        metric("gpu_batches_total", "counter", "Batches that the GPU answered.", &of(|d| d.batches));
+        metric(
+            "gpu_checked_total",
+            "counter",
+            "Verdicts of the GPU that were verified again on the CPU.",
+            &of(|d| d.rejections_checked + d.sampled),
+        );
+        metric(
+            "gpu_mismatches_total",
+            "counter",
+            "Wrong verdicts of the GPU that were found.",
+            &of(|d| d.mismatches),
+        );
+        metric(
+            "gpu_fallback_signatures_total",
+            "counter",
+            "Signatures verified on the CPU because the GPU failed.",
+            &of(|d| d.fallback_signatures),
+        );
+    }
     let cpu: Vec<_> = cpu_seconds_by_stage()
         .into_iter()
         .filter(|(stage, _)| stage.starts_with("weft"))
@@ -144,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_503_until_the_node_is_live_and_metrics_count_refusals() {
-        let pages = Pages { health: Arc::default(), counters: Arc::default() };
+        let pages = Pages { health: Arc::default(), counters: Arc::default(), devices: Arc::new([]) };
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, pages.clone(), std::future::pending()));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{bounded, unbounded};
+use crossbeam::channel::bounded;
 use ed25519_dalek::SigningKey;
 use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_net::{
@@ -28,12 +28,15 @@ use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
 use crate::pipeline::Budget;
 use crate::pipeline::commit::{Committer, Sync};
+use crate::pipeline::devices::{Device, DeviceReport, FEEDERS};
+use crate::pipeline::queue::JobQueue;
 use crate::pipeline::sequence::Sequencer;
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
 use crate::random::Random;
 use crate::service::NodeService;
 use crate::stats::Counters;
+use crate::verifier::{self, VerifierError};
 
 /// The lane that this version's one node writes.
 pub const LANE: LaneId = LaneId(0);
@@ -44,6 +47,9 @@ const GROUPS_QUEUED_MAX: usize = 2;
 
 /// Batches between verify workers and sequencer, for the same reason.
 const VERIFIED_QUEUED_PER_WORKER: usize = 2;
+
+/// Folder of the data directory for compiled GPU kernels: a hint for the next start, which may be deleted.
+const GPU_CACHE_DIR: &str = "gpu-cache";
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +92,7 @@ pub enum StartError {
     },
     /// There is no verifier of that name here.
     #[error("verifier: {0}")]
-    Verifier(#[from] weft_crypto::backend::BackendError),
+    Verifier(#[from] VerifierError),
     /// The operating system refused something a process needs.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -125,6 +131,7 @@ pub struct RunningNode {
     fingerprint: Fingerprint,
     network: NetworkId,
     verifier: &'static str,
+    devices: Arc<[Device]>,
     recovered: Recovered,
     counters: Arc<Counters>,
     health: Arc<Health>,
@@ -160,6 +167,15 @@ impl RunningNode {
     /// # Errors
     /// [`StartError`], with everything already started stopped again.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        let cache_dir = Some(config.data.join(GPU_CACHE_DIR));
+        Self::start_with(config, &weft_gpu::Options { cache_dir, ..weft_gpu::Options::default() })
+    }
+
+    /// [`RunningNode::start`] with a say in how GPUs are opened: tests make them fail.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub fn start_with(config: &Config, gpu_options: &weft_gpu::Options) -> Result<Self, StartError> {
         let data = DataDir::open(&config.data)?;
         let genesis = data.genesis().clone();
         let key = SigningKey::from_bytes(data.node_seed());
@@ -168,9 +184,17 @@ impl RunningNode {
             return Err(StartError::NotInCommittee { got: public });
         }
         let options = weft_crypto::backend::Options { cached_keys: config.key_cache_max };
-        let chosen = weft_crypto::backend::by_name(&config.verifier, &options)?;
-        tracing::info!(verifier = chosen.verifier.name(), measured = ?chosen.measured, "the verifier is chosen");
-        let verifier = chosen.verifier;
+        let chosen = verifier::choose(&config.verifier, &config.gpu, &options)?;
+        tracing::info!(setting = config.verifier, gpu = %config.gpu, "verifiers chosen: {}", chosen.why);
+        let verifier = chosen.cpu;
+        let device = |found| Device::new(found, gpu_options.clone(), verifier.clone());
+        let devices: Arc<[Device]> = chosen.adapters.into_iter().map(device).collect();
+        if chosen.devices_first {
+            // Asked for by name: it works, or the node does not start. Otherwise it joins once it is open.
+            for device in devices.iter() {
+                device.open().map_err(VerifierError::from)?;
+            }
+        }
         let health = Arc::new(Health::new());
         let counters = Arc::new(Counters::default());
 
@@ -201,12 +225,17 @@ impl RunningNode {
         let clock_us_max = (limits.clock_ahead_us_max, limits.clock_behind_us_max);
 
         let workers_count = config.verify_threads_or_cores();
-        let (jobs_in, jobs_out) = unbounded();
-        let (verified_in, verified_out) = bounded(VERIFIED_QUEUED_PER_WORKER * workers_count);
+        let feeders_count = FEEDERS * devices.len();
+        let jobs = Arc::new(JobQueue::new(if chosen.devices_first { devices.len() } else { 0 }));
+        let (verified_in, verified_out) =
+            bounded(VERIFIED_QUEUED_PER_WORKER * (workers_count + feeders_count));
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
         let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
         let stage = Arc::new(VerifyStage {
             verifier: verifier.clone(),
+            workers: workers_count,
+            devices_first: chosen.devices_first,
+            pace: Mutex::default(),
             limits,
             batch_messages_max: config.verify_batch_max,
             linger: Duration::from_micros(config.batch_linger_us),
@@ -220,7 +249,7 @@ impl RunningNode {
             lane: LANE,
             clock_us_max,
             ack_level_max: config.ack_level,
-            jobs: Mutex::new(Some(jobs_in)),
+            jobs: jobs.clone(),
             budget: Budget::new(config.queue_bytes_max),
             reader,
             tips: published_tips.clone(),
@@ -267,7 +296,11 @@ impl RunningNode {
                 let bind = |source| StartError::BindHttp { address, source };
                 let listener = runtime.block_on(http::bind(address)).map_err(bind)?;
                 let bound = listener.local_addr().map_err(bind)?;
-                let pages = http::Pages { health: health.clone(), counters: counters.clone() };
+                let pages = http::Pages {
+                    health: health.clone(),
+                    counters: counters.clone(),
+                    devices: devices.clone(),
+                };
                 let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
                 runtime.spawn(http::serve(listener, pages, async {
                     let _ = stopped.await;
@@ -276,13 +309,22 @@ impl RunningNode {
             }
         };
 
-        let mut workers = Vec::with_capacity(workers_count);
+        let mut workers = Vec::with_capacity(workers_count + feeders_count);
         for number in 0..workers_count {
-            let (stage, jobs, out) = (stage.clone(), jobs_out.clone(), verified_in.clone());
+            let (stage, jobs, out) = (stage.clone(), jobs.clone(), verified_in.clone());
             let guard = PanicGuard { stage: "verify", health: health.clone() };
             workers.push(spawn(format!("weft-verify-{number}"), move || {
                 let _guard = guard;
                 stage.run(&jobs, &out);
+            })?);
+        }
+        for number in 0..feeders_count {
+            let (stage, jobs, out) = (stage.clone(), jobs.clone(), verified_in.clone());
+            let devices = devices.clone();
+            let guard = PanicGuard { stage: "gpu", health: health.clone() };
+            workers.push(spawn(format!("weft-gpu-{number}"), move || {
+                let _guard = guard;
+                devices[number / FEEDERS].feed(&stage, &jobs, &out);
             })?);
         }
         drop(verified_in);
@@ -310,7 +352,8 @@ impl RunningNode {
             http_address,
             fingerprint: server.fingerprint(),
             network: data.network(),
-            verifier: verifier.name(),
+            verifier: if chosen.devices_first { verifier::GPU } else { verifier.name() },
+            devices,
             recovered,
             counters,
             health,
@@ -340,9 +383,14 @@ impl RunningNode {
         self.network
     }
 
-    /// The name of the verifier in use.
+    /// The name of the verifier in use: `gpu` where GPUs come first, else the CPU's.
     pub fn verifier(&self) -> &'static str {
         self.verifier
+    }
+
+    /// The GPUs that take part, or took part until they failed.
+    pub fn devices(&self) -> Vec<DeviceReport> {
+        self.devices.iter().map(Device::report).collect()
     }
 
     /// What was found in the log at start.

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use crossbeam::channel::Sender;
 use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::{
     AckLevel, Found, LaneStatus, NodeState, Refusal, Service, SessionHandle, Status, Submit, WelcomeInfo,
@@ -15,6 +14,7 @@ use weft_net::{
 use weft_storage::LogReader;
 
 use crate::health::{Health, State};
+use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
 use crate::stats::Counters;
@@ -41,8 +41,8 @@ pub struct NodeService {
     pub clock_us_max: (u64, u64),
     /// Strongest level of acknowledgement that clients may ask for.
     pub ack_level_max: AckLevel,
-    /// Into the verify stage; gone when the node stops.
-    pub jobs: Mutex<Option<Sender<Job>>>,
+    /// Into the verify stage; closed when the node stops.
+    pub jobs: Arc<JobQueue<Job>>,
     /// The pipeline's byte budget.
     pub budget: Budget,
     /// Stored messages.
@@ -72,9 +72,7 @@ impl NodeService {
     /// Stops taking submits: those that wait for budget are refused, and the verify stage ends once its queue is empty.
     pub fn close(&self) {
         self.budget.close();
-        if let Ok(mut jobs) = self.jobs.lock() {
-            *jobs = None;
-        }
+        self.jobs.close();
     }
 }
 
@@ -95,8 +93,7 @@ impl Service for NodeService {
     async fn submit(&self, submit: Submit, session: SessionHandle) -> Result<(), Refusal> {
         let permit = self.budget.acquire(&submit).await.ok_or_else(Refusal::shutting_down)?;
         Counters::add(&self.counters.submits, 1);
-        let jobs = self.jobs.lock().ok().and_then(|jobs| jobs.clone()).ok_or_else(Refusal::shutting_down)?;
-        jobs.send(Job { submit, session, permit }).map_err(|_| Refusal::internal("the pipeline has ended"))
+        self.jobs.push(Job { submit, session, permit }).map_err(|_| Refusal::shutting_down())
     }
 
     async fn tips(&self, count: usize) -> Result<Vec<MessageId>, Refusal> {

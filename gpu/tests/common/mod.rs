@@ -12,7 +12,7 @@ use weft_gpu::{Engine, GpuVerifier, Options};
 use weft_shaders::Layout;
 
 /// Set to `1` where an adapter must be there: a test without one then fails instead of being skipped.
-const REQUIRE_VARIABLE: &str = "WEFT_REQUIRE_GPU";
+const REQUIRED_VARIABLE: &str = "WEFT_GPU_REQUIRED";
 /// Rows per batch in tests: enough for several workgroups, little enough for a software adapter.
 pub const ROWS_MAX: usize = 4096;
 
@@ -20,8 +20,8 @@ pub const ROWS_MAX: usize = 4096;
 pub fn adapter() -> Option<Found> {
     match adapter::choose(&Choice::Auto) {
         Ok(found) => found,
-        Err(error) if std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1") => {
-            panic!("{REQUIRE_VARIABLE}=1: {error}")
+        Err(error) if std::env::var_os(REQUIRED_VARIABLE).is_some_and(|value| value == "1") => {
+            panic!("{REQUIRED_VARIABLE}=1: {error}")
         }
         Err(error) => {
             eprintln!("SKIPPED gpu: no adapter ({error})");

@@ -1,6 +1,6 @@
 //! `weft bench`: figures that another machine can repeat, with the peers in the same run.
 //!
-//! Owns: the arguments, the order of measurement, the table and the JSON. The signatures are made in [`corpus`], what
+//! Owns: the arguments, the order of measurement, the table and the JSON of `verify`; [`gpu`] has its own. The signatures are made in [`corpus`], what
 //! is measured stands in [`contenders`], and how it is timed in [`rounds`].
 //!
 //! A figure is worth something only if the work was done: before anything is timed, every contender verifies each
@@ -24,6 +24,7 @@ use crate::units::grouped;
 
 mod contenders;
 mod corpus;
+mod gpu;
 mod rounds;
 
 /// Largest batch that can be asked for: beyond it no backend gains, and the corpus takes long to sign.
@@ -37,6 +38,9 @@ pub enum BenchCommand {
     /// Signatures per second by backend, batch size and key mix, against ed25519-dalek and ed25519-zebra
     #[command(long_about = VERIFY_LONG_ABOUT)]
     Verify(VerifyArgs),
+    /// What a GPU does in a second, by batch size, beside this machine's CPU and an estimate from instruction counts
+    #[command(long_about = gpu::LONG_ABOUT)]
+    Gpu(gpu::GpuArgs),
 }
 
 /// What `--help` says.
@@ -104,6 +108,7 @@ struct Row {
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Verify(args) => verify(&args),
+        BenchCommand::Gpu(args) => gpu::run(&args),
     }
 }
 
@@ -148,9 +153,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "\nverdicts checked before timing: all as expected, hash {result_hash}")?;
         writeln!(out, "{}", machine_line())?;
     }
-    if cfg!(debug_assertions) {
-        eprintln!("warning: this is a debug build; its figures mean nothing. Use cargo run --release");
-    }
+    warn_of_debug_build();
     args.json.write(&report(&rows, &result_hash, &plan))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -266,6 +269,18 @@ fn cell_rows(
     Ok(rows.collect())
 }
 
+fn warn_of_debug_build() {
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build; its figures mean nothing. Use cargo run --release");
+    }
+}
+
+/// The command as it was given.
+fn command_line() -> String {
+    let parts: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
+    parts.join(" ")
+}
+
 fn round(value: f64, digits: i32) -> f64 {
     let factor = 10f64.powi(digits);
     (value * factor).round() / factor
@@ -308,13 +323,12 @@ fn machine_line() -> String {
 fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
     let now_s =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
     json!({
         "report": "bench verify",
         "at": machine::rfc3339(now_s),
         "machine": machine::Machine::read(None),
         "commit": machine::commit(),
-        "command": command.join(" "),
+        "command": command_line(),
         "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
         "message_bytes": 32,
         "seconds_per_row": plan.per_row.as_secs_f64(),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use weft_gpu::adapter::Selection;
 use weft_loadgen::{AuditOptions, NodeTarget, Phase, Report, Stop, Target, audit, run as drive};
 use weft_net::Trust;
 
@@ -17,7 +18,10 @@ use super::traffic::{self, TrafficArgs};
 use super::{EXIT_FOUND, Globals, JsonArg, signals, usage};
 use crate::config::Config;
 use crate::node::{RunningNode, init_ledger};
+use crate::pipeline::devices::DeviceReport;
 use crate::stats::cpu_seconds_by_stage;
+use crate::units::grouped;
+use crate::verifier;
 
 /// What `--help` says.
 pub const LONG_ABOUT: &str = "Start a node and devices, show live progress, stop, restart, audit, report.\n\n\
@@ -26,7 +30,8 @@ pub const LONG_ABOUT: &str = "Start a node and devices, show live progress, stop
         Examples:\n  \
         weft demo\n  \
         weft demo --seconds 20 --json demo.json\n  \
-        weft demo --rate 20000 --seconds 10          latency at a fixed rate";
+        weft demo --rate 20000 --seconds 10          latency at a fixed rate\n  \
+        weft demo --verifier gpu                     the node verifies on the GPU";
 
 /// Arguments of `weft demo`.
 #[derive(clap::Args, Debug)]
@@ -36,6 +41,9 @@ pub struct DemoArgs {
     /// Which signature verifier the node uses
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto", help_heading = "Node")]
     verifier: String,
+    /// Which GPU verifies too: auto (the best one; never software), off, or an adapter as in `weft gpu list`
+    #[arg(long, value_name = "ADAPTER", env = "WEFT_GPU", default_value = "auto", help_heading = "Node")]
+    gpu: Selection,
     /// Threads that verify signatures; default: one per core that the generator leaves
     #[arg(long, value_name = "COUNT", help_heading = "Node")]
     verify_threads: Option<usize>,
@@ -68,6 +76,9 @@ struct NodeFigures {
     sync_ms_mean: f64,
     lane_bytes_per_message: f64,
     recovered_messages: u64,
+    /// GPUs that took part, with what the guard counted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gpu: Vec<DeviceReport>,
 }
 
 /// Runs `weft demo`.
@@ -96,6 +107,7 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         listen: "127.0.0.1:0".parse()?,
         name: "demo".to_owned(),
         verifier: args.verifier.clone(),
+        gpu: args.gpu.clone(),
         // The generator shares the machine: fewer verifiers with larger batches beat more that wait for a core.
         verify_threads: args.verify_threads.or_else(|| verify_threads(args.traffic.generator_threads)),
         // A demonstration must run on a laptop's nearly full disk too.
@@ -135,8 +147,9 @@ pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     figures.recovered_messages = node.recovered().messages;
     let mut report = outcome.report;
     let acked = outcome.acked.context("the run kept no list of what was acknowledged")?;
+    // By the CPU in any case: an audit of a GPU's verdicts must not ask the same GPU.
     let options = weft_crypto::backend::Options::default();
-    let verifier = weft_crypto::backend::by_name(&args.verifier, &options)?.verifier;
+    let verifier = verifier::choose(&args.verifier, &args.gpu, &options)?.cpu;
     let found = audit(
         &target_of(&node),
         &acked,
@@ -199,6 +212,7 @@ fn figures(node: &RunningNode) -> NodeFigures {
         sync_ms_mean: ratio(counters.sync_us.load(Relaxed), counters.syncs.load(Relaxed)) / 1e3,
         lane_bytes_per_message: ratio(counters.lane_bytes.load(Relaxed), accepted),
         recovered_messages: 0,
+        gpu: node.devices(),
     }
 }
 
@@ -253,4 +267,17 @@ fn print_stages(demo: &DemoReport) {
         node.sync_ms_mean,
         node.lane_bytes_per_message
     );
+    for gpu in &node.gpu {
+        println!(
+            "gpu {}: {}, {} signatures in {} batches, {} checked again on the CPU, {} wrong; {} verified on the CPU in its place{}",
+            gpu.adapter,
+            gpu.state,
+            grouped(gpu.signatures),
+            grouped(gpu.batches),
+            grouped(gpu.rejections_checked + gpu.sampled),
+            gpu.mismatches,
+            grouped(gpu.fallback_signatures),
+            gpu.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
+        );
+    }
 }

@@ -14,6 +14,7 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use weft_crypto::backend;
+use weft_gpu::adapter;
 use weft_loadgen::machine::{self, Machine};
 
 use super::{DataArg, EXIT_FOUND, JsonArg};
@@ -38,7 +39,7 @@ const CLOCK_WINDOW: Duration = Duration::from_millis(50);
 
 /// What `--help` says.
 pub const LONG_ABOUT: &str = "Examine this machine: UDP socket buffers and offloads, file descriptors, CPU and the verifier it \
-        would use, memory, disk (space, preallocation, time of an fdatasync), clock, build. Prints PASS or WARN with \
+        would use, GPU adapters, memory, disk (space, preallocation, time of an fdatasync), clock, build. Prints PASS or WARN with \
         advice, a line each; takes about two seconds; changes nothing.\n\n\
         Examples:\n  \
         weft doctor\n  \
@@ -96,7 +97,7 @@ impl Check {
 /// If the report cannot be written.
 pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let machine = Machine::read(Some(&args.data.data));
-    let mut checks = vec![build(), kernel(&machine), cpu(&machine), verifier()];
+    let mut checks = vec![build(), kernel(&machine), cpu(&machine), verifier(), gpu()];
     checks.extend([memory(&machine), file_descriptors()]);
     checks.extend(udp());
     checks.extend(disk(&args.data.data, &machine));
@@ -202,6 +203,38 @@ fn verifier() -> Check {
         "",
         json!({ "auto": name, "measured": data }),
     )
+}
+
+/// Adapters are named, not opened: compiling their kernels takes seconds (`weft gpu selftest` does it).
+fn gpu() -> Check {
+    let found: Vec<_> = adapter::list().into_iter().map(|found| found.description).collect();
+    let real = found.iter().filter(|adapter| !adapter.software).count();
+    let names: Vec<String> = found
+        .iter()
+        .map(|adapter| format!("{} {} ({})", adapter.index, adapter.name, adapter.kind))
+        .collect();
+    let says = match (real, found.len()) {
+        (0, 0) => "no adapter: signatures are verified on the CPU".to_owned(),
+        (0, _) => format!("{}: software only, signatures are verified on the CPU", names.join(", ")),
+        _ => format!(
+            "{}: a node uses the best beside the CPU (weft gpu selftest tries them)",
+            names.join(", ")
+        ),
+    };
+    let data: Vec<Value> = found
+        .iter()
+        .map(|adapter| {
+            json!({
+                "index": adapter.index,
+                "name": adapter.name,
+                "kind": adapter.kind,
+                "driver": adapter.driver,
+                "int64": adapter.int64,
+            })
+        })
+        .collect();
+    // A machine without a GPU is as good a machine.
+    Check::new("gpu", true, says, "", json!(data))
 }
 
 fn memory(machine: &Machine) -> Check {

@@ -28,6 +28,7 @@ pub mod connect;
 pub mod demo;
 pub mod doctor;
 pub mod get;
+pub mod gpu;
 pub mod init;
 pub mod inspect;
 pub mod key;
@@ -140,6 +141,9 @@ pub enum Command {
     /// Measure: signatures per second by backend, batch size and key mix, with peers in the same run
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// List GPUs and test that they verify rightly
+    #[command(subcommand)]
+    Gpu(gpu::GpuCommand),
     /// Print the effective configuration, with the source of each value
     #[command(long_about = config::LONG_ABOUT)]
     Config(config::ConfigCommandArgs),
@@ -201,6 +205,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::VerifyLog(args) => verify_log::run(args),
         Command::VerifySignatures(args) => verify_signatures::run(args),
         Command::Bench(command) => bench::run(command),
+        Command::Gpu(command) => gpu::run(command),
         Command::Config(args) => config::run(args, &globals),
         Command::Doctor(args) => doctor::run(args),
     }

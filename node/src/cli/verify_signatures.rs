@@ -18,8 +18,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use weft_crypto::backend::{self, Options};
 use weft_crypto::{BatchVerifier, Columns, Messages};
+use weft_gpu::adapter::Selection;
 
-use super::usage;
+use super::{EXIT_FOUND, usage};
+use crate::verifier;
 
 /// Lines verified together: enough for a batch verifier to reach its best rate.
 const BATCH_LINES_MAX: usize = 4096;
@@ -38,16 +40,22 @@ pub const LONG_ABOUT: &str = "Verify Ed25519 signatures given as JSON lines {\"p
         s below the group order, every encoding of a point accepted.\n\n\
         A pk that is not 32 bytes or a sig that is not 64 is false. A line that is not JSON of this form ends the \
         command with exit code 2 and its number, after the verdicts of the lines before it.\n\n\
+        With --backend gpu every line goes the whole way through the device; if it fails or is caught with a wrong verdict, the CPU \
+        decides and the exit code is 1.\n\n\
         Examples:\n  \
         weft verify-signatures --backend serial vectors.jsonl\n  \
+        weft verify-signatures --backend gpu vectors.jsonl\n  \
         cat vectors.jsonl | weft verify-signatures -";
 
 /// Arguments of `weft verify-signatures`.
 #[derive(clap::Args, Debug)]
 pub struct VerifySignaturesArgs {
-    /// The verifier: auto (the fastest for this CPU) or one by name; a wrong name lists those there are
+    /// The verifier: auto (the fastest for this CPU), gpu, or one by name; a wrong name lists those there are
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto")]
     pub backend: String,
+    /// With --backend gpu: the adapter, as in `weft gpu list`
+    #[arg(long, value_name = "ADAPTER", env = "WEFT_GPU", default_value = "auto")]
+    pub gpu: Selection,
     /// JSON lines; - for stdin
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -58,7 +66,14 @@ pub struct VerifySignaturesArgs {
 /// # Errors
 /// A usage error for an unknown backend or a line that cannot be read, naming it; an I/O error otherwise.
 pub fn run(args: VerifySignaturesArgs) -> anyhow::Result<ExitCode> {
-    let verifier = open(&args.backend)?;
+    let gpu = match args.backend.as_str() {
+        verifier::GPU => Some(Arc::new(verifier::open_gpu(&args.gpu, CACHED_KEYS)?)),
+        _ => None,
+    };
+    let verifier: Arc<dyn BatchVerifier> = match &gpu {
+        Some(gpu) => gpu.clone(),
+        None => open(&args.backend)?,
+    };
     let stdout = std::io::stdout().lock();
     if args.file == Path::new("-") {
         verify_lines(&*verifier, std::io::stdin().lock(), stdout, "stdin")?;
@@ -66,6 +81,11 @@ pub fn run(args: VerifySignaturesArgs) -> anyhow::Result<ExitCode> {
         let name = args.file.display().to_string();
         let file = File::open(&args.file).with_context(|| format!("cannot open {name}"))?;
         verify_lines(&*verifier, file, stdout, &name)?;
+    }
+    if let Some(error) = gpu.and_then(|gpu| gpu.ended()) {
+        // The verdicts are right: the guard had the CPU verify again what the device cannot be believed.
+        eprintln!("error: the GPU failed and the CPU verified in its place: {error}");
+        return Ok(ExitCode::from(EXIT_FOUND));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,7 +99,7 @@ pub fn open(name: &str) -> anyhow::Result<Arc<dyn BatchVerifier>> {
     backend::by_name(name, &options).map(|chosen| chosen.verifier).map_err(|error| {
         let here: Vec<&str> =
             backend::available(&Options::default()).iter().map(|(backend, _)| backend.name()).collect();
-        usage(format!("{error}; available here: auto, {}", here.join(", ")))
+        usage(format!("{error}, gpu; available here: auto, {}", here.join(", ")))
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{ACK_LEVELS, Config, LOG_FORMATS, TIP_SELECTIONS, VERIFIER_NAME_CHARS_MAX};
+use super::{ACK_LEVELS, Config, GPU_CHARS_MAX, LOG_FORMATS, TIP_SELECTIONS, VERIFIER_NAME_CHARS_MAX};
 use crate::units::Unit;
 
 /// What kind of value a key holds, and how it is read and written.
@@ -253,7 +253,7 @@ pub static KEYS: &[Key] = &[
         "WEFT_VERIFIER",
         "Pipeline",
         "NAME",
-        "Which signature verifier to use; auto takes the fastest one for this CPU (`weft doctor` names it)",
+        "Which signature verifier to use: serial, avx2, avx512, gpu (the GPU first, the CPU for small batches), or auto, which takes the fastest one for this CPU (`weft doctor` names it) and a GPU beside it if there is one",
         Field::Other {
             get: |config| json!(config.verifier),
             set: |config, text| {
@@ -264,6 +264,24 @@ pub static KEYS: &[Key] = &[
                     return Err("auto or the name of a verifier, such as serial".to_owned());
                 }
                 config.verifier = text.to_owned();
+                Ok(())
+            },
+        }
+    ),
+    key!(
+        "gpu",
+        "gpu",
+        "WEFT_GPU",
+        "Pipeline",
+        "ADAPTER",
+        "Which GPU to use: auto (the best one; never software), off, or adapters by index or part of the name as in `weft gpu list`, separated by commas",
+        Field::Other {
+            get: |config| json!(config.gpu.to_string()),
+            set: |config, text| {
+                if text.len() > GPU_CHARS_MAX {
+                    return Err(format!("at most {GPU_CHARS_MAX} characters"));
+                }
+                config.gpu = text.parse()?;
                 Ok(())
             },
         }

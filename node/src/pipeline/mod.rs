@@ -5,7 +5,9 @@
 //!          ^ byte budget                                       append (write)      fdatasync
 //! ```
 //!
+//! * [`queue`]: the one queue of submits, from which CPU workers and devices take ([`share`]: who gets how much).
 //! * [`verify`]: takes everything that queued up, checks each message in isolation, verifies all signatures in one batch.
+//! * [`devices`]: the same, with the signatures verified by a GPU.
 //! * [`sequence`]: one thread; replay window, duplicates, parents; gives each message its place; seals and appends lane batches.
 //! * [`commit`]: one thread; one data sync for everything appended meanwhile, then the acks that waited for it.
 //!
@@ -14,8 +16,11 @@
 //! Backpressure: a session that finds no budget waits, reads nothing more, and QUIC's flow control stops the client.
 
 pub mod commit;
+pub mod devices;
 pub mod gather;
+pub mod queue;
 pub mod sequence;
+pub mod share;
 pub mod suspects;
 pub mod verify;
 
@@ -95,6 +100,12 @@ pub struct Job {
     pub session: SessionHandle,
     /// Its share of the byte budget; dropped with the ack.
     pub permit: Permit,
+}
+
+impl queue::Weighed for Job {
+    fn messages(&self) -> usize {
+        self.submit.len()
+    }
 }
 
 /// What became of one message in the verify stage.

@@ -1,29 +1,40 @@
 //! The verify stage: worker threads that turn queued submits into verified batches.
 //!
 //! A worker takes one job, then everything else that is queued, up to its [`Gather`] target; checks every message in isolation; hands
-//! all signatures to the batch verifier at once; and passes the batch on. Jobs of sessions on probation ([`Suspects`]) are verified
+//! all signatures to the batch verifier at once; and passes the batch on. Devices do the same beside them ([`super::devices`]). Jobs of sessions on probation ([`Suspects`]) are verified
 //! one session at a time, after the others, so that nobody pays for another session's bad signatures.
 //!
 //! Workers share nothing but the queue and the probation list. Submits of one session may overtake each other here; within a submit
 //! the order is kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::Sender;
 use weft_core::arena::{Arena, Unverified};
 use weft_core::{Limits, MessageView, Reason, check_isolated};
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
-use super::gather::{Closed, Gather};
+use super::gather::Gather;
+use super::queue::JobQueue;
+use super::share::Pace;
 use super::suspects::Suspects;
 use super::{Job, Outcome, VerifiedBatch, VerifiedJob};
 use crate::stats::Counters;
 
+/// Batches smaller than this say little about the CPU's pace under load.
+const PACE_ROWS_MIN: usize = 64;
+
 /// What every worker is given.
 pub struct VerifyStage {
-    /// Verifies batches; one for all workers.
+    /// Verifies batches on the CPU; one for all workers.
     pub verifier: Arc<dyn BatchVerifier>,
+    /// CPU workers.
+    pub workers: usize,
+    /// Whether devices get every batch that is worth their while, instead of their share.
+    pub devices_first: bool,
+    /// What one CPU worker's batches take.
+    pub pace: Mutex<Pace>,
     /// What the genesis allows.
     pub limits: Limits,
     /// Most messages of one call to the verifier.
@@ -44,7 +55,7 @@ impl std::fmt::Debug for VerifyStage {
 
 /// Whose jobs are verified together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
+pub(super) enum Trust {
     /// Sessions that sent nothing bad lately.
     Trusted,
     /// One session on probation.
@@ -60,51 +71,28 @@ pub fn unix_now_us() -> u64 {
 
 impl VerifyStage {
     /// A worker's life: until the queue is closed and empty, or nobody takes its results.
-    pub fn run(&self, jobs: &Receiver<Job>, out: &Sender<VerifiedBatch>) {
+    pub fn run(&self, jobs: &JobQueue<Job>, out: &Sender<VerifiedBatch>) {
         let mut gather = Gather::new(self.batch_messages_max, self.linger);
-        while let Ok(first) = jobs.recv() {
-            let batch = Self::gather(&mut gather, first, jobs);
+        while let Some(batch) = jobs.take(&mut gather) {
             for (group, trust) in self.by_trust(batch) {
-                if out.send(self.verify(group, trust)).is_err() {
-                    return;
+                let verified =
+                    self.verify(group, trust, &*self.verifier, |rows, time| self.learn(rows, time));
+                if out.send(verified).is_err() {
+                    return jobs.abandon();
                 }
             }
         }
     }
 
-    /// Collects jobs behind `first` until the target is met, the wait is over, or the batch is as large as it may be.
-    fn gather(gather: &mut Gather, first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
-        let started = Instant::now();
-        let mut messages = first.submit.len();
-        let mut batch = vec![first];
-        let how = loop {
-            if messages >= gather.max() {
-                break Closed::Filled;
-            }
-            // What is queued already costs no waiting, whatever the target.
-            if let Ok(job) = jobs.try_recv() {
-                messages += job.submit.len();
-                batch.push(job);
-                continue;
-            }
-            let Some(wait) = gather.wait(messages, started.elapsed()) else {
-                break if messages >= gather.target() { Closed::Filled } else { Closed::Deadline };
-            };
-            match jobs.recv_timeout(wait) {
-                Ok(job) => {
-                    messages += job.submit.len();
-                    batch.push(job);
-                }
-                Err(RecvTimeoutError::Timeout) => break Closed::Deadline,
-                Err(RecvTimeoutError::Disconnected) => break Closed::Filled,
-            }
-        };
-        gather.closed(messages, how);
-        batch
+    /// The CPU's pace, from batches that are large enough to tell it.
+    fn learn(&self, rows: usize, time: Duration) {
+        if rows >= PACE_ROWS_MIN {
+            self.pace.lock().unwrap_or_else(PoisonError::into_inner).learn(rows, time);
+        }
     }
 
     /// The trusted sessions' jobs together, then each suspect session's own.
-    fn by_trust(&self, batch: Vec<Job>) -> Vec<(Vec<Job>, Trust)> {
+    pub(super) fn by_trust(&self, batch: Vec<Job>) -> Vec<(Vec<Job>, Trust)> {
         let Ok(suspects) = self.suspects.lock() else { return vec![(batch, Trust::Trusted)] };
         let mut trusted = Vec::with_capacity(batch.len());
         let mut apart: Vec<Vec<Job>> = Vec::new();
@@ -126,8 +114,16 @@ impl VerifyStage {
         groups
     }
 
-    /// Checks and verifies every message of the jobs.
-    fn verify(&self, jobs: Vec<Job>, trust: Trust) -> VerifiedBatch {
+    /// Checks every message of the jobs and verifies them by `verifier`; tells `took` how many signatures that were, and how long the
+    /// whole of it took.
+    pub(super) fn verify(
+        &self,
+        jobs: Vec<Job>,
+        trust: Trust,
+        verifier: &dyn BatchVerifier,
+        took: impl FnOnce(usize, Duration),
+    ) -> VerifiedBatch {
+        let started = Instant::now();
         let now_us = unix_now_us();
         let messages = jobs.iter().map(|job| job.submit.len()).sum();
         let bytes = jobs.iter().map(|job| job.submit.bytes().len()).sum();
@@ -152,9 +148,10 @@ impl VerifyStage {
                 signatures: arena.signatures(),
             };
             match trust {
-                Trust::Trusted => self.verifier.verify(&columns, &mut verdicts),
-                Trust::Suspect => self.verifier.verify_suspect(&columns, &mut verdicts),
+                Trust::Trusted => verifier.verify(&columns, &mut verdicts),
+                Trust::Suspect => verifier.verify_suspect(&columns, &mut verdicts),
             }
+            took(verdicts.len(), started.elapsed());
             Counters::add(&self.counters.signatures, verdicts.len() as u64);
             Counters::add(&self.counters.verify_batches, 1);
         }

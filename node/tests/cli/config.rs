@@ -88,7 +88,7 @@ fn a_value_out_of_its_limits_is_told_what_was_got_and_what_the_limits_are() {
 
 #[test]
 fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
-    let cases: [(&str, &'static str, &str); 9] = [
+    let cases: [(&str, &'static str, &str); 10] = [
         ("queue_bytes_max = \"lots\"", "queue_bytes_max", "lots"),
         ("queue_bytes_max = -5", "queue_bytes_max", "-5"),
         ("queue_bytes_max = 1.5", "queue_bytes_max", "1.5"),
@@ -98,6 +98,7 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
         ("tip_alpha = 101", "tip_alpha", "101"),
         ("name = \"\"", "name", ""),
         ("verifier = \"AVX 2\"", "verifier", "AVX 2"),
+        ("gpu = \"auto,1\"", "gpu", "auto,1"),
     ];
     for (line, name, text) in cases {
         let in_file = load(Some(line), &[], &[]).unwrap_err().to_string();
@@ -163,6 +164,7 @@ fn the_printed_settings_are_a_file_that_gives_the_same_settings() {
         ("tip_alpha", "0.25"),
         ("clock_ahead_us_max", "90s"),
         ("verify_threads", "3"),
+        ("gpu", "0,Radeon RX"),
         ("free_space_watermark_bytes", "0"),
         ("log_format", "json"),
         ("log", "info,weft_net=debug"),

@@ -13,6 +13,7 @@ fn the_report_names_every_check_and_leaves_nothing_behind() {
         "kernel",
         "cpu",
         "verifier",
+        "gpu",
         "file descriptors",
         "udp receive",
         "udp offload",

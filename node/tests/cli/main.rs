@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 mod bench;
 mod config;
 mod doctor;
+mod gpu;
 mod keys;
 mod log;
 mod signatures;
@@ -82,6 +83,9 @@ fn every_command_has_a_help_text_with_an_example() {
         &["verify-log"],
         &["verify-signatures"],
         &["bench", "verify"],
+        &["bench", "gpu"],
+        &["gpu", "list"],
+        &["gpu", "selftest"],
         &["config"],
         &["doctor"],
     ];
