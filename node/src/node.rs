@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 use ed25519_dalek::SigningKey;
 use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
+use weft_crypto::simd::{Context, Hashes};
 use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
@@ -234,6 +235,8 @@ impl RunningNode {
         let stage = Arc::new(VerifyStage {
             verifier: verifier.clone(),
             workers: workers_count,
+            hashes: Hashes::detect(),
+            id_context: Context::new(weft_core::hash::Domain::MESSAGE.context()),
             devices_first: chosen.devices_first,
             pace: Mutex::default(),
             limits,

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::Sender;
 use weft_core::arena::{Arena, Unverified};
-use weft_core::{Limits, MessageView, Reason, check_isolated};
+use weft_core::{Limits, MessageId, MessageView, Reason, Rejection, check_isolated};
+use weft_crypto::simd::{Context, Hashes};
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
 use super::gather::Gather;
@@ -35,6 +36,10 @@ pub struct VerifyStage {
     pub devices_first: bool,
     /// What one CPU worker's batches take.
     pub pace: Mutex<Pace>,
+    /// Hashes message ids.
+    pub hashes: Hashes,
+    /// The domain of message ids.
+    pub id_context: Context,
     /// What the genesis allows.
     pub limits: Limits,
     /// Most messages of one call to the verifier.
@@ -127,19 +132,48 @@ impl VerifyStage {
         let now_us = unix_now_us();
         let messages = jobs.iter().map(|job| job.submit.len()).sum();
         let bytes = jobs.iter().map(|job| job.submit.bytes().len()).sum();
-        let mut arena: Arena<Unverified> = Arena::new(messages, bytes);
-        let mut checked = Vec::with_capacity(jobs.len());
-        for Job { submit, session, permit } in jobs {
-            let mut outcomes = Vec::with_capacity(submit.len());
-            for bytes in submit.iter() {
-                let row = MessageView::parse(bytes).and_then(|view| {
-                    check_isolated(&view, &self.limits, now_us)?;
-                    arena.push_with_id(&view, view.id())
-                });
-                outcomes.push(row.map_or_else(Outcome::Rejected, Outcome::Verified));
-            }
-            checked.push(VerifiedJob { request_id: submit.request_id(), session, permit, outcomes });
+        // In isolation first; ids of what passes are hashed many at a time; then into the arena, in order.
+        let mut views = Vec::with_capacity(messages);
+        let mut refused = Vec::with_capacity(messages);
+        for bytes in jobs.iter().flat_map(|job| job.submit.iter()) {
+            let view = MessageView::parse(bytes).and_then(|view| {
+                check_isolated(&view, &self.limits, now_us)?;
+                Ok(view)
+            });
+            refused.push(view.map(|view| views.push(view)).err());
         }
+        let contents: Vec<&[u8]> = views.iter().map(MessageView::content).collect();
+        let mut ids = vec![[0; 32]; views.len()];
+        self.hashes.derive(&self.id_context, &contents, &mut ids);
+        let mut arena: Arena<Unverified> = Arena::new(messages, bytes);
+        let mut rows = views.iter().zip(ids).map(|(view, id)| arena.push_with_id(view, MessageId(id)));
+        let mut refused = refused.into_iter();
+        let mut outcomes_of_jobs = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            let outcome = |refused: Option<Rejection>| match refused {
+                Some(rejection) => Outcome::Rejected(rejection),
+                // There is a row for every message that was not refused.
+                None => match rows.next() {
+                    Some(Ok(row)) => Outcome::Verified(row),
+                    Some(Err(rejection)) => Outcome::Rejected(rejection),
+                    None => Outcome::Rejected(Reason::Overloaded.with(0, 0)),
+                },
+            };
+            let outcomes: Vec<Outcome> = refused.by_ref().take(job.submit.len()).map(outcome).collect();
+            outcomes_of_jobs.push(outcomes);
+        }
+        drop(rows);
+        drop(views);
+        let mut checked: Vec<VerifiedJob> = jobs
+            .into_iter()
+            .zip(outcomes_of_jobs)
+            .map(|(Job { submit, session, permit }, outcomes)| VerifiedJob {
+                request_id: submit.request_id(),
+                session,
+                permit,
+                outcomes,
+            })
+            .collect();
         let mut verdicts = vec![false; arena.len()];
         if !verdicts.is_empty() {
             let columns = Columns {
