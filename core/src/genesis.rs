@@ -20,6 +20,22 @@
 //! | 41+L | 2 | validators V, 1 to 1,024 |
 //! | 43+L | 40 V | per validator: Ed25519 key 32, weight u64 (not 0) |
 //!
+//! That is version 1: a committee without names, alone, and no balances. Version 2 has the magic "WEFTGEN2" and,
+//! from the validators on:
+//!
+//! | size | field |
+//! |---|---|
+//! | 2 | validators V, 1 to 1,024 |
+//! | | per validator: key 32, weight u64 (not 0), name length u8 (0 to 64), name |
+//! | 2 | ingest nodes I; V + I at most 1,024 |
+//! | | per ingest node: key 32, name length u8 (0 to 64), name |
+//! | 4 | balances B, at most 65,536 |
+//! | 40 B | per balance: account key 32, amount u64 (not 0); keys rising |
+//!
+//! A genesis that fits version 1 is written as version 1 and never as version 2, so that one ledger has one id.
+//!
+//! Lanes: validator i has lane i, ingest node j has lane V + j.
+//!
 //! `genesis id = BLAKE3 derive_key("weft 2026-11 genesis v1", bytes)`, network = its first four bytes,
 //! `root i = BLAKE3 derive_key("weft 2026-11 genesis root v1", genesis id | i)` for i = 0, 1.
 
@@ -28,11 +44,14 @@ use alloc::vec::Vec;
 
 use crate::check::Limits;
 use crate::hash::Domain;
-use crate::ids::{GenesisId, MessageId, NetworkId, NodeKey};
+use crate::ids::{DeviceKey, GenesisId, LANES_MAX, MessageId, NetworkId, NodeKey};
 use crate::message::PAYLOAD_BYTES_MAX;
 
-/// First bytes of the file.
+/// First bytes of a file of version 1.
 pub const MAGIC: [u8; 8] = *b"WEFTGEN1";
+
+/// First bytes of a file of version 2: names, ingest nodes, balances.
+pub const MAGIC_V2: [u8; 8] = *b"WEFTGEN2";
 
 /// Validators of one committee, at most: a cut names every lane, and lanes are at most as many.
 pub const VALIDATORS_MAX: usize = 1_024;
@@ -48,19 +67,52 @@ pub const BATCH_MESSAGES_MAX: u32 = 4_096;
 /// Sum of all weights, at most, so that quorum arithmetic (three times a sum) stays inside 64 bits.
 pub const WEIGHT_SUM_MAX: u64 = u64::MAX / 4;
 
-/// Longest encoded genesis.
-pub const GENESIS_BYTES_MAX: usize = FIXED_BYTES + NAME_BYTES_MAX + 2 + VALIDATORS_MAX * VALIDATOR_BYTES;
+/// Accounts that begin with money, at most: 2.6 MB of file. Whoever has more gives to some and lets them pay.
+pub const BALANCES_MAX: usize = 65_536;
+
+/// Sum of all balances, at most, so that no balance ever leaves 64 bits.
+pub const SUPPLY_MAX: u64 = u64::MAX;
+
+/// Longest encoded genesis: 2.8 MB.
+pub const GENESIS_BYTES_MAX: usize = FIXED_BYTES
+    + NAME_BYTES_MAX
+    + 2
+    + VALIDATORS_MAX * (VALIDATOR_BYTES + 1 + NAME_BYTES_MAX)
+    + 2
+    + 4
+    + BALANCES_MAX * BALANCE_BYTES;
 
 const FIXED_BYTES: usize = 41;
 const VALIDATOR_BYTES: usize = 40;
+const BALANCE_BYTES: usize = 40;
 
 /// One member of the committee.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validator {
     /// The validator's node key.
     pub key: NodeKey,
     /// Its weight, not 0.
     pub weight: u64,
+    /// What people call it; may be empty.
+    pub name: String,
+}
+
+/// A node that has a lane and no vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestNode {
+    /// The node's key.
+    pub key: NodeKey,
+    /// What people call it; may be empty.
+    pub name: String,
+}
+
+/// What an account has before the first transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// The account: a device's or a node's key.
+    pub account: DeviceKey,
+    /// Units, not 0.
+    pub amount: u64,
 }
 
 /// Why bytes or values are no genesis.
@@ -84,7 +136,7 @@ pub enum GenesisError {
         limit: usize,
     },
     /// The first eight bytes are not the magic.
-    #[error("not a weft genesis of version 1: it starts with {got:02x?}")]
+    #[error("not a weft genesis of version 1 or 2: it starts with {got:02x?}")]
     BadMagic {
         /// The first bytes.
         got: [u8; 8],
@@ -138,12 +190,53 @@ pub enum GenesisError {
         /// The limit.
         limit: u64,
     },
-    /// Two validators have one key.
-    #[error("validator key {key} is there twice")]
+    /// Two nodes have one key.
+    #[error("node key {key} is there twice")]
     RepeatedKey {
         /// The key.
         key: NodeKey,
     },
+    /// A node's name is too long.
+    #[error("name of a node has {got} bytes, at most {limit}")]
+    NodeNameLength {
+        /// Bytes of the name.
+        got: usize,
+        /// The format's limit.
+        limit: usize,
+    },
+    /// There are more nodes than lanes.
+    #[error("validators and ingest nodes are {got}, at most {limit}: each has a lane")]
+    Nodes {
+        /// Validators and ingest nodes.
+        got: usize,
+        /// Lanes of one ledger.
+        limit: usize,
+    },
+    /// There are too many balances.
+    #[error("{got} balances, at most {limit}")]
+    Balances {
+        /// Balances.
+        got: usize,
+        /// The format's limit.
+        limit: usize,
+    },
+    /// A balance is 0, or the accounts are not in rising order.
+    #[error("balance {index} is 0 or its account is not above the one before")]
+    BalanceOrder {
+        /// Its index.
+        index: usize,
+    },
+    /// The balances add up to more than 64 bits.
+    #[error("balances up to {index} exceed {limit} in all")]
+    Supply {
+        /// The balance that ran over.
+        index: usize,
+        /// The limit.
+        limit: u64,
+    },
+    /// A file of version 2 has nothing that version 1 has not.
+    #[error("a genesis without names, ingest nodes and balances is written as version 1")]
+    NotCanonical,
 }
 
 /// What founds a ledger. Fields are open for building; [`encode`](Self::encode) validates.
@@ -161,8 +254,12 @@ pub struct Genesis {
     pub clock_behind_us_max: u64,
     /// Name of the ledger.
     pub name: String,
-    /// The validators, in the order in which they are counted.
+    /// The validators, in the order in which they are counted. Validator i has lane i.
     pub committee: Vec<Validator>,
+    /// Nodes with a lane and no vote. Ingest node j has the lane after the validators' and those before it.
+    pub ingest: Vec<IngestNode>,
+    /// What accounts have at the start, in rising order of accounts.
+    pub balances: Vec<Balance>,
 }
 
 /// Reads fields from the front of a slice.
@@ -192,6 +289,25 @@ impl<'a> Reader<'a> {
     fn u64(&mut self) -> Result<u64, GenesisError> {
         self.array().map(u64::from_le_bytes)
     }
+
+    fn u16(&mut self) -> Result<usize, GenesisError> {
+        self.array().map(u16::from_le_bytes).map(usize::from)
+    }
+
+    /// The name of a node: its length, then its text.
+    fn node_name(&mut self) -> Result<String, GenesisError> {
+        let bytes = usize::from(self.array::<1>()?[0]);
+        if bytes > NAME_BYTES_MAX {
+            return Err(GenesisError::NodeNameLength { got: bytes, limit: NAME_BYTES_MAX });
+        }
+        core::str::from_utf8(self.slice(bytes)?).map(String::from).map_err(|_| GenesisError::NameText)
+    }
+}
+
+/// Appends the name of a node, which [`Genesis::validate`] has found short enough for its length byte.
+fn push_node_name(out: &mut Vec<u8>, name: &str) {
+    out.push(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
 }
 
 impl Genesis {
@@ -212,7 +328,9 @@ impl Genesis {
             clock_ahead_us_max: Self::CLOCK_AHEAD_US_DEFAULT,
             clock_behind_us_max: Self::CLOCK_BEHIND_US_DEFAULT,
             name: String::from(name),
-            committee: alloc::vec![Validator { key: node_key, weight: 1 }],
+            committee: alloc::vec![Validator { key: node_key, weight: 1, name: String::new() }],
+            ingest: Vec::new(),
+            balances: Vec::new(),
         }
     }
 
@@ -250,12 +368,55 @@ impl Genesis {
                 _ => return Err(GenesisError::WeightSum { index, limit: WEIGHT_SUM_MAX }),
             };
         }
-        let mut keys: Vec<NodeKey> = self.committee.iter().map(|validator| validator.key).collect();
-        keys.sort_unstable();
-        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(GenesisError::RepeatedKey { key: pair[0] }),
-            None => Ok(()),
+        let nodes = self.committee.len() + self.ingest.len();
+        if nodes > usize::from(LANES_MAX) {
+            return Err(GenesisError::Nodes { got: nodes, limit: usize::from(LANES_MAX) });
         }
+        let names = self.committee.iter().map(|validator| &validator.name);
+        for name in names.chain(self.ingest.iter().map(|node| &node.name)) {
+            if name.len() > NAME_BYTES_MAX {
+                return Err(GenesisError::NodeNameLength { got: name.len(), limit: NAME_BYTES_MAX });
+            }
+            if name.chars().any(char::is_control) {
+                return Err(GenesisError::NameText);
+            }
+        }
+        let mut keys: Vec<NodeKey> = self.node_keys().collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(GenesisError::RepeatedKey { key: pair[0] });
+        }
+        self.validate_balances()
+    }
+
+    fn validate_balances(&self) -> Result<(), GenesisError> {
+        if self.balances.len() > BALANCES_MAX {
+            return Err(GenesisError::Balances { got: self.balances.len(), limit: BALANCES_MAX });
+        }
+        let mut supply = 0u64;
+        let mut before = None;
+        for (index, balance) in self.balances.iter().enumerate() {
+            if balance.amount == 0 || before.is_some_and(|before| before >= balance.account) {
+                return Err(GenesisError::BalanceOrder { index });
+            }
+            supply = supply
+                .checked_add(balance.amount)
+                .ok_or(GenesisError::Supply { index, limit: SUPPLY_MAX })?;
+            before = Some(balance.account);
+        }
+        Ok(())
+    }
+
+    /// The keys of all nodes in the order of their lanes: validators, then ingest nodes.
+    pub fn node_keys(&self) -> impl Iterator<Item = NodeKey> + '_ {
+        let ingest = self.ingest.iter().map(|node| node.key);
+        self.committee.iter().map(|validator| validator.key).chain(ingest)
+    }
+
+    /// Whether version 1 of the format can hold this genesis.
+    fn fits_version_1(&self) -> bool {
+        let named = self.committee.iter().any(|validator| !validator.name.is_empty());
+        !named && self.ingest.is_empty() && self.balances.is_empty()
     }
 
     /// The bytes of the genesis file.
@@ -266,7 +427,8 @@ impl Genesis {
         self.validate()?;
         let committee_bytes = self.committee.len() * VALIDATOR_BYTES;
         let mut out = Vec::with_capacity(FIXED_BYTES + self.name.len() + 2 + committee_bytes);
-        out.extend_from_slice(&MAGIC);
+        let version_1 = self.fits_version_1();
+        out.extend_from_slice(if version_1 { &MAGIC } else { &MAGIC_V2 });
         out.extend_from_slice(&self.created_at_us.to_le_bytes());
         out.extend_from_slice(&self.payload_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.batch_messages_max.to_le_bytes());
@@ -278,6 +440,22 @@ impl Genesis {
         for validator in &self.committee {
             out.extend_from_slice(&validator.key.0);
             out.extend_from_slice(&validator.weight.to_le_bytes());
+            if !version_1 {
+                push_node_name(&mut out, &validator.name);
+            }
+        }
+        if version_1 {
+            return Ok(out);
+        }
+        out.extend_from_slice(&(self.ingest.len() as u16).to_le_bytes());
+        for node in &self.ingest {
+            out.extend_from_slice(&node.key.0);
+            push_node_name(&mut out, &node.name);
+        }
+        out.extend_from_slice(&(self.balances.len() as u32).to_le_bytes());
+        for balance in &self.balances {
+            out.extend_from_slice(&balance.account.0);
+            out.extend_from_slice(&balance.amount.to_le_bytes());
         }
         Ok(out)
     }
@@ -290,7 +468,7 @@ impl Genesis {
     pub fn decode(bytes: &[u8]) -> Result<Self, GenesisError> {
         let mut reader = Reader { bytes, offset: 0 };
         let magic = reader.array()?;
-        if magic != MAGIC {
+        if magic != MAGIC && magic != MAGIC_V2 {
             return Err(GenesisError::BadMagic { got: magic });
         }
         let created_at_us = reader.u64()?;
@@ -303,18 +481,40 @@ impl Genesis {
             return Err(GenesisError::NameLength { got: name_bytes, limit: NAME_BYTES_MAX });
         }
         let name = core::str::from_utf8(reader.slice(name_bytes)?).map_err(|_| GenesisError::NameText)?;
-        let validators = usize::from(u16::from_le_bytes(reader.array()?));
+        let validators = reader.u16()?;
         if !(1..=VALIDATORS_MAX).contains(&validators) {
             return Err(GenesisError::CommitteeSize { got: validators, limit: VALIDATORS_MAX });
         }
-        // The declared count is believed only after its bytes are there.
-        let mut entries = Reader { bytes: reader.slice(validators * VALIDATOR_BYTES)?, offset: 0 };
+        // A declared count is believed only as far as its bytes are there: entries are read one by one, and each
+        // takes at least as many bytes in the file as in memory, names apart.
+        let version_1 = magic == MAGIC;
+        let (mut committee, mut ingest, mut balances) = (Vec::new(), Vec::new(), Vec::new());
+        if version_1 {
+            let mut entries = Reader { bytes: reader.slice(validators * VALIDATOR_BYTES)?, offset: 0 };
+            for _ in 0..validators {
+                let (key, weight) = (NodeKey::from(entries.array()?), entries.u64()?);
+                committee.push(Validator { key, weight, name: String::new() });
+            }
+        } else {
+            for _ in 0..validators {
+                let (key, weight) = (NodeKey::from(reader.array()?), reader.u64()?);
+                committee.push(Validator { key, weight, name: reader.node_name()? });
+            }
+            for _ in 0..reader.u16()? {
+                ingest.push(IngestNode { key: NodeKey::from(reader.array()?), name: reader.node_name()? });
+            }
+            let declared = reader.u32()? as usize;
+            if declared > BALANCES_MAX {
+                return Err(GenesisError::Balances { got: declared, limit: BALANCES_MAX });
+            }
+            let mut entries = Reader { bytes: reader.slice(declared * BALANCE_BYTES)?, offset: 0 };
+            for _ in 0..declared {
+                let account = DeviceKey::from(entries.array()?);
+                balances.push(Balance { account, amount: entries.u64()? });
+            }
+        }
         if reader.offset != bytes.len() {
             return Err(GenesisError::TrailingBytes { got: bytes.len(), limit: reader.offset });
-        }
-        let mut committee = Vec::with_capacity(validators);
-        for _ in 0..validators {
-            committee.push(Validator { key: NodeKey::from(entries.array()?), weight: entries.u64()? });
         }
         let genesis = Self {
             created_at_us,
@@ -324,8 +524,13 @@ impl Genesis {
             clock_behind_us_max,
             name: String::from(name),
             committee,
+            ingest,
+            balances,
         };
         genesis.validate()?;
+        if !version_1 && genesis.fits_version_1() {
+            return Err(GenesisError::NotCanonical);
+        }
         Ok(genesis)
     }
 

@@ -42,6 +42,11 @@ impl Domain {
         context: "weft 2026-11 batch header v1",
         key: hex(b"939d9485c5f455438f6a98437fbaf52fa8f74b5fac5b1a392e4b83829e7b7e94"),
     };
+    /// Payloads of operations.
+    pub const OPERATION: Self = Self {
+        context: "weft 2026-11 operation v1",
+        key: hex(b"393a252f2343fb47aad57213da658e70ca44ddfb34a26a94e2697dabb1c3133c"),
+    };
 
     /// The context string.
     #[must_use]
@@ -95,6 +100,7 @@ mod tests {
             Domain::GENESIS_ROOT,
             Domain::BATCH_BODY,
             Domain::BATCH_HEADER,
+            Domain::OPERATION,
         ];
         for domain in domains {
             assert_eq!(

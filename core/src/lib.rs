@@ -14,6 +14,7 @@
 //! | [`genesis`] | what founds a ledger |
 //! | [`arena`] | a batch of messages in columns, before and after verification |
 //! | [`lane`], [`merkle`], [`checkpoint`] | how a lane grows, what its root commits to, what its node signs |
+//! | [`confirm`] | how the lanes of a cluster become certified and final |
 //! | [`recent`], [`replay`] | was this id or sequence seen before |
 //! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
 //! | [`hash`], [`random`] | BLAKE3 domains; randomness as an argument |
@@ -31,6 +32,7 @@ pub mod arena;
 pub mod builder;
 pub mod check;
 pub mod checkpoint;
+pub mod confirm;
 pub mod dag;
 pub mod genesis;
 pub mod hash;
@@ -54,7 +56,7 @@ pub use builder::Draft;
 pub use check::{Limits, check_isolated};
 pub use checkpoint::checkpoint_text;
 pub use dag::{DagView, DagWindow};
-pub use genesis::{BATCH_MESSAGES_MAX, Genesis, GenesisError, Validator};
+pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
 pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
 pub use lane::build::{BatchBuilder, BatchFull, SealedBatch};
 pub use lane::{BatchError, BatchHeader, BatchMessage, BatchView};

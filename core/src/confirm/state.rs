@@ -1,0 +1,358 @@
+//! Making witnesses: what this validator states, and when.
+//!
+//! Owns what was stated, what is due, and the limits of one witness: 16,384 bytes, and 256 batches of one lane beyond
+//! final; what does not fit waits for the next one, lanes in turn. Rules: a witness leaves at most once a round, and
+//! only when there is something to state that matters (`docs/decisions/0022`): more of a cut or certified cut over
+//! data or over witnesses that cover data, or something to state again after a fork. Everything else that has moved
+//! travels along. The next one waits until the one before is back in the own lane, signed. Invariants: the cut of a
+//! lane is durable, applied, and extends the last one on the copy held; a reject stands in the witness whose cut
+//! covers it first.
+
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::digest::BatchDigest;
+use super::io::Effect;
+use super::machine::Machine;
+use super::rules::{Rule, Rules};
+use super::votes::{LaneVotes, Votes};
+use super::witness::{
+    CLAIM_BYTES, Claim, Rejects, WITNESS_BYTES_MAX, WITNESS_HEAD_BYTES, Witness, group_bytes,
+};
+use crate::ids::LaneId;
+use crate::merkle::{EMPTY_ROOT, Hash};
+
+/// Batches of one lane beyond final that a cut covers, at most: it bounds what others have to keep of one validator
+/// and lane.
+pub const CUT_BATCHES_MAX: usize = 256;
+
+/// What was stated of one lane and what is due.
+#[derive(Clone, Debug)]
+struct LaneStatement {
+    cut: (u64, Hash),
+    certified: (u64, Hash),
+    /// How far the stated cut reaches on the copy held.
+    judged: u64,
+    /// Positions that were rejected and not stated yet.
+    rejects: BTreeSet<u64>,
+    /// Batches that matter were applied, batches with data among them, and certified, beyond what was stated.
+    cut_due: bool,
+    data_due: bool,
+    certified_due: bool,
+    /// Stated again after a fork: whether as certified, size and root.
+    again: BTreeSet<(bool, u64, Hash)>,
+    again_due: bool,
+}
+
+/// What this validator states.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    /// Number of the last witness.
+    pub(crate) number: u64,
+    /// Nothing is stated any more.
+    pub(crate) silent: bool,
+    lanes: Vec<LaneStatement>,
+    /// Lanes of which something may be stated.
+    moved: BTreeSet<usize>,
+    /// The lane whose turn it is.
+    turn: usize,
+    next_us: u64,
+}
+
+impl Statement {
+    pub(crate) fn new(lanes: usize) -> Self {
+        let lane = LaneStatement {
+            cut: (0, EMPTY_ROOT),
+            certified: (0, EMPTY_ROOT),
+            judged: 0,
+            rejects: BTreeSet::new(),
+            cut_due: false,
+            data_due: false,
+            certified_due: false,
+            again: BTreeSet::new(),
+            again_due: false,
+        };
+        Self {
+            number: 0,
+            silent: false,
+            lanes: alloc::vec![lane; lanes],
+            moved: BTreeSet::new(),
+            turn: 0,
+            next_us: 0,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, votes: &Votes) {
+        self.number = votes.number;
+        for (lane, votes) in self.lanes.iter_mut().zip(&votes.lanes) {
+            (lane.cut, lane.certified, lane.judged) = (votes.cut, votes.certified, votes.judged);
+            // Whether it matters is not known any more; what was stated already is not stated twice anyway.
+            (lane.cut_due, lane.data_due, lane.certified_due) = (true, true, true);
+        }
+    }
+
+    /// How far votes are cast on the copy of a lane.
+    pub(crate) fn judged(&self, index: usize) -> u64 {
+        self.lanes[index].judged
+    }
+
+    pub(crate) fn moved(&mut self, index: usize) {
+        self.moved.insert(index);
+    }
+
+    /// A batch was applied.
+    pub(crate) fn applied(&mut self, index: usize, batch: &BatchDigest) {
+        let lane = &mut self.lanes[index];
+        lane.cut_due |= batch.is_material();
+        lane.data_due |= batch.carries_data();
+        lane.again_due |= !lane.again.is_empty();
+        self.moved.insert(index);
+    }
+
+    /// More of a lane is certified and applied.
+    pub(crate) fn certified(&mut self, index: usize, material: bool) {
+        let lane = &mut self.lanes[index];
+        lane.certified_due |= material;
+        lane.again_due |= !lane.again.is_empty();
+        self.moved.insert(index);
+    }
+
+    /// The lane is closed: what lies beyond final is stated again, batch by batch.
+    pub(crate) fn state_again(&mut self, index: usize) {
+        self.lanes[index].again_due = true;
+        self.moved.insert(index);
+    }
+
+    pub(crate) fn reject(&mut self, index: usize, positions: Vec<u64>) {
+        self.lanes[index].rejects.extend(positions);
+    }
+
+    /// The copy has changed beyond `from`.
+    pub(crate) fn leave_side(&mut self, index: usize, from: u64) {
+        let lane = &mut self.lanes[index];
+        lane.rejects.split_off(&from);
+        lane.judged = lane.judged.min(from);
+        self.moved.insert(index);
+    }
+}
+
+impl<R: Rules> Machine<R> {
+    /// When the next [`Input::Tick`](super::io::Input::Tick) is of use; `None` when nothing is to be stated.
+    #[must_use]
+    pub fn next_tick_us(&self) -> Option<u64> {
+        let votes = self.setup.validator().is_some() && !self.statement.silent;
+        (votes && !self.statement.moved.is_empty()).then_some(self.statement.next_us)
+    }
+
+    /// Whether this validator has stopped stating anything, see [`Effect::Silenced`].
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.statement.silent
+    }
+
+    /// What must not be forgotten.
+    #[must_use]
+    pub fn votes(&self) -> Votes {
+        let lanes = self.statement.lanes.iter().zip(&self.lanes);
+        Votes {
+            number: self.statement.number,
+            lanes: lanes
+                .map(|(stated, copy)| LaneVotes {
+                    cut: stated.cut,
+                    certified: stated.certified,
+                    judged: stated.judged,
+                    final_size: copy.final_size,
+                })
+                .collect(),
+            locks: self.ledger.locks().copied().collect(),
+        }
+    }
+
+    /// Size and root that the next witness may cut of a lane; `None` if that is what was stated.
+    fn next_cut(&self, index: usize, batches: usize) -> Option<(u64, Hash)> {
+        let (copy, stated) = (&self.lanes[index], &self.statement.lanes[index]);
+        // Others can make a prefix final here before this node's disk has it.
+        if copy.durable < copy.final_size {
+            return None;
+        }
+        let size = copy.end_within(copy.applied.min(copy.durable), batches);
+        // Never below what stands on this copy, as after a restart, when less is applied than was before.
+        if size == 0 || size < stated.judged {
+            return None;
+        }
+        let root = *copy.root_at(size)?;
+        ((size, root) != stated.cut).then_some((size, root))
+    }
+
+    /// The same for the certified cut. It lies within the cut, so it is durable too: what a third has certified must
+    /// outlive a crash of all.
+    fn next_certified(&self, index: usize) -> Option<(u64, Hash)> {
+        let (copy, stated) = (&self.lanes[index], &self.statement.lanes[index]);
+        let limit = copy.shown.min(stated.judged);
+        if limit < copy.final_size {
+            return None;
+        }
+        let size = copy.end_within(limit, usize::MAX);
+        let root = *copy.root_at(size)?;
+        (size > stated.certified.0).then_some((size, root))
+    }
+
+    fn is_due(&self, index: usize) -> bool {
+        let stated = &self.statement.lanes[index];
+        (stated.cut_due && self.next_cut(index, CUT_BATCHES_MAX).is_some())
+            || (stated.certified_due && self.next_certified(index).is_some())
+            || stated.again_due
+    }
+
+    /// States what is due, if it is time.
+    pub(crate) fn tick(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        let Some(me) = self.setup.validator().filter(|_| !self.statement.silent) else { return };
+        let chain = &self.chains[me];
+        let Some(predecessor) = chain.predecessor().filter(|_| chain.number == self.statement.number) else {
+            return;
+        };
+        if now_us < self.statement.next_us {
+            return;
+        }
+        if !self.statement.moved.iter().any(|index| self.is_due(*index)) {
+            self.statement.next_us = now_us;
+            return;
+        }
+        self.statement.next_us = now_us.saturating_add(self.setup.round_us);
+        let number = self.statement.number + 1;
+        let mut witness = Witness { number, predecessor, ..Witness::default() };
+        // Lanes in turn, beginning after the last one that was served.
+        let turn = self.statement.turn;
+        let order: Vec<usize> =
+            self.statement.moved.range(turn..).chain(self.statement.moved.range(..turn)).copied().collect();
+        let mut room = WITNESS_BYTES_MAX - WITNESS_HEAD_BYTES;
+        let mut served = Vec::new();
+        for index in order {
+            if room < 2 * CLAIM_BYTES {
+                break;
+            }
+            self.statement.turn = index + 1;
+            served.push(index);
+            self.state_cut(index, &mut witness, &mut room);
+            // Room for the certified cut of this lane.
+            room = room.saturating_sub(CLAIM_BYTES);
+        }
+        witness.cut.sort_unstable();
+        witness.rejects.sort_unstable_by_key(|rejects| rejects.lane);
+        // The own cut counts for the certified cut of the same witness.
+        self.count_witness(me, &witness, effects);
+        for index in &served {
+            self.mark(*index, effects);
+        }
+        for index in served {
+            self.state_certified(index, &mut witness);
+            if self.lanes[index].fork.is_some() && !self.rules.weakens(Rule::NoRestating) {
+                self.state_lane_again(index, &mut witness, &mut room);
+            } else {
+                self.statement.lanes[index].again_due = false;
+            }
+            let stated = &self.statement.lanes[index];
+            if !(stated.cut_due || stated.certified_due || stated.again_due) {
+                self.statement.moved.remove(&index);
+            }
+        }
+        witness.certified.sort_unstable();
+        witness.cut_again.sort_unstable();
+        witness.certified_again.sort_unstable();
+        let empty = witness.cut.is_empty()
+            && witness.certified.is_empty()
+            && witness.cut_again.is_empty()
+            && witness.certified_again.is_empty();
+        if empty {
+            return;
+        }
+        self.statement.number = number;
+        (self.chains[me].number, self.chains[me].last) = (number, None);
+        let rest = Witness { cut: Vec::new(), rejects: Vec::new(), ..witness.clone() };
+        self.count_witness(me, &rest, effects);
+        effects.push(Effect::Persist(self.votes()));
+        effects.push(Effect::State(Arc::new(witness)));
+    }
+
+    /// Puts a lane's cut and rejects into the witness, as much of it as fits.
+    fn state_cut(&mut self, index: usize, witness: &mut Witness, room: &mut usize) {
+        let lane = LaneId(index as u16);
+        let mut batches = CUT_BATCHES_MAX;
+        while let Some((size, root)) = self.next_cut(index, batches) {
+            let stated = &mut self.statement.lanes[index];
+            let rejected = stated.rejects.range(..size);
+            let group = match (rejected.clone().next(), rejected.clone().next_back()) {
+                (Some(first), Some(last)) => group_bytes(rejected.clone().count(), last - first),
+                _ => 0,
+            };
+            // Twice: the certified cut comes after it.
+            let needed = group + 2 * CLAIM_BYTES as u64;
+            if needed > *room as u64 {
+                // Fewer batches, down to one: that always fits an empty witness.
+                let beyond = self.lanes[index].between(self.lanes[index].final_size, size).count();
+                batches = beyond / 2;
+                if batches == 0 {
+                    return;
+                }
+                continue;
+            }
+            *room -= needed as usize - CLAIM_BYTES;
+            if group > 0 {
+                let positions: Vec<u64> = rejected.copied().collect();
+                witness.rejects.push(Rejects { lane, positions });
+            }
+            stated.rejects = stated.rejects.split_off(&size);
+            witness.covers_data |= stated.data_due;
+            witness.cut.push(Claim { lane, size, root });
+            (stated.cut, stated.judged) = ((size, root), size);
+            let left = self.lanes[index].between(size, self.lanes[index].applied);
+            let (mut cut_due, mut data_due) = (false, false);
+            for entry in left {
+                cut_due |= entry.batch.is_material();
+                data_due |= entry.batch.carries_data();
+            }
+            let stated = &mut self.statement.lanes[index];
+            (stated.cut_due, stated.data_due) = (cut_due, data_due);
+            return;
+        }
+    }
+
+    fn state_certified(&mut self, index: usize, witness: &mut Witness) {
+        let Some((size, root)) = self.next_certified(index) else { return };
+        let copy = &self.lanes[index];
+        let left = copy.between(size, copy.shown).any(|entry| entry.batch.is_material());
+        let stated = &mut self.statement.lanes[index];
+        stated.certified_due = left;
+        stated.certified = (size, root);
+        witness.certified.push(Claim { lane: LaneId(index as u16), size, root });
+    }
+
+    /// States the batches of a closed lane once more, from final up.
+    fn state_lane_again(&mut self, index: usize, witness: &mut Witness, room: &mut usize) {
+        let (copy, stated) = (&self.lanes[index], &mut self.statement.lanes[index]);
+        let lane = LaneId(index as u16);
+        let own_cut = stated.judged.min(copy.applied);
+        let first = (copy.final_size > 0).then_some((copy.final_size, copy.final_root));
+        let ends = copy.between(copy.final_size, own_cut).map(|e| (e.batch.size(), *e.batch.root()));
+        let mut left = false;
+        for (size, root) in first.into_iter().chain(ends) {
+            for certified in [false, true] {
+                if (certified && size > stated.certified.0) || stated.again.contains(&(certified, size, root))
+                {
+                    continue;
+                }
+                if *room < CLAIM_BYTES {
+                    left = true;
+                    continue;
+                }
+                *room -= CLAIM_BYTES;
+                stated.again.insert((certified, size, root));
+                let list = if certified { &mut witness.certified_again } else { &mut witness.cut_again };
+                list.push(Claim { lane, size, root });
+            }
+        }
+        stated.again.retain(|(_, size, _)| *size >= copy.final_size);
+        stated.again_due = left;
+    }
+}
