@@ -1,35 +1,28 @@
 //! Memory of what was acked: the list that an audit goes through.
 //!
-//! Owns the record of acked batches: first event, ids, and which rows were not accepted. 32 bytes a message and about 80 a batch, as
+//! Owns the record of acked batches: id, device and sequence of each message that was accepted. 48 bytes a message and about 60 a batch, as
 //! long as no more than the limit was acked. Beyond it the record keeps every second batch, then every fourth, and so on: a uniform
 //! sample by batch number that no target can foresee to matter, since it knows neither numbers nor limit. Invariant: what is recorded was
 //! acked at the level asked for.
 
 use weft_core::MessageId;
 
-use crate::population::Population;
+use crate::generate::Trail;
 
 /// One acked batch.
 #[derive(Debug)]
 struct AckedBatch {
     number: u64,
-    first_event: u64,
-    ids: Box<[MessageId]>,
-    /// Rows that were not accepted, rising.
-    refused: Box<[u32]>,
-}
-
-impl AckedBatch {
-    fn messages(&self) -> u64 {
-        (self.ids.len() - self.refused.len()) as u64
-    }
+    messages: Box<[Trail]>,
 }
 
 /// One acked message, as an audit needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acked {
-    /// Number of the event: tells device and sequence.
-    pub event: u64,
+    /// Number of the device.
+    pub device: u64,
+    /// Sequence number of the message.
+    pub sequence: u64,
     /// Id of the message.
     pub id: MessageId,
 }
@@ -37,7 +30,7 @@ pub struct Acked {
 /// All acked batches, or a uniform sample of them.
 #[derive(Debug)]
 pub struct AckedLog {
-    population: Population,
+    seed: u64,
     messages_max: u64,
     batches: Vec<AckedBatch>,
     messages: u64,
@@ -46,25 +39,31 @@ pub struct AckedLog {
 }
 
 impl AckedLog {
-    /// An empty record for at most `messages_max` messages (at least one batch is kept whatever it holds).
+    /// An empty record of the population `seed`, for at most `messages_max` messages (at least one batch is kept whatever it holds).
     #[must_use]
-    pub fn new(population: Population, messages_max: u64) -> Self {
-        Self { population, messages_max, batches: Vec::new(), messages: 0, one_in: 1 }
+    pub fn new(seed: u64, messages_max: u64) -> Self {
+        Self { seed, messages_max, batches: Vec::new(), messages: 0, one_in: 1 }
     }
 
-    /// Records batch `number`: its ids in the order of its events, and the rows that were refused (rising, each below the number of ids).
-    pub(crate) fn record(&mut self, number: u64, first_event: u64, ids: Vec<MessageId>, refused: Vec<u32>) {
-        if !number.is_multiple_of(self.one_in) || refused.len() >= ids.len() {
+    /// Records batch `number`: its messages, and the rows that were refused (rising, each below the number of messages).
+    pub(crate) fn record(&mut self, number: u64, trail: Box<[Trail]>, refused: &[u32]) {
+        if !number.is_multiple_of(self.one_in) || refused.len() >= trail.len() {
             return;
         }
-        let batch = AckedBatch { number, first_event, ids: ids.into(), refused: refused.into() };
-        self.messages += batch.messages();
-        self.batches.push(batch);
+        let messages = if refused.is_empty() {
+            trail
+        } else {
+            let mut refused = refused.iter().copied().peekable();
+            let accepted = |(row, _): &(usize, Trail)| refused.next_if_eq(&(*row as u32)).is_none();
+            trail.iter().copied().enumerate().filter(accepted).map(|(_, trail)| trail).collect()
+        };
+        self.messages += messages.len() as u64;
+        self.batches.push(AckedBatch { number, messages });
         while self.messages > self.messages_max && self.batches.len() > 1 && self.one_in < u64::MAX / 2 {
             self.one_in *= 2;
             let one_in = self.one_in;
             self.batches.retain(|batch| batch.number % one_in == 0);
-            self.messages = self.batches.iter().map(AckedBatch::messages).sum();
+            self.messages = self.batches.iter().map(|batch| batch.messages.len() as u64).sum();
         }
     }
 
@@ -80,43 +79,33 @@ impl AckedLog {
         self.one_in
     }
 
-    /// Whose messages they are.
+    /// Whose messages they are: the seed of the population.
     #[must_use]
-    pub const fn population(&self) -> Population {
-        self.population
+    pub const fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The recorded messages.
     pub fn iter(&self) -> impl Iterator<Item = Acked> + '_ {
-        self.batches.iter().flat_map(|batch| {
-            let mut refused = batch.refused.iter().copied().peekable();
-            batch.ids.iter().enumerate().filter_map(move |(row, id)| {
-                if refused.next_if_eq(&(row as u32)).is_some() {
-                    return None;
-                }
-                Some(Acked { event: batch.first_event + row as u64, id: *id })
-            })
-        })
+        let acked = |trail: &Trail| Acked { device: trail.device, sequence: trail.sequence, id: trail.id };
+        self.batches.iter().flat_map(move |batch| batch.messages.iter().map(acked))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use super::*;
 
     fn log(messages_max: u64) -> AckedLog {
-        let population = Population { seed: 0, devices: NonZeroU64::MIN, sequence_base: 0 };
-        AckedLog::new(population, messages_max)
+        AckedLog::new(0, messages_max)
     }
 
-    fn ids(first: u64, count: u64) -> Vec<MessageId> {
+    fn trail(first: u64, count: u64) -> Box<[Trail]> {
         (first..first + count)
             .map(|number| {
                 let mut id = [0; 32];
                 id[..8].copy_from_slice(&number.to_le_bytes());
-                MessageId(id)
+                Trail { id: MessageId(id), device: number, sequence: number }
             })
             .collect()
     }
@@ -124,14 +113,14 @@ mod tests {
     #[test]
     fn refused_rows_are_left_out() {
         let mut log = log(100);
-        log.record(0, 0, ids(0, 5), vec![0, 3]);
-        log.record(1, 5, ids(5, 2), vec![0, 1]);
-        log.record(2, 7, ids(7, 2), vec![]);
-        let events: Vec<u64> = log.iter().map(|acked| acked.event).collect();
-        assert_eq!(events, [1, 2, 4, 7, 8]);
+        log.record(0, trail(0, 5), &[0, 3]);
+        log.record(1, trail(5, 2), &[0, 1]);
+        log.record(2, trail(7, 2), &[]);
+        let devices: Vec<u64> = log.iter().map(|acked| acked.device).collect();
+        assert_eq!(devices, [1, 2, 4, 7, 8]);
         assert_eq!(log.messages(), 5);
         for acked in log.iter() {
-            assert_eq!(acked.id, ids(acked.event, 1)[0]);
+            assert_eq!(acked.id, trail(acked.device, 1)[0].id);
         }
     }
 
@@ -139,11 +128,11 @@ mod tests {
     fn beyond_the_limit_a_uniform_sample_stays_and_its_rate_is_told() {
         let mut log = log(1_000);
         for number in 0..1_000 {
-            log.record(number, number * 10, ids(number * 10, 10), vec![]);
+            log.record(number, trail(number * 10, 10), &[]);
             assert!(log.messages() <= 1_000);
         }
         assert_eq!(log.sampled_one_in(), 16);
-        let batches: Vec<u64> = log.iter().step_by(10).map(|acked| acked.event / 10).collect();
+        let batches: Vec<u64> = log.iter().step_by(10).map(|acked| acked.device / 10).collect();
         let expected: Vec<u64> = (0..1_000).step_by(16).collect();
         assert_eq!(batches, expected);
         assert_eq!(log.messages(), log.iter().count() as u64);

@@ -11,19 +11,19 @@
 //! | parses as one message | message format |
 //! | id of the bytes | the id that was signed and acked |
 //! | issuer | key derived from seed and device number |
-//! | sequence | base and cycle of the event |
+//! | sequence | the one that was signed |
 //! | signature | ZIP-215 batch verification over the computed id |
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use weft_core::{MessageId, MessageView};
-use weft_crypto::sign::SerialSigner;
-use weft_crypto::{BatchVerifier, Columns, Messages};
+use weft_crypto::sign::{BatchSigner, SerialSigner};
+use weft_crypto::{Backend, BatchVerifier, Columns, Messages};
 use weft_net::limits::GET_MESSAGES_MAX;
 use weft_net::{AckLevel, Client, ClientConfig, Lookup, Session, SessionOptions};
 
@@ -32,7 +32,6 @@ use crate::config::NodeTarget;
 use crate::device::DeviceKeys;
 use crate::driver::Stop;
 use crate::error::LoadError;
-use crate::population::Walk;
 use crate::report::group;
 
 /// Failures that a report describes, at most; all are counted.
@@ -84,7 +83,7 @@ impl fmt::Display for AuditProgress {
 }
 
 /// What an audit found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AuditReport {
     /// Messages asked for and answered.
     pub checked: u64,
@@ -155,6 +154,15 @@ pub fn audit(
     })
 }
 
+/// Derives keys fastest on this machine: backends are listed from the slowest to the fastest.
+fn fastest_signer() -> Arc<dyn BatchSigner> {
+    Backend::ALL
+        .into_iter()
+        .rev()
+        .find_map(|backend| backend.signer().ok())
+        .unwrap_or_else(|| Arc::new(SerialSigner))
+}
+
 /// Counts that the readers share.
 #[derive(Debug, Default)]
 struct Tally {
@@ -172,7 +180,7 @@ impl Tally {
         counter.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < FAILURES_MAX {
-            failures.push(format!("message {} of event {}: {what}", acked.id, acked.event));
+            failures.push(format!("message {} of device {}: {what}", acked.id, acked.device));
         }
     }
 
@@ -230,12 +238,7 @@ fn audit_here(
                     session,
                     handle,
                     verifier,
-                    walk: acked.population().walk(),
-                    keys: DeviceKeys::new(
-                        acked.population().seed,
-                        options.key_cache_slots,
-                        std::sync::Arc::new(SerialSigner),
-                    ),
+                    keys: DeviceKeys::new(acked.seed(), options.key_cache_slots, fastest_signer()),
                 };
                 loop {
                     if stop.is_requested() || tally.halt.load(Ordering::Relaxed) {
@@ -306,7 +309,6 @@ struct Reader<'a> {
     session: &'a Session,
     handle: Handle,
     verifier: &'a dyn BatchVerifier,
-    walk: Walk,
     keys: DeviceKeys,
 }
 
@@ -318,8 +320,7 @@ impl Reader<'_> {
         if lookups.len() != chunk.len() {
             return Err(format!("{} answers to {} questions", lookups.len(), chunk.len()));
         }
-        let events: Vec<_> = chunk.iter().map(|acked| self.walk.event(acked.event)).collect();
-        self.keys.load(events.iter().map(|event| event.device));
+        self.keys.load(chunk.iter().map(|acked| acked.device));
 
         // Columns of those that passed everything but the signature.
         let mut rows = Vec::with_capacity(chunk.len());
@@ -346,7 +347,7 @@ impl Reader<'_> {
                 Some("its bytes have another id")
             } else if *message.issuer() != self.keys.public(row) {
                 Some("its issuer is not the device that sent it")
-            } else if message.sequence() != events[row].sequence {
+            } else if message.sequence() != acked.sequence {
                 Some("its sequence is not the one it was sent with")
             } else {
                 None

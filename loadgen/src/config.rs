@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_core::{MESSAGE_BYTES_MIN, NetworkId, PAYLOAD_BYTES_MAX};
@@ -15,11 +16,14 @@ use weft_crypto::Backend;
 use weft_net::limits::SUBMIT_MESSAGES_MAX;
 use weft_net::{AckLevel, Trust};
 
+use crate::arrival::{Play, Split, sampled};
 use crate::device::KEY_CACHE_SLOTS_DEFAULT;
 use crate::error::LoadError;
 use crate::feistel::DEVICES_MAX;
 use crate::payload::PAYLOAD_BYTES_MIN;
-use crate::schedule::{RATE_PER_S_MAX, Schedule};
+use crate::pool::Pool;
+use crate::profile::{Arrival, Profile};
+use crate::schedule::{RATE_PER_S_MAX, Schedule, Shape, Warp};
 
 /// Connections of one run, at most: a gateway topology needs few, and each has windows of its own (memory) on both sides.
 pub const CONNECTIONS_MAX: u32 = 256;
@@ -42,6 +46,13 @@ pub const BACKLOG_MESSAGES_MAX: u32 = 1 << 24;
 /// How many messages of one device may be under way at once (closed loop) or fall due within a second (open loop). The node's replay
 /// window is 64 numbers wide; connections that run apart by more than it would turn order into rejections, so half of it is the limit.
 pub const DEVICE_CYCLES_MAX: u64 = 32;
+
+/// Virtual seconds per second, at most: sequence numbers count virtual milliseconds, and the base of a later run on the same ledger is its
+/// clock in microseconds, which must be above them.
+pub const SPEEDUP_MAX: f64 = 1_000.0;
+
+/// Meters of a run, at most: each holds a histogram per class (about 170 KiB). More connections share them.
+pub(crate) const METERS_MAX: usize = 8;
 
 /// Of whom messages are asked to be taken.
 #[derive(Clone, Debug)]
@@ -92,6 +103,76 @@ pub struct About {
     pub command_line: Option<String>,
 }
 
+/// At which time of its day a profile is played.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum At {
+    /// At none: rates are those of the mean over the day. What is aligned to the clock (the quarter hours of meters) is met for as long,
+    /// in proportion, as in the long run: the run ends inside a window.
+    Mean,
+    /// At this hour, UTC (0 to 24); rates follow the day from there.
+    Hour(f64),
+}
+
+/// A profile and how it is played.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The population.
+    pub profile: Arc<Profile>,
+    /// Share of it that takes part, above 0 and at most 1.
+    pub scale: f64,
+    /// Seconds of the profile in one second of the run.
+    pub speedup: f64,
+    /// When the run begins.
+    pub at: At,
+    /// Which part of the events is sent from here.
+    pub split: Split,
+}
+
+impl World {
+    /// This profile, whole and as fast as the clock.
+    #[must_use]
+    pub const fn new(profile: Arc<Profile>) -> Self {
+        Self { profile, scale: 1.0, speedup: 1.0, at: At::Mean, split: Split::WHOLE }
+    }
+
+    /// Devices that take part.
+    #[must_use]
+    pub fn devices(&self) -> u64 {
+        self.profile.classes.iter().map(|class| sampled(class.devices, self.scale)).sum()
+    }
+
+    /// Messages per second in the long-run mean, at factor 1, of this part of the events.
+    #[must_use]
+    pub fn rate_per_s(&self) -> f64 {
+        self.profile.rate_per_s() * self.scale * self.speedup / f64::from(self.split.of)
+    }
+
+    /// Virtual time of the start of a run, seconds after midnight UTC.
+    fn start_s(&self, warm_up: Duration, duration: Duration) -> f64 {
+        let at_s = match self.at {
+            At::Hour(hour) => return hour * 3_600.0,
+            At::Mean => 43_200.0,
+        };
+        // The aligned process that sends the most decides.
+        let aligned = self.profile.classes.iter().flat_map(|class| {
+            class.streams.iter().filter_map(|stream| match stream.arrival {
+                Arrival::Aligned { every_s, window_s, offset_s } => {
+                    Some((class.devices as f64 / every_s, every_s, window_s, offset_s))
+                }
+                _ => None,
+            })
+        });
+        let Some((_, every_s, window_s, offset_s)) = aligned.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+            return at_s;
+        };
+        let measured_s = duration.as_secs_f64() * self.speedup;
+        let part_s = measured_s.rem_euclid(every_s);
+        let end_s = (at_s / every_s).ceil() * every_s + offset_s + part_s * window_s / every_s;
+        let whole = (measured_s / every_s).floor() * every_s;
+        (end_s - part_s - whole - warm_up.as_secs_f64() * self.speedup).max(0.0)
+    }
+}
+
 /// Everything a run is told.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
@@ -112,13 +193,17 @@ pub struct RunConfig {
     pub duration: Duration,
     /// How long outstanding acks are waited for at the end, and how long an open loop that is behind may catch up. Default 10 s.
     pub drain: Duration,
+    /// The profile that is played. Default: none, which is a flat profile of `devices` and `payload_bytes`, at the rate of the schedule.
+    pub world: Option<World>,
+    /// How the rate changes over the measured time. Default: not at all.
+    pub shape: Shape,
     /// Messages in all, at most; the run ends when they are sent. Default: no limit.
     pub messages_max: u64,
     /// Names the population. Default 1.
     pub seed: u64,
-    /// Devices in it, up to 2^48. Default 10,000.
+    /// Without a profile: devices, up to 2^48. Default 10,000.
     pub devices: u64,
-    /// Payload of each message, bytes, its 16-byte tag included. Default 64.
+    /// Without a profile: payload of each message, bytes, its 16-byte tag included. Default 64.
     pub payload_bytes: usize,
     /// What an ack must mean. Default durable.
     pub ack_level: AckLevel,
@@ -137,9 +222,18 @@ pub struct RunConfig {
     pub lag_p99_max: Duration,
     /// Whether acked messages are remembered for an audit. Default no.
     pub audit: bool,
-    /// Acked messages remembered (32 bytes each, and 64 a batch), at most; of more a uniform sample is kept and the report says which.
+    /// Acked messages remembered (48 bytes each, and 64 a batch), at most; of more a uniform sample is kept and the report says which.
     /// Default 20 million.
     pub audit_max: u64,
+    /// Messages signed before the run. Default: none, they are signed live.
+    pub pool: Option<Arc<Pool>>,
+    /// When the run begins, microseconds since the Unix epoch by this machine's clock. Default: as soon as it is connected.
+    pub start_at_unix_us: Option<u64>,
+    /// Sequence number of a device's message number 0. Default: the clock at the start, in microseconds. Runs that share their devices
+    /// must agree on it.
+    pub sequence_base: Option<u64>,
+    /// Where an interval log of latencies is written, if anywhere.
+    pub interval_log: Option<PathBuf>,
     /// For the report.
     pub about: About,
 }
@@ -157,6 +251,8 @@ impl RunConfig {
             warm_up: Duration::from_secs(2),
             duration: Duration::from_secs(20),
             drain: Duration::from_secs(10),
+            world: None,
+            shape: Shape::Constant,
             messages_max: u64::MAX,
             seed: 1,
             devices: 10_000,
@@ -170,14 +266,66 @@ impl RunConfig {
             lag_p99_max: Duration::from_millis(20),
             audit: false,
             audit_max: 20_000_000,
+            pool: None,
+            start_at_unix_us: None,
+            sequence_base: None,
+            interval_log: None,
             about: About::default(),
         }
     }
 
-    /// Bytes of one message on the wire.
+    /// The profile that is played: the one given, or a flat one.
     #[must_use]
-    pub const fn message_bytes(&self) -> usize {
-        MESSAGE_BYTES_MIN + self.payload_bytes
+    pub fn world(&self) -> World {
+        if let Some(world) = &self.world {
+            return world.clone();
+        }
+        let rate_per_s = match self.schedule {
+            Schedule::Open { rate_per_s } => rate_per_s,
+            // Nothing is paced by it; one message per device and second of the profile's time.
+            Schedule::Closed { .. } => self.devices as f64,
+        };
+        // Lengths outside 16 to 16,384 were refused.
+        World::new(Arc::new(Profile::flat(self.devices, self.payload_bytes as u32, rate_per_s)))
+    }
+
+    /// How the profile of `world` is played in this run: by whom, and when.
+    #[must_use]
+    pub fn play(&self, world: &World) -> (Play, Warp) {
+        let start_s = world.start_s(self.warm_up, self.duration);
+        let play = Play {
+            seed: self.seed,
+            scale: world.scale,
+            diurnal: matches!(world.at, At::Hour(_)),
+            start_s,
+            split: world.split,
+        };
+        // A rate other than the profile's own is had by another pace of its time.
+        let factor = match self.schedule {
+            Schedule::Open { rate_per_s } => rate_per_s / world.rate_per_s(),
+            Schedule::Closed { .. } => 1.0,
+        };
+        (play, Warp::new(start_s, world.speedup * factor, &self.shape, self.warm_up, self.duration))
+    }
+
+    /// Longest payload, bytes.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        self.world.as_ref().map_or(self.payload_bytes, |world| world.profile.payload_bytes_max() as usize)
+    }
+
+    /// Bytes of the longest message on the wire.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        MESSAGE_BYTES_MIN + self.payload_bytes_max()
+    }
+
+    /// Bytes of a message on the wire, mean.
+    #[must_use]
+    pub fn message_bytes_mean(&self) -> f64 {
+        let payload =
+            self.world.as_ref().map_or(self.payload_bytes as f64, |world| world.profile.payload_bytes_mean());
+        MESSAGE_BYTES_MIN as f64 + payload
     }
 
     /// Messages that may wait between generator and connections.
@@ -193,12 +341,20 @@ impl RunConfig {
     /// Memory that a run takes at most, in bytes: queue, key caches, audit records, histograms.
     #[must_use]
     pub fn worst_case_bytes(&self) -> u64 {
-        let message = self.message_bytes() as u64 + 32;
+        // Row, length and trail beside the message.
+        let message = self.message_bytes_mean() as u64 + 64;
         let queue = (self.queued_messages_max() + u64::from(self.generator_threads) * 4_096) * message;
         let keys = u64::from(self.generator_threads) * self.key_cache_slots as u64 * 112;
-        let audit = if self.audit { self.audit_max.saturating_mul(96) } else { 0 };
-        let histograms = u64::from(self.connections + 2) * 4 * 180_000;
+        let audit = if self.audit { self.audit_max.saturating_mul(112) } else { 0 };
+        let classes = self.world.as_ref().map_or(1, |world| world.profile.classes.len() as u64);
+        let histograms = (u64::from(self.connections).min(METERS_MAX as u64) + 2) * (6 + classes) * 180_000;
         queue.saturating_add(keys).saturating_add(audit).saturating_add(histograms)
+    }
+
+    /// Whether the messages of a pool are sent over and over: only to a target that keeps nothing.
+    #[must_use]
+    pub const fn repeats_pool(&self) -> bool {
+        matches!(self.target, Target::Null(_))
     }
 
     /// Checks every setting against its limits.
@@ -227,24 +383,45 @@ impl RunConfig {
                 return Err(LoadError::Config { what, got: format!("{time:?}"), limit });
             }
         }
+        if let Some(world) = &self.world {
+            for (what, value, least, most) in
+                [("scale", world.scale, 1e-12, 1.0), ("speedup", world.speedup, 1e-6, SPEEDUP_MAX)]
+            {
+                // NaN lies in no range.
+                if !(least..=most).contains(&value) {
+                    let limit = format!("between {least} and {most}");
+                    return Err(LoadError::Config { what, got: value.to_string(), limit });
+                }
+            }
+            if let At::Hour(hour) = world.at
+                && !(0.0..=24.0).contains(&hour)
+            {
+                return Err(LoadError::Config {
+                    what: "at",
+                    got: hour.to_string(),
+                    limit: "between 0 and 24".to_owned(),
+                });
+            }
+            within("worker", world.split.worker, 0..=world.split.of.saturating_sub(1))?;
+        }
+        let devices = self.world.as_ref().map_or(self.devices, World::devices);
         let per_device = match self.schedule {
             Schedule::Closed { window } => {
                 within("window", window, 1..=WINDOW_MAX)?;
-                u64::from(self.connections) * u64::from(window) * u64::from(self.batch_messages)
-                    / self.devices
+                u64::from(self.connections) * u64::from(window) * u64::from(self.batch_messages) / devices
             }
             Schedule::Open { rate_per_s } => {
                 if !(rate_per_s.is_finite() && rate_per_s > 0.0 && rate_per_s <= RATE_PER_S_MAX) {
                     let limit = format!("above 0 and at most {RATE_PER_S_MAX}");
                     return Err(LoadError::Config { what: "rate_per_s", got: rate_per_s.to_string(), limit });
                 }
-                (rate_per_s / self.devices as f64) as u64
+                (rate_per_s / devices as f64) as u64
             }
         };
         if self.connections > 1 && per_device > DEVICE_CYCLES_MAX {
             return Err(LoadError::Config {
                 what: "devices",
-                got: self.devices.to_string(),
+                got: devices.to_string(),
                 limit: format!(
                     "larger, by a factor of {}: one device would have {per_device} messages under way at once over several \
                      connections, more than half of the 64 that a node keeps apart from replays",

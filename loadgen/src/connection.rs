@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use weft_core::MessageId;
 use weft_net::Delivery;
 
 use crate::driver::Shared;
@@ -116,19 +115,25 @@ impl Connection {
             }
             let Some(batch) = self.shared.queue.pop().await else { return };
             let called_us = clock.now_us();
-            let lengths = &self.shared.lengths[..batch.work.count as usize];
-            match sender.submit(lengths, batch.bytes).await {
+            match sender.submit(&batch.lengths, batch.bytes).await {
                 Ok(taken) => {
                     let sent_us = clock.now_us();
                     // Late signing, and time between ready and send that the target did not cause.
-                    let free_us = batch.work.release_us.max(batch.ready_us).max(held_until_us);
-                    let late_us = batch.ready_us.saturating_sub(batch.work.release_us)
-                        + called_us.saturating_sub(free_us);
+                    let free_us = batch.release_us.max(batch.ready_us).max(held_until_us);
+                    let late_us =
+                        batch.ready_us.saturating_sub(batch.release_us) + called_us.saturating_sub(free_us);
                     if taken.held_back {
                         held_until_us = sent_us;
                     }
-                    let flight = Flight { work: batch.work, called_us, sent_us, ids: batch.ids };
-                    self.meter().on_sent(&flight, late_us, taken.held_back, &self.rules());
+                    let flight = Flight {
+                        number: batch.number,
+                        release_us: batch.release_us,
+                        rows: batch.rows,
+                        called_us,
+                        sent_us,
+                        trail: batch.trail,
+                    };
+                    self.meter().on_sent(&flight, &batch.lengths, late_us, taken.held_back, &self.rules());
                     self.note_sent(taken.request_id, flight);
                 }
                 Err(error) => {
@@ -219,9 +224,8 @@ impl Connection {
 
     fn remember(&self, flight: Flight, refused: Vec<u32>) {
         if let Some(log) = &self.shared.acked {
-            let ids: Vec<MessageId> = flight.ids;
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.record(flight.work.number, flight.work.first_event, ids, refused);
+            log.record(flight.number, flight.trail, &refused);
         }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use weft_core::DeviceKey;
 use weft_crypto::Messages;
 use weft_crypto::sign::{BatchSigner, ExpandedKey};
+use weft_crypto::simd::{Context, Hashes};
 
 /// BLAKE3 context of the derivation.
 pub const KEY_CONTEXT: &str = "weft 2026-11 loadgen device v1";
@@ -26,10 +27,19 @@ pub const KEY_CACHE_SLOTS_DEFAULT: usize = 65_536;
 /// Secret seed of device `number` in the population `seed`.
 #[must_use]
 pub fn device_seed(seed: u64, number: u64) -> [u8; 32] {
+    blake3::derive_key(KEY_CONTEXT, &input(seed, number))
+}
+
+fn input(seed: u64, number: u64) -> [u8; 16] {
     let mut input = [0; 16];
     input[..8].copy_from_slice(&seed.to_le_bytes());
     input[8..].copy_from_slice(&number.to_le_bytes());
-    blake3::derive_key(KEY_CONTEXT, &input)
+    input
+}
+
+/// Hashes on the instruction set that `signer` uses.
+pub(crate) fn hashes_for(signer: &dyn BatchSigner) -> Hashes {
+    Hashes::named(signer.name()).unwrap_or_else(Hashes::detect)
 }
 
 /// Where the key of a row lies.
@@ -48,6 +58,8 @@ enum Row {
 pub struct DeviceKeys {
     seed: u64,
     signer: Arc<dyn BatchSigner>,
+    hashes: Hashes,
+    context: Context,
     slots: Vec<Option<(u64, ExpandedKey)>>,
     /// Devices of the current batch that were not in the cache, and their keys. They move into it when the next batch is loaded: until
     /// then the keys that they replace may be in use.
@@ -74,6 +86,8 @@ impl DeviceKeys {
     pub fn new(seed: u64, slots: usize, signer: Arc<dyn BatchSigner>) -> Self {
         Self {
             seed,
+            hashes: hashes_for(&*signer),
+            context: Context::new(KEY_CONTEXT),
             signer,
             slots: vec![None; slots.max(1)],
             fresh_numbers: Vec::new(),
@@ -101,8 +115,12 @@ impl DeviceKeys {
                 }
             });
         }
+        let inputs: Vec<[u8; 16]> =
+            self.fresh_numbers.iter().map(|number| input(self.seed, *number)).collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(<[u8; 16]>::as_slice).collect();
         self.fresh_seeds.clear();
-        self.fresh_seeds.extend(self.fresh_numbers.iter().map(|number| device_seed(self.seed, *number)));
+        self.fresh_seeds.resize(inputs.len(), [0; 32]);
+        self.hashes.derive(&self.context, &inputs, &mut self.fresh_seeds);
         self.signer.expand(&self.fresh_seeds, &mut self.fresh);
         self.derived_total += self.fresh.len() as u64;
     }

@@ -12,8 +12,8 @@
 //! | measuring | its time is over, the messages are used up, or the stop signal comes | everything |
 //! | draining | all is answered, or `drain` is over | acks of what was due before; nothing new is due |
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,21 +24,21 @@ use weft_crypto::sign::BatchSigner;
 use weft_net::AckLevel;
 
 use crate::acked::AckedLog;
+use crate::arrival::Arrivals;
 use crate::clock::RunClock;
-use crate::config::{RunConfig, Target};
+use crate::config::{METERS_MAX, RunConfig, World};
 use crate::connection::drive;
 use crate::error::LoadError;
-use crate::generate::{Batch, Generator, Traffic};
-use crate::hgrm::Summary;
+use crate::finish::{Finished, ThreadStats};
+use crate::generate::{Batch, Generator, Traffic, Voice};
 use crate::link::{Granted, Links};
-use crate::machine::{Machine, commit, rfc3339};
+use crate::machine::rfc3339;
 use crate::measure::{Meter, Rules, Window};
-use crate::population::Population;
+use crate::pool::Pool;
 use crate::queue::Queue;
-use crate::report::{
-    Facts, GeneratorReport, OpenFacts, PROBLEMS_MAX, Rate, Report, SCHEMA, group, invalid_reason, time,
-};
-use crate::schedule::{Pace, Plan, Planner, Schedule, as_us};
+use crate::report::{Moment, PROBLEMS_MAX, Report, group, time};
+use crate::schedule::{Plan, Planner, Schedule, as_us};
+use crate::timeline::{Timeline, Totals, write_log_head, write_log_line};
 use crate::tips::TipSlot;
 
 /// How often the supervisor looks at stop signal, threads and deadline.
@@ -81,8 +81,21 @@ pub enum Phase {
     Draining,
 }
 
+/// One class, so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassProgress {
+    /// Messages sent that were due in the measured time.
+    pub sent: u64,
+    /// Of these, acked.
+    pub acked: u64,
+    /// Of these, refused.
+    pub rejected: u64,
+    /// 99th percentile of its latency, microseconds; 0 before the first ack.
+    pub p99_us: u64,
+}
+
 /// A look at a run that goes on; one comes each second, and one at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     /// Since the first message.
     pub elapsed: Duration,
@@ -104,6 +117,12 @@ pub struct Progress {
     pub p50_us: Option<u64>,
     /// Its 99th percentile.
     pub p99_us: Option<u64>,
+    /// The last second.
+    pub moment: Moment,
+    /// Refused messages by reason.
+    pub rejected_by: BTreeMap<String, u64>,
+    /// By class of the profile.
+    pub classes: Vec<ClassProgress>,
 }
 
 /// One line for a terminal.
@@ -147,26 +166,26 @@ pub(crate) struct Shared {
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) queue: Queue<Batch>,
     pub(crate) ack_level: AckLevel,
-    /// Length column of a full batch: all messages are equally long.
-    pub(crate) lengths: Box<[u16]>,
     pub(crate) acked: Option<Mutex<AckedLog>>,
+    /// The events as they were at the start, for generators to tell whose they are.
+    arrivals: Arrivals,
     planner: Mutex<Planner>,
-    window: Window,
-    lag_us_max: u64,
+    pub(crate) window: Window,
+    pub(crate) lag_us_max: u64,
     look_ahead_us: u64,
     meters: Box<[Mutex<Meter>]>,
-    problems: Mutex<Vec<String>>,
-    connections_lost: AtomicU32,
+    pub(crate) problems: Mutex<Vec<String>>,
+    pub(crate) connections_lost: AtomicU32,
     /// Tells generator threads to go.
     halt: AtomicBool,
     generators_left: AtomicUsize,
     /// Time that generator threads could not push.
-    blocked_us: AtomicU64,
+    pub(crate) blocked_us: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn meter(&self, index: usize) -> MutexGuard<'_, Meter> {
-        self.meters[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.meters[index % self.meters.len()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn rules(&self) -> Rules<'_> {
@@ -186,7 +205,7 @@ impl Shared {
         self.problem(what);
     }
 
-    fn planner(&self) -> MutexGuard<'_, Planner> {
+    pub(crate) fn planner(&self) -> MutexGuard<'_, Planner> {
         self.planner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -197,8 +216,8 @@ impl Shared {
         self.queue.close(true);
     }
 
-    fn totals(&self) -> Meter {
-        let mut total = Meter::new();
+    pub(crate) fn totals(&self) -> Meter {
+        let mut total = Meter::new(self.traffic.voices.len());
         (0..self.meters.len()).for_each(|index| total.add(&self.meter(index)));
         total
     }
@@ -236,24 +255,34 @@ fn run_here(
     })?;
     let runtime = runtime(config.connections)?;
     let Links { granted, links } = runtime.block_on(Links::open(config))?;
-    let shared = Arc::new(shared(config, &granted));
+    if let Some(pool) = &config.pool {
+        crate::pool::check(pool, config, granted.network, granted.batch_messages)?;
+    }
+    wait_for_start(config, stop);
+    let world = config.world();
+    let shared = Arc::new(shared(config, &world, &granted));
     let clock = shared.traffic.clock;
     // Whichever way this function is left, no thread stays behind.
     let halt = HaltOnDrop(Arc::clone(&shared));
     let mut threads = Vec::new();
     for index in 0..config.generator_threads {
         let (shared, signer) = (Arc::clone(&shared), Arc::clone(&signer));
-        let slots = config.key_cache_slots;
         let thread = std::thread::Builder::new().name(format!("sign-{index}"));
-        threads.push(thread.spawn(move || generate(&shared, slots, signer))?);
+        let builder = match &config.pool {
+            Some(pool) => Builder::Pool(Arc::clone(pool), config.repeats_pool()),
+            None => Builder::Live(config.key_cache_slots, signer),
+        };
+        threads.push(thread.spawn(move || generate(&shared, builder))?);
     }
-    let stopped = runtime.block_on(async {
+    let mut log = IntervalLog::create(config, clock)?;
+    let (stopped, timeline) = runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for (index, link) in links.into_iter().enumerate() {
             tasks.spawn(drive(Arc::clone(&shared), index, link));
         }
-        supervise(config, &shared, tasks, stop, observer).await
+        supervise(config, &shared, tasks, stop, &mut log, observer).await
     });
+    log.close(&shared);
     let elapsed_us = clock.now_us();
     drop(halt);
     let mut generators = Vec::new();
@@ -265,17 +294,19 @@ fn run_here(
 
     let run = Finished {
         config,
+        world: &world,
         shared: &shared,
         batch_messages: granted.batch_messages,
         generators,
         stopped,
         elapsed_us,
+        timeline: timeline.moments(),
     };
     let (report, meter) = run.report(signer.name());
     // Tasks that were cut off may hold the other references for a moment longer: the record is taken out, not unwrapped.
     let acked = shared.acked.as_ref().map(|log| {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        let empty = AckedLog::new(log.population(), 0);
+        let empty = AckedLog::new(log.seed(), 0);
         std::mem::replace(&mut *log, empty)
     });
     Ok(Outcome { report, meter, acked })
@@ -290,6 +321,18 @@ impl Drop for HaltOnDrop {
     }
 }
 
+/// Sleeps until the time at which the run is to begin.
+fn wait_for_start(config: &RunConfig, stop: &Stop) {
+    let Some(start_us) = config.start_at_unix_us else { return };
+    while !stop.is_requested() {
+        let left_us = start_us.saturating_sub(RunClock::start().unix_us(0));
+        if left_us == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(left_us).min(SUPERVISE_EVERY));
+    }
+}
+
 fn runtime(connections: u32) -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
@@ -299,59 +342,53 @@ fn runtime(connections: u32) -> std::io::Result<Runtime> {
         .build()
 }
 
-fn shared(config: &RunConfig, granted: &Granted) -> Shared {
+fn shared(config: &RunConfig, world: &World, granted: &Granted) -> Shared {
     let clock = RunClock::start();
-    // 0 devices were refused by the configuration's check.
-    let devices = NonZeroU64::new(config.devices).unwrap_or(NonZeroU64::MIN);
-    let population = Population { seed: config.seed, devices, sequence_base: clock.unix_us(0) };
     let tips = TipSlot::new(granted.roots);
     tips.offer(granted.tips.iter().copied());
+    let (start_us, end_us) = (as_us(config.warm_up), as_us(config.warm_up + config.duration));
     let traffic = Traffic {
-        population,
+        seed: config.seed,
+        // The clock in microseconds: virtual milliseconds and cycles are far fewer, so a later run on the same ledger begins above
+        // everything that an earlier one used, as long as the clock was not set back in between.
+        sequence_base: config.sequence_base.unwrap_or_else(|| clock.unix_us(0)),
         network: granted.network,
-        payload_bytes: config.payload_bytes,
-        message_bytes: config.message_bytes(),
+        voices: Voice::all(&world.profile),
         schedule: config.schedule,
         clock,
+        measured_us: start_us..end_us,
         tips,
-        keep_ids: config.audit,
+        keep_trail: config.audit,
     };
     let plan = Plan {
         schedule: config.schedule,
         batch_messages: granted.batch_messages,
-        duration: config.warm_up + config.duration,
+        warm_up: config.warm_up,
+        duration: config.duration,
         messages_max: config.messages_max,
         flush: config.flush,
     };
-    let (start_us, end_us) = (as_us(config.warm_up), as_us(config.warm_up + config.duration));
+    let (play, warp) = config.play(world);
+    let arrivals = Arrivals::new(&world.profile, &play);
+    let classes = traffic.voices.len();
+    let meters = (config.connections as usize).min(METERS_MAX);
     Shared {
         traffic: Arc::new(traffic),
         queue: Queue::new(config.queued_messages_max()),
         ack_level: config.ack_level,
-        // The longest message has 16,568 bytes.
-        lengths: vec![config.message_bytes() as u16; granted.batch_messages as usize].into(),
-        acked: config.audit.then(|| Mutex::new(AckedLog::new(population, config.audit_max))),
-        planner: Mutex::new(Planner::new(plan)),
+        acked: config.audit.then(|| Mutex::new(AckedLog::new(config.seed, config.audit_max))),
+        planner: Mutex::new(Planner::new(plan, arrivals.clone(), warp)),
+        arrivals,
         window: Window::new(start_us, end_us),
         lag_us_max: as_us(config.lag_p99_max),
         look_ahead_us: as_us(config.look_ahead),
-        meters: (0..config.connections).map(|_| Mutex::new(Meter::new())).collect(),
+        meters: (0..meters).map(|_| Mutex::new(Meter::new(classes))).collect(),
         problems: Mutex::new(Vec::new()),
         connections_lost: AtomicU32::new(0),
         halt: AtomicBool::new(false),
         generators_left: AtomicUsize::new(config.generator_threads as usize),
         blocked_us: AtomicU64::new(0),
     }
-}
-
-/// What a generator thread did.
-#[derive(Clone, Copy, Debug, Default)]
-struct ThreadStats {
-    messages: u64,
-    keys_derived: u64,
-    busy: Duration,
-    /// Time on a core and time waiting for one.
-    scheduled: Option<(Duration, Duration)>,
 }
 
 /// Counts a generator thread out, however it ends; the last one closes the queue.
@@ -368,32 +405,57 @@ impl Drop for CountOut<'_> {
     }
 }
 
+/// Where a generator thread has its messages from.
+enum Builder {
+    /// Built and signed as they fall due, with a cache of so many keys.
+    Live(usize, Arc<dyn BatchSigner>),
+    /// Signed before; over and over if so.
+    Pool(Arc<Pool>, bool),
+}
+
 /// Body of a generator thread.
-fn generate(shared: &Shared, key_cache_slots: usize, signer: Arc<dyn BatchSigner>) -> ThreadStats {
+fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
     let _count_out = CountOut(shared);
     let clock = shared.traffic.clock;
-    let mut generator = Generator::new(Arc::clone(&shared.traffic), key_cache_slots, signer);
+    let (mut generator, pool) = match builder {
+        Builder::Live(slots, signer) => {
+            let traffic = Arc::clone(&shared.traffic);
+            (Some(Generator::new(traffic, shared.arrivals.clone(), slots, signer)), None)
+        }
+        Builder::Pool(pool, repeat) => (None, Some((pool, repeat))),
+    };
     let mut stats = ThreadStats::default();
     while !shared.halt.load(Ordering::Relaxed) {
         let Some(work) = shared.planner().next(clock.now_us()) else { break };
         sleep_until(clock.instant(work.release_us.saturating_sub(shared.look_ahead_us)), &shared.halt);
         let begun = Instant::now();
-        let batch = match generator.build(&work) {
-            Ok(batch) => batch,
-            Err(rejection) => {
-                shared.problem(format!("generator: {rejection}"));
-                break;
+        let built = match (&mut generator, &pool) {
+            (Some(generator), _) => generator.build(&work),
+            (None, Some((pool, repeat))) => {
+                let keep = shared.traffic.keep_trail;
+                let batch = pool.batch(&work, &shared.arrivals, *repeat, keep, clock);
+                if batch.is_none() {
+                    shared.problem(format!("the pool has {} messages, and is used up", pool.messages()));
+                    break;
+                }
+                batch
             }
+            (None, None) => None,
         };
         stats.busy += begun.elapsed();
-        stats.messages += u64::from(work.count);
+        let Some(batch) = built else { continue };
+        let count = batch.rows.len() as u64;
+        stats.messages += count;
         let release = clock.instant(work.release_us);
-        match shared.queue.push(work.number, release, u64::from(work.count), batch) {
+        match shared.queue.push(work.number, release, count, batch) {
             Ok(waited) => shared.blocked_us.fetch_add(as_us(waited), Ordering::Relaxed),
             Err(_) => break,
         };
     }
-    stats.keys_derived = generator.derived_total();
+    if let Some(generator) = &generator {
+        stats.keys_derived = generator.derived_total();
+        stats.missing = generator.missing().to_vec();
+    }
     stats.scheduled = thread_times();
     stats
 }
@@ -422,12 +484,13 @@ async fn supervise(
     shared: &Shared,
     mut tasks: JoinSet<()>,
     stop: &Stop,
+    log: &mut IntervalLog,
     observer: &mut (dyn FnMut(&Progress) + Send),
-) -> bool {
+) -> (bool, Timeline) {
     let clock = shared.traffic.clock;
     let mut deadline: Option<Instant> = None;
     let mut stopped = false;
-    let mut look = Look { at: Instant::now(), sent: 0, acked: 0 };
+    let mut look = Look { at: Instant::now(), timeline: Timeline::new() };
     loop {
         tokio::select! {
             ended = tasks.join_next() => match ended {
@@ -456,30 +519,45 @@ async fn supervise(
             }
         }
         if look.at.elapsed() >= PROGRESS_EVERY {
-            observer(&look.next(shared));
+            observer(&look.next(shared, log));
         }
     }
     tasks.shutdown().await;
-    observer(&look.next(shared));
-    stopped
+    observer(&look.next(shared, log));
+    (stopped, look.timeline)
 }
 
 /// The last look at a run.
 struct Look {
     at: Instant,
-    sent: u64,
-    acked: u64,
+    timeline: Timeline,
 }
 
 impl Look {
-    fn next(&mut self, shared: &Shared) -> Progress {
-        let total = shared.totals();
-        let now = Instant::now();
-        let now_us = shared.traffic.clock.at_us(now);
-        let seconds = (now - self.at).as_secs_f64().max(1e-6);
+    fn next(&mut self, shared: &Shared, log: &mut IntervalLog) -> Progress {
+        let mut total = shared.totals();
+        // Taken out under the same locks one after the other: an ack between the two belongs to the next interval.
+        let mut interval = crate::hgrm::new_histogram();
+        for meter in &shared.meters {
+            let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+            // Cannot fail: all histograms of this crate have one range.
+            let _ = interval.add(&meter.interval);
+            meter.interval.reset();
+        }
+        self.at = Instant::now();
+        let now_us = shared.traffic.clock.at_us(self.at);
+        let intended = match shared.traffic.schedule {
+            Schedule::Closed { .. } => None,
+            Schedule::Open { .. } => {
+                Some(shared.planner().expected(0, now_us.min(shared.window.end_us())).iter().sum())
+            }
+        };
+        let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended };
+        let moment = self.timeline.add(now_us as f64 / 1e6, totals, &interval);
+        log.write(&moment, &interval);
         let percentile =
             |quantile| (!total.latency.is_empty()).then(|| total.latency.value_at_quantile(quantile));
-        let progress = Progress {
+        Progress {
             elapsed: Duration::from_micros(now_us),
             phase: if now_us >= shared.window.end_us() {
                 Phase::Draining
@@ -492,139 +570,54 @@ impl Look {
             acked: total.acked,
             rejected: total.rejected,
             in_flight: total.sent.saturating_sub(total.acked + total.rejected),
-            sent_per_s: total.sent.saturating_sub(self.sent) as f64 / seconds,
-            acked_per_s: total.acked.saturating_sub(self.acked) as f64 / seconds,
+            sent_per_s: moment.sent_per_s,
+            acked_per_s: moment.acked_per_s,
             p50_us: percentile(0.5),
             p99_us: percentile(0.99),
-        };
-        *self = Self { at: now, sent: total.sent, acked: total.acked };
-        progress
-    }
-}
-
-/// A run that is over, before it is put into words.
-struct Finished<'a> {
-    config: &'a RunConfig,
-    shared: &'a Shared,
-    batch_messages: u32,
-    generators: Vec<ThreadStats>,
-    stopped: bool,
-    elapsed_us: u64,
-}
-
-impl Finished<'_> {
-    fn report(&self, signer: &str) -> (Report, Meter) {
-        let Self { config, shared, .. } = self;
-        let total = shared.totals();
-        let window = &shared.window;
-        let seconds = window.seconds();
-        let per_s = |count: u64| if seconds > 0.0 { round(count as f64 / seconds) } else { 0.0 };
-        let unacked = total.sent.saturating_sub(total.acked + total.rejected);
-        let blocked_s = shared.blocked_us.load(Ordering::Relaxed) as f64 / 1e6;
-        let held_back_s = total.held_back_us as f64 / 1e6;
-        let (rate_per_s, open) = match config.schedule {
-            Schedule::Closed { .. } => (None, None),
-            Schedule::Open { rate_per_s } => {
-                let pace = Pace::new(rate_per_s);
-                let due = |at_us| pace.due_before(at_us).min(config.messages_max);
-                let open = OpenFacts {
-                    rate_per_s,
-                    intended: due(window.end_us()).saturating_sub(due(window.start_us)),
-                    sent_in_time: total.sent_in_time,
-                    generator_lag_p99_us: total.generator_lag.value_at_quantile(0.99),
-                    lag_p99_us_max: shared.lag_us_max,
-                    backlog_full_s: round(blocked_s),
-                    held_back_s,
-                };
-                (Some(rate_per_s), Some(open))
-            }
-        };
-        let facts = Facts {
-            measured_s: seconds,
-            acked: total.acked,
-            unacked,
-            connections_lost: shared.connections_lost.load(Ordering::Relaxed),
-            open,
-        };
-        let invalid_reason = invalid_reason(&facts);
-        let (target, ack_level) = match &config.target {
-            Target::Node(node) => (node.addr.to_string(), config.ack_level.name().to_owned()),
-            Target::Null(_) => ("null".to_owned(), "none".to_owned()),
-        };
-        let report = Report {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: rfc3339(shared.traffic.clock.unix_us(0) / 1_000_000),
-            valid: invalid_reason.is_none(),
-            invalid_reason,
-            stopped: self.stopped,
-            loop_mode: if rate_per_s.is_some() { "open" } else { "closed" },
-            window: match config.schedule {
-                Schedule::Closed { window } => Some(window),
-                Schedule::Open { .. } => None,
-            },
-            rate: Rate { intended_per_s: rate_per_s, achieved_per_s: per_s(total.sent_in_window) },
-            target,
-            ack_level,
-            throughput_msgs_per_s: per_s(total.acked_in_window),
-            sent_total: total.sent,
-            acked_total: total.acked,
-            rejected_total: total.rejected,
-            rejected: total.rejected_by.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            unacked,
-            latency_us: Summary::of(&total.latency),
-            service_time_us: Summary::of(&total.service_time),
-            send_lag_us: Summary::of(&total.send_lag),
-            generator_lag_us: Summary::of(&total.generator_lag),
-            lag_p99_us_max: shared.lag_us_max,
-            held_back_s: round(held_back_s),
-            duration_s: seconds,
-            warm_up_s: config.warm_up.as_secs_f64(),
-            elapsed_s: self.elapsed_us as f64 / 1e6,
-            connections: config.connections,
-            batch: self.batch_messages,
-            devices: config.devices,
-            seed: config.seed,
-            payload_bytes: config.payload_bytes,
-            message_bytes: config.message_bytes(),
-            generator: self.generator(signer, blocked_s),
-            backend: config.about.backend.clone(),
-            audit: None,
-            problems: shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            machine: Machine::read(config.about.data_dir.as_deref()),
-            commit: commit(),
-            command_line: config.about.command_line.clone(),
-        };
-        (report, total)
-    }
-
-    fn generator(&self, signer: &str, blocked_s: f64) -> GeneratorReport {
-        let threads = self.generators.len();
-        let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
-        let messages: u64 = self.generators.iter().map(|thread| thread.messages).sum();
-        let scheduled: Option<Vec<_>> = self.generators.iter().map(|thread| thread.scheduled).collect();
-        let sum = |pick: fn(&(Duration, Duration)) -> Duration| {
-            scheduled.as_ref().map(|times| round(times.iter().map(pick).sum::<Duration>().as_secs_f64()))
-        };
-        let cpu_s = sum(|times| times.0);
-        let wall_s = (self.elapsed_us as f64 / 1e6).max(1e-6);
-        GeneratorReport {
-            threads: threads as u32,
-            signer: signer.to_owned(),
-            messages,
-            keys_derived: self.generators.iter().map(|thread| thread.keys_derived).sum(),
-            busy_share: round((busy_s / wall_s / threads.max(1) as f64).min(1.0)),
-            cpu_s,
-            waited_for_cpu_s: sum(|times| times.1),
-            cpu_us_per_message: cpu_s
-                .filter(|_| messages > 0)
-                .map(|cpu_s| round(cpu_s * 1e6 / messages as f64)),
-            blocked_s: round(blocked_s),
+            moment,
+            rejected_by: std::mem::take(&mut total.rejected_by),
+            classes: total
+                .classes
+                .iter()
+                .map(|class| ClassProgress {
+                    sent: class.sent,
+                    acked: class.acked,
+                    rejected: class.rejected,
+                    p99_us: class.latency.value_at_quantile(0.99),
+                })
+                .collect(),
         }
     }
 }
 
-/// Three decimals are more than any of these figures is good for.
-fn round(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
+/// The interval log, if one was asked for.
+struct IntervalLog {
+    file: Option<std::io::BufWriter<std::fs::File>>,
+    failed: Option<std::io::Error>,
+}
+
+impl IntervalLog {
+    fn create(config: &RunConfig, clock: RunClock) -> std::io::Result<Self> {
+        let Some(path) = &config.interval_log else { return Ok(Self { file: None, failed: None }) };
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        let started_us = clock.unix_us(0);
+        write_log_head(&mut file, started_us as f64 / 1e6, &rfc3339(started_us / 1_000_000))?;
+        Ok(Self { file: Some(file), failed: None })
+    }
+
+    fn write(&mut self, moment: &Moment, latency: &hdrhistogram::Histogram<u64>) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = write_log_line(file, moment, latency)
+        {
+            self.failed = Some(error);
+            self.file = None;
+        }
+    }
+
+    fn close(mut self, shared: &Shared) {
+        let flushed = self.file.as_mut().map_or(Ok(()), std::io::Write::flush);
+        if let Some(error) = self.failed.or(flushed.err()) {
+            shared.problem(format!("the interval log could not be written: {error}"));
+        }
+    }
 }

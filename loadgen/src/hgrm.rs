@@ -9,8 +9,10 @@
 
 use std::io::{self, Write};
 
+use base64::Engine as _;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
 
 /// Longest time told apart, in microseconds: 10 minutes.
 pub const TIME_US_MAX: u64 = 600_000_000;
@@ -31,7 +33,7 @@ pub fn new_histogram() -> Histogram<u64> {
 }
 
 /// The figures of a histogram that reports print, in microseconds. All 0 when nothing was recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Values recorded.
     pub count: u64,
@@ -100,6 +102,38 @@ pub fn write_hgrm(histogram: &Histogram<u64>, out: &mut dyn Write) -> io::Result
     let sub_buckets = 2 * 10u64.pow(u32::from(DIGITS)).next_power_of_two();
     writeln!(out, "#[Buckets = {:12}, SubBuckets     = {sub_buckets:12}]", histogram.buckets())
 }
+
+/// A histogram in HdrHistogram's V2 format, compressed (zlib), as base64.
+///
+/// # Errors
+/// If it cannot be serialised.
+pub fn encode(histogram: &Histogram<u64>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(histogram, &mut bytes).map_err(io::Error::other)?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// The histogram that [`encode`] wrote, with the bounds of this crate.
+///
+/// # Errors
+/// If the text is none, or holds values that no histogram of this crate has.
+pub fn decode(text: &str) -> io::Result<Histogram<u64>> {
+    if text.len() > ENCODED_BYTES_MAX {
+        let problem = format!("a histogram of {} characters; at most {ENCODED_BYTES_MAX}", text.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    let wrong = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+    let read: Histogram<u64> =
+        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| wrong(error.to_string()))?;
+    let mut histogram = new_histogram();
+    histogram.add(&read).map_err(|error| wrong(error.to_string()))?;
+    Ok(histogram)
+}
+
+/// Characters of an encoded histogram, at most: 45,056 counts of nine bytes, not compressed at all, in base64.
+pub const ENCODED_BYTES_MAX: usize = 600_000;
 
 #[cfg(test)]
 mod tests {
@@ -172,5 +206,15 @@ mod tests {
         assert_eq!((last[1], last[2], last.len()), (1.0, 1_000.0, 3));
         assert!((last[0] - 10.0).abs() < 0.02, "milliseconds: {last:?}");
         assert!(text.contains("#[Mean    =") && text.contains("Total count    =         1000]"), "{text}");
+    }
+
+    #[test]
+    fn an_encoded_histogram_comes_back_count_for_count() {
+        let mut histogram = new_histogram();
+        (1..=100_000u64).for_each(|value| histogram.saturating_record(value * value % 700_000_001));
+        let again = decode(&encode(&histogram).unwrap()).unwrap();
+        assert_eq!(again, histogram);
+        assert_eq!(decode(&encode(&new_histogram()).unwrap()).unwrap(), new_histogram());
+        assert!(decode("not base64").is_err() && decode("AAAA").is_err());
     }
 }

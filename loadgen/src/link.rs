@@ -92,11 +92,11 @@ impl Links {
                     limit: config.ack_level.to_string(),
                 });
             }
-            if config.payload_bytes > welcome.payload_bytes_max as usize {
+            if config.payload_bytes_max() > welcome.payload_bytes_max as usize {
                 return Err(LoadError::Target {
                     what: "largest payload",
                     got: format!("{} bytes", welcome.payload_bytes_max),
-                    limit: format!("{} bytes", config.payload_bytes),
+                    limit: format!("{} bytes", config.payload_bytes_max()),
                 });
             }
             let batch = batch_messages(
@@ -107,12 +107,12 @@ impl Links {
                     (
                         welcome.frame_bytes_max as usize,
                         SUBMIT_HEAD_BYTES,
-                        config.message_bytes() + SUBMIT_LENGTH_BYTES,
+                        config.message_bytes_max() + SUBMIT_LENGTH_BYTES,
                     ),
                     (
                         usize::try_from(welcome.inflight_bytes_max).unwrap_or(usize::MAX),
                         0,
-                        config.message_bytes(),
+                        config.message_bytes_max(),
                     ),
                 ],
             )?;
@@ -144,7 +144,7 @@ fn batch_messages(config: &RunConfig, limits: &[(usize, usize, usize)]) -> Resul
         _ => Err(LoadError::Target {
             what: "credit",
             got: "less than one message".to_owned(),
-            limit: format!("one message of {} bytes", config.message_bytes()),
+            limit: format!("one message of {} bytes", config.message_bytes_max()),
         }),
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Instruction sets that decide how fast signatures and hashes are; of these a report lists the ones present (Linux names).
 const FLAGS_OF_INTEREST: [&str; 17] = [
@@ -31,7 +31,7 @@ const FLAGS_OF_INTEREST: [&str; 17] = [
 ];
 
 /// The machine that a run was made on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Model name of the processor.
     pub cpu_model: Option<String>,
@@ -43,12 +43,14 @@ pub struct Machine {
     pub kernel: Option<String>,
     /// Main memory, bytes.
     pub memory_bytes: Option<u64>,
+    /// Graphics processors that the kernel knows: PCI vendor and device, or the driver's name for it; `none` if there is none.
+    pub gpu: Option<String>,
     /// Where the target keeps its data, if the caller told.
     pub disk: Option<Disk>,
 }
 
 /// The file system below a directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Type of the file system, such as `ext4` or `tmpfs`.
     pub file_system: String,
@@ -73,9 +75,47 @@ impl Machine {
             cpu_flags: cpu_flags(&cpu_info),
             kernel: release.map(|release| format!("{} {}", std::env::consts::OS, release.trim())),
             memory_bytes: memory_bytes(&memory),
+            gpu: Some(gpus(Path::new("/sys/class/drm")).unwrap_or_else(|| "none".to_owned())),
             disk: data_dir.and_then(disk_below),
         }
     }
+}
+
+/// Cards below a directory of the kernel's, as `driver vendor:device`.
+fn gpus(directory: &Path) -> Option<String> {
+    let mut cards: Vec<String> = fs::read_dir(directory)
+        .ok()?
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            // `card0`, and not its outputs `card0-HDMI-A-1`.
+            let number = name.strip_prefix("card")?;
+            if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            let device = entry.path().join("device");
+            let read = |file: &str| fs::read_to_string(device.join(file)).ok();
+            let id = |file: &str| Some(read(file)?.trim().trim_start_matches("0x").to_owned());
+            let driver = read("uevent")?;
+            let driver =
+                driver.lines().find_map(|line| line.strip_prefix("DRIVER=")).unwrap_or("unknown driver");
+            Some(format!(
+                "{driver} {}:{}",
+                id("vendor").unwrap_or_default(),
+                id("device").unwrap_or_default()
+            ))
+        })
+        .collect();
+    cards.sort();
+    (!cards.is_empty()).then(|| cards.join(", "))
+}
+
+/// The most memory that this process has had resident, bytes (proc(5), status, `VmHWM`).
+#[must_use]
+pub fn memory_peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes: u64 = field(&status, &["VmHWM"])?.strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
 }
 
 fn field<'a>(text: &'a str, names: &[&str]) -> Option<&'a str> {

@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
-use weft_core::MessageId;
 use weft_net::{Ack, AckLevel, WireError};
 
+use crate::faults::Fault;
+use crate::generate::{Row, Trail};
 use crate::hgrm::new_histogram;
-use crate::schedule::{Pace, Schedule, Work};
+use crate::schedule::Schedule;
 
 /// The time that is measured.
 #[derive(Debug)]
@@ -57,24 +58,50 @@ impl Window {
 /// A batch that was sent and is not answered yet.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    pub(crate) work: Work,
+    pub(crate) number: u64,
+    pub(crate) release_us: u64,
+    pub(crate) rows: Box<[Row]>,
     /// When its connection began to send it.
     pub(crate) called_us: u64,
     /// When the connection had taken it.
     pub(crate) sent_us: u64,
-    pub(crate) ids: Vec<MessageId>,
+    pub(crate) trail: Box<[Trail]>,
 }
 
 impl Flight {
-    /// When message `row` was due.
-    fn due_us(&self, schedule: Schedule, row: u32) -> u64 {
+    /// When a message was due.
+    fn due_us(&self, schedule: Schedule, row: &Row) -> u64 {
         match schedule {
             Schedule::Closed { .. } => self.called_us,
-            Schedule::Open { rate_per_s } => {
-                Pace::new(rate_per_s).intended_us(self.work.first_event + u64::from(row))
-            }
+            Schedule::Open { .. } => self.release_us.saturating_sub(u64::from(row.before_us)),
         }
     }
+}
+
+/// What is counted and timed of one class.
+#[derive(Clone, Debug)]
+pub struct ClassMeter {
+    /// Messages sent that were due in the measured time.
+    pub sent: u64,
+    /// Of these, accepted.
+    pub acked: u64,
+    /// Of these, refused.
+    pub rejected: u64,
+    /// Bytes of the sent ones.
+    pub bytes: u64,
+    /// Due to acked.
+    pub latency: Histogram<u64>,
+}
+
+/// Messages with a fault, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCount {
+    /// Sent.
+    pub sent: u64,
+    /// Accepted.
+    pub acked: u64,
+    /// Refused.
+    pub rejected: u64,
 }
 
 /// Everything counted and timed.
@@ -88,14 +115,24 @@ pub struct Meter {
     pub send_lag: Histogram<u64>,
     /// Due to sent, by the generator's own fault.
     pub generator_lag: Histogram<u64>,
+    /// Due to acked, since it was last taken out: for figures over time.
+    pub(crate) interval: Histogram<u64>,
+    /// From the first packet of a connection to the session (direct topology).
+    pub handshake: Histogram<u64>,
+    /// By class of the profile.
+    pub classes: Vec<ClassMeter>,
+    /// By fault.
+    pub faults: BTreeMap<Fault, FaultCount>,
     /// Messages handed to connections.
     pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
     /// Messages accepted.
     pub acked: u64,
     /// Messages refused, all reasons.
     pub rejected: u64,
     /// Messages refused, by the name of the reason.
-    pub rejected_by: BTreeMap<&'static str, u64>,
+    pub rejected_by: BTreeMap<String, u64>,
     /// Of `sent`: due in the window, and sent no later than the lag limit after its end.
     pub(crate) sent_in_time: u64,
     /// Of `sent`: sent in the window.
@@ -107,13 +144,20 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new() -> Self {
+    /// An empty meter for a profile of so many classes.
+    pub(crate) fn new(classes: usize) -> Self {
+        let class = ClassMeter { sent: 0, acked: 0, rejected: 0, bytes: 0, latency: new_histogram() };
         Self {
             latency: new_histogram(),
             service_time: new_histogram(),
             send_lag: new_histogram(),
             generator_lag: new_histogram(),
+            interval: new_histogram(),
+            handshake: new_histogram(),
+            classes: vec![class; classes],
+            faults: BTreeMap::new(),
             sent: 0,
+            sent_bytes: 0,
             acked: 0,
             rejected: 0,
             rejected_by: BTreeMap::new(),
@@ -124,10 +168,17 @@ impl Meter {
         }
     }
 
-    /// Notes that a batch was sent. `late_us`: how long after its release the generator had it on its way; `held_back`: whether the target
-    /// made the connection wait.
-    pub(crate) fn on_sent(&mut self, flight: &Flight, late_us: u64, held_back: bool, run: &Rules<'_>) {
-        let count = u64::from(flight.work.count);
+    /// Notes that a batch was sent. `lengths` are those of its messages; `late_us`: how long after its release the generator had it on its
+    /// way; `held_back`: whether the target made the connection wait.
+    pub(crate) fn on_sent(
+        &mut self,
+        flight: &Flight,
+        lengths: &[u16],
+        late_us: u64,
+        held_back: bool,
+        run: &Rules<'_>,
+    ) {
+        let count = flight.rows.len() as u64;
         self.sent += count;
         if held_back {
             self.held_back_us += flight.sent_us.saturating_sub(flight.called_us);
@@ -137,29 +188,44 @@ impl Meter {
         }
         let in_time = flight.sent_us <= run.window.end_us().saturating_add(run.lag_us_max);
         let mut measured = 0;
-        for row in 0..flight.work.count {
+        let mut second = false;
+        for (row, bytes) in flight.rows.iter().zip(lengths) {
+            self.sent_bytes += u64::from(*bytes);
+            if row.fault != Fault::None {
+                self.faults.entry(row.fault).or_default().sent += 1;
+            }
             let due_us = flight.due_us(run.schedule, row);
-            if run.window.contains(due_us) {
-                self.send_lag.saturating_record(flight.sent_us.saturating_sub(due_us));
-                measured += 1;
+            if !run.window.contains(due_us) {
+                continue;
+            }
+            self.send_lag.saturating_record(flight.sent_us.saturating_sub(due_us));
+            measured += 1;
+            // The second of a pair was never due: it is sent on top of what was intended.
+            second = row.fault == Fault::Duplicate && !second;
+            if row.fault == Fault::Duplicate && !second {
+                continue;
+            }
+            self.sent_in_time += u64::from(in_time);
+            if let Some(class) = self.classes.get_mut(usize::from(row.class)) {
+                class.sent += 1;
+                class.bytes += u64::from(*bytes);
             }
         }
         if matches!(run.schedule, Schedule::Open { .. }) {
             self.generator_lag.saturating_record_n(late_us, measured);
         }
-        self.sent_in_time += if in_time { measured } else { 0 };
     }
 
     /// Notes an ack; returns the rows that were refused, rising.
     pub(crate) fn on_ack(&mut self, flight: &Flight, ack: &Ack, at_us: u64, run: &Rules<'_>) -> Vec<u32> {
+        let count = flight.rows.len() as u32;
         let mut refused: Vec<u32> = Vec::with_capacity(ack.exceptions.len());
-        for exception in ack.exceptions.iter().filter(|exception| exception.index < flight.work.count) {
+        for exception in ack.exceptions.iter().filter(|exception| exception.index < count) {
             let name = exception.reason().map_or("unknown_reason", |reason| reason.name());
-            *self.rejected_by.entry(name).or_insert(0) += 1;
+            self.refuse(name, 1);
             refused.push(exception.index);
         }
-        self.rejected += refused.len() as u64;
-        let accepted = u64::from(flight.work.count) - refused.len() as u64;
+        let accepted = u64::from(count) - refused.len() as u64;
         self.acked += accepted;
         if run.window.contains(at_us) {
             self.acked_in_window += accepted;
@@ -167,25 +233,50 @@ impl Meter {
         let service_us = at_us.saturating_sub(flight.sent_us);
         let mut next_refused = refused.iter().copied().peekable();
         let mut measured = 0;
-        for row in 0..flight.work.count {
-            if next_refused.next_if_eq(&row).is_some() {
-                continue;
+        for (index, row) in flight.rows.iter().enumerate() {
+            let is_refused = next_refused.next_if_eq(&(index as u32)).is_some();
+            if row.fault != Fault::None {
+                let fault = self.faults.entry(row.fault).or_default();
+                *(if is_refused { &mut fault.rejected } else { &mut fault.acked }) += 1;
             }
             let due_us = flight.due_us(run.schedule, row);
-            if run.window.contains(due_us) {
-                self.latency.saturating_record(at_us.saturating_sub(due_us));
+            let in_window = run.window.contains(due_us);
+            let class = self.classes.get_mut(usize::from(row.class)).filter(|_| in_window);
+            if is_refused {
+                if let Some(class) = class {
+                    class.rejected += 1;
+                }
+                continue;
+            }
+            let latency_us = at_us.saturating_sub(due_us);
+            self.interval.saturating_record(latency_us);
+            if in_window {
+                self.latency.saturating_record(latency_us);
                 measured += 1;
+            }
+            if let Some(class) = class {
+                class.acked += 1;
+                class.latency.saturating_record(latency_us);
             }
         }
         self.service_time.saturating_record_n(service_us, measured);
         refused
     }
 
+    /// Counts refused messages.
+    pub(crate) fn refuse(&mut self, name: &str, count: u64) {
+        self.rejected += count;
+        match self.rejected_by.get_mut(name) {
+            Some(known) => *known += count,
+            None => {
+                self.rejected_by.insert(name.to_owned(), count);
+            }
+        }
+    }
+
     /// Notes that the target refused a whole batch.
     pub(crate) fn on_refused(&mut self, flight: &Flight, error: &WireError) {
-        let count = u64::from(flight.work.count);
-        self.rejected += count;
-        *self.rejected_by.entry(refusal_name(error)).or_insert(0) += count;
+        self.refuse(refusal_name(error), flight.rows.len() as u64);
     }
 
     /// Adds what another meter noted.
@@ -195,14 +286,30 @@ impl Meter {
             (&mut self.service_time, &other.service_time),
             (&mut self.send_lag, &other.send_lag),
             (&mut self.generator_lag, &other.generator_lag),
+            (&mut self.interval, &other.interval),
+            (&mut self.handshake, &other.handshake),
         ] {
             // Cannot fail: all histograms of this crate have one range.
             let _ = mine.add(theirs);
         }
         for (name, count) in &other.rejected_by {
-            *self.rejected_by.entry(name).or_insert(0) += count;
+            *self.rejected_by.entry(name.clone()).or_insert(0) += count;
+        }
+        for (mine, theirs) in self.classes.iter_mut().zip(&other.classes) {
+            mine.sent += theirs.sent;
+            mine.acked += theirs.acked;
+            mine.rejected += theirs.rejected;
+            mine.bytes += theirs.bytes;
+            let _ = mine.latency.add(&theirs.latency);
+        }
+        for (fault, theirs) in &other.faults {
+            let mine = self.faults.entry(*fault).or_default();
+            mine.sent += theirs.sent;
+            mine.acked += theirs.acked;
+            mine.rejected += theirs.rejected;
         }
         self.sent += other.sent;
+        self.sent_bytes += other.sent_bytes;
         self.acked += other.acked;
         self.rejected += other.rejected;
         self.sent_in_time += other.sent_in_time;
@@ -225,8 +332,8 @@ pub(crate) fn check_ack(ack: &Ack, flight: &Flight, asked: AckLevel) -> Result<(
     if ack.level < asked {
         return Err(format!("an ack of level {:?} where {asked:?} was asked for", ack.level));
     }
-    if ack.count != flight.work.count {
-        return Err(format!("an ack of {} messages for a batch of {}", ack.count, flight.work.count));
+    if ack.count as usize != flight.rows.len() {
+        return Err(format!("an ack of {} messages for a batch of {}", ack.count, flight.rows.len()));
     }
     Ok(())
 }
@@ -253,10 +360,16 @@ mod tests {
 
     const OPEN: Schedule = Schedule::Open { rate_per_s: 1_000.0 };
 
-    fn flight(first_event: u64, count: u32, called_us: u64, sent_us: u64) -> Flight {
-        let work = Work { number: 0, first_event, count, release_us: 0 };
-        Flight { work, called_us, sent_us, ids: Vec::new() }
+    /// Events due at 0, 1, ... milliseconds.
+    fn flight(count: u32, called_us: u64, sent_us: u64) -> Flight {
+        let release_us = 10_000;
+        let row =
+            |number| Row { before_us: release_us as u32 - number * 1_000, class: 0, fault: Fault::None };
+        let rows = (0..count).map(row).collect();
+        Flight { number: 0, release_us, rows, called_us, sent_us, trail: Box::default() }
     }
+
+    const LENGTHS: [u16; 10] = [200; 10];
 
     fn ack(count: u32, exceptions: Vec<AckException>) -> Ack {
         Ack { request_id: 1, level: AckLevel::Durable, count, exceptions, tips: Vec::new() }
@@ -270,10 +383,10 @@ mod tests {
     fn an_open_loop_counts_latency_from_when_each_message_was_due() {
         let window = Window::new(0, 1_000_000);
         let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(1);
         // Events 0 to 9 are due at 0, 1, .. 9 ms; all are sent at 30 ms and acked at 50 ms.
-        let flight = flight(0, 10, 29_000, 30_000);
-        meter.on_sent(&flight, 7_000, false, &rules);
+        let flight = flight(10, 29_000, 30_000);
+        meter.on_sent(&flight, &LENGTHS, 7_000, false, &rules);
         let refused = meter.on_ack(&flight, &ack(10, Vec::new()), 50_000, &rules);
         assert!(refused.is_empty());
         assert!(close(meter.latency.min(), 41_000) && close(meter.latency.max(), 50_000));
@@ -290,9 +403,9 @@ mod tests {
     fn a_closed_loop_counts_latency_from_when_the_connection_began_to_send() {
         let window = Window::new(0, 1_000_000);
         let rules = Rules { schedule: Schedule::Closed { window: 1 }, window: &window, lag_us_max: 20_000 };
-        let mut meter = Meter::new();
-        let flight = flight(500, 4, 100_000, 101_000);
-        meter.on_sent(&flight, 0, true, &rules);
+        let mut meter = Meter::new(1);
+        let flight = flight(4, 100_000, 101_000);
+        meter.on_sent(&flight, &LENGTHS, 0, true, &rules);
         meter.on_ack(&flight, &ack(4, Vec::new()), 105_000, &rules);
         assert!(close(meter.latency.max(), 5_000) && close(meter.service_time.max(), 4_000));
         assert_eq!((meter.generator_lag.len(), meter.held_back_us), (0, 1_000));
@@ -302,9 +415,9 @@ mod tests {
     fn messages_outside_the_window_are_counted_but_not_measured() {
         let window = Window::new(4_000, 8_000);
         let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 1_000 };
-        let mut meter = Meter::new();
-        let flight = flight(0, 10, 9_500, 9_500);
-        meter.on_sent(&flight, 0, false, &rules);
+        let mut meter = Meter::new(1);
+        let flight = flight(10, 9_500, 9_500);
+        meter.on_sent(&flight, &LENGTHS, 0, false, &rules);
         meter.on_ack(&flight, &ack(10, Vec::new()), 9_800, &rules);
         // Due in [4, 8) ms: events 4 to 7; sent later than 8 + 1 ms, so none in time.
         assert_eq!((meter.sent, meter.acked, meter.latency.len(), meter.send_lag.len()), (10, 10, 4, 4));
@@ -318,15 +431,18 @@ mod tests {
     fn refused_messages_are_counted_by_reason_and_have_no_latency() {
         let window = Window::new(0, 1_000_000);
         let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
-        let mut meter = Meter::new();
-        let flight = flight(0, 5, 10_000, 10_000);
+        let mut meter = Meter::new(1);
+        let flight = flight(5, 10_000, 10_000);
         let unknown = AckException { index: 3, code: 250, got: 0, limit: 0 };
         let beyond = AckException { index: 5, code: 1, got: 0, limit: 0 };
         let exceptions = vec![AckException::new(1, Reason::BadSignature.with(0, 0)), unknown, beyond];
         assert_eq!(meter.on_ack(&flight, &ack(5, exceptions), 20_000, &rules), [1, 3]);
         assert_eq!((meter.acked, meter.rejected, meter.latency.len()), (3, 2, 3));
-        assert_eq!(meter.rejected_by, BTreeMap::from([("bad_signature", 1), ("unknown_reason", 1)]));
-        let mut sum = Meter::new();
+        assert_eq!(
+            meter.rejected_by,
+            BTreeMap::from([("bad_signature".to_owned(), 1), ("unknown_reason".to_owned(), 1)])
+        );
+        let mut sum = Meter::new(1);
         sum.add(&meter);
         sum.add(&meter);
         assert_eq!((sum.acked, sum.rejected_by["bad_signature"], sum.latency.len()), (6, 2, 6));
@@ -334,7 +450,7 @@ mod tests {
 
     #[test]
     fn an_ack_that_promises_less_or_answers_something_else_does_not_count() {
-        let flight = flight(0, 5, 0, 0);
+        let flight = flight(5, 0, 0);
         assert!(check_ack(&ack(5, Vec::new()), &flight, AckLevel::Durable).is_ok());
         assert!(check_ack(&ack(5, Vec::new()), &flight, AckLevel::Written).is_ok());
         assert!(check_ack(&ack(4, Vec::new()), &flight, AckLevel::Durable).is_err());

@@ -98,7 +98,7 @@ fn a_stopped_run_ends_soon_and_still_reports() {
     let mut last: Option<Progress> = None;
     let outcome = run(&config, &stop, &mut |progress| {
         looks += 1;
-        last = Some(*progress);
+        last = Some(progress.clone());
         stop.request();
     })
     .unwrap();

@@ -86,11 +86,11 @@ impl TrafficArgs {
     }
 }
 
-fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
+pub(super) fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
     Duration::try_from_secs_f64(value).map_err(|error| usage(format!("{flag}: got {value}: {error}")))
 }
 
-fn signer(name: &str) -> anyhow::Result<Backend> {
+pub(super) fn signer(name: &str) -> anyhow::Result<Backend> {
     if name == "auto" {
         // The last one that this machine has: they are listed from the slowest to the fastest.
         return Ok(Backend::ALL

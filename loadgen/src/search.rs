@@ -1,0 +1,379 @@
+//! The highest rate that holds an objective.
+//!
+//! Owns the search: doubling from a start until a trial fails, then halving the gap (in the logarithm of the rate) until it is within
+//! [`Options::precision`], then repeating the best rate until as many trials in a row held as asked for, going down a step when one did
+//! not. A trial is a whole open-loop run with its own warm-up. It *holds* if the run is valid and the objective is met; it *counts* only if
+//! the seconds of its throughput scatter little enough (the variance gate), else it is made again. Pure but for the trials, which the
+//! caller makes: tests search a model in place of a node.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hgrm::Summary;
+use crate::report::{Report, group, time};
+
+/// Trials of one search, at most: beyond it something else than the rate decides.
+pub const TRIALS_MAX: usize = 64;
+
+/// Times that a trial is made again because it scattered, at most.
+const AGAIN_MAX: u32 = 2;
+
+/// What is wanted of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Objective {
+    /// Of which percentile: a level between 0 and 1; 1 is the largest value, and `None` the mean.
+    pub level: Option<f64>,
+    /// What it may be, microseconds.
+    pub limit_us: u64,
+}
+
+impl Objective {
+    /// The figure that is judged, microseconds.
+    #[must_use]
+    pub fn figure_us(&self, latency: &Summary) -> u64 {
+        match self.level {
+            None => latency.mean.round() as u64,
+            Some(level) if level >= 1.0 => latency.max,
+            Some(level) if level >= 0.9999 => latency.p9999,
+            Some(level) if level >= 0.999 => latency.p999,
+            Some(level) if level >= 0.99 => latency.p99,
+            Some(level) if level >= 0.9 => latency.p90,
+            Some(_) => latency.p50,
+        }
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.level {
+            None => "mean".to_owned(),
+            Some(level) if level >= 1.0 => "max".to_owned(),
+            Some(level) => format!("p{}", ((level * 1e6).round() / 1e4).to_string().trim_end_matches(".0")),
+        };
+        write!(f, "{name}<={}", time(self.limit_us).replace(' ', ""))
+    }
+}
+
+impl FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "got {text:?}, need p50, p90, p99, p99.9, p99.99, max or mean, then <= and a time, such as p99<=50ms"
+            )
+        };
+        let (name, limit) = text.split_once("<=").ok_or_else(wrong)?;
+        let level = match name.trim() {
+            "mean" => None,
+            "max" => Some(1.0),
+            "p50" => Some(0.5),
+            "p90" => Some(0.9),
+            "p99" => Some(0.99),
+            "p99.9" | "p999" => Some(0.999),
+            "p99.99" | "p9999" => Some(0.9999),
+            _ => return Err(wrong()),
+        };
+        let limit = limit.trim();
+        let split =
+            limit.find(|letter: char| !(letter.is_ascii_digit() || letter == '.')).ok_or_else(wrong)?;
+        let number: f64 = limit[..split].parse().map_err(|_| wrong())?;
+        let unit = match limit[split..].trim() {
+            "us" => 1.0,
+            "ms" => 1e3,
+            "s" => 1e6,
+            _ => return Err(wrong()),
+        };
+        let limit_us = (number * unit).round();
+        if !(1.0..=6e8).contains(&limit_us) {
+            return Err(format!("{limit} is not between 1 us and 10 minutes"));
+        }
+        Ok(Self { level, limit_us: limit_us as u64 })
+    }
+}
+
+/// How a search is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The first rate, messages per second.
+    pub start_per_s: f64,
+    /// No rate above this is tried.
+    pub most_per_s: f64,
+    /// The search ends when failing and holding rate are within this factor.
+    pub precision: f64,
+    /// Trials in a row that must hold at the rate that is reported.
+    pub repeats: u32,
+    /// Largest scatter of the seconds of a trial's throughput: standard deviation over mean.
+    pub scatter_max: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { start_per_s: 5_000.0, most_per_s: 10e6, precision: 1.04, repeats: 3, scatter_max: 0.15 }
+    }
+}
+
+/// One trial.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Rate wanted, messages per second.
+    pub rate_per_s: f64,
+    /// Whether it held.
+    pub held: bool,
+    /// Messages per second acked.
+    pub throughput_per_s: f64,
+    /// The figure that is judged, microseconds.
+    pub figure_us: u64,
+    /// Standard deviation over mean of the seconds of the throughput, against what was due in them.
+    pub scatter: f64,
+    /// Whether the scatter was above the gate, so that the trial did not count.
+    pub scattered: bool,
+    /// Share of the machine's processor time in use; `None` where the system does not tell.
+    pub machine_busy: Option<f64>,
+    /// Share of the time in which generator threads were at work.
+    pub generator_busy: f64,
+    /// Why it did not hold.
+    pub why: Option<String>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// What was wanted.
+    pub objective: String,
+    /// The highest rate that held, messages per second; 0 if none did.
+    pub rate_per_s: f64,
+    /// The lowest rate that did not, if one did not.
+    pub failed_per_s: Option<f64>,
+    /// What bounds it.
+    pub bound: String,
+    /// Every trial, in order.
+    pub trials: Vec<Trial>,
+}
+
+/// A trial out of a run's report.
+#[must_use]
+pub fn judge(report: &Report, objective: &Objective, machine_busy: Option<f64>) -> Trial {
+    let figure_us = objective.figure_us(&report.latency_us);
+    let met = figure_us <= objective.limit_us && report.latency_us.count > 0;
+    let why = match &report.invalid_reason {
+        Some(reason) => Some(reason.clone()),
+        None if !met => Some(format!("{objective} is not met: {}", time(figure_us))),
+        None => None,
+    };
+    Trial {
+        rate_per_s: report.rate.intended_per_s.unwrap_or(0.0),
+        held: why.is_none(),
+        throughput_per_s: report.throughput_msgs_per_s,
+        figure_us,
+        scatter: scatter(report),
+        scattered: false,
+        machine_busy,
+        generator_busy: report.generator.busy_share,
+        why,
+    }
+}
+
+/// Scatter of the measured seconds: acked over due, so that a profile's own bursts do not count.
+fn scatter(report: &Report) -> f64 {
+    let (from, to) = (report.warm_up_s, report.warm_up_s + report.duration_s);
+    let ratios: Vec<f64> = report
+        .timeline
+        .iter()
+        .filter(|moment| {
+            moment.at_s - moment.seconds >= from - 0.1 && moment.at_s <= to + 0.2 && moment.seconds > 0.5
+        })
+        .filter_map(|moment| Some(moment.acked_per_s / moment.intended_per_s.filter(|due| *due > 0.0)?))
+        .collect();
+    if ratios.len() < 2 {
+        return 0.0;
+    }
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    let variance = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (ratios.len() - 1) as f64;
+    if mean > 0.0 { variance.sqrt() / mean } else { 0.0 }
+}
+
+/// Searches. `trial` makes a run at a rate; `observer` hears of each trial.
+///
+/// # Errors
+/// The first error of `trial`.
+pub fn search<E>(
+    objective: &Objective,
+    options: &Options,
+    mut trial: impl FnMut(f64) -> Result<Trial, E>,
+    mut observer: impl FnMut(&Trial),
+) -> Result<Found, E> {
+    let mut trials: Vec<Trial> = Vec::new();
+    let mut attempt = |rate: f64, trials: &mut Vec<Trial>| -> Result<bool, E> {
+        for again in 0..=AGAIN_MAX {
+            let mut made = trial(rate)?;
+            made.rate_per_s = rate;
+            // A trial that failed need not be steady: an overloaded target seldom is.
+            made.scattered = made.held && made.scatter > options.scatter_max && again < AGAIN_MAX;
+            observer(&made);
+            let (held, scattered) = (made.held, made.scattered);
+            trials.push(made);
+            if !scattered {
+                return Ok(held);
+            }
+        }
+        Ok(false)
+    };
+    let (mut low, mut high) = (0.0f64, None::<f64>);
+    let mut rate = options.start_per_s.min(options.most_per_s);
+    while trials.len() < TRIALS_MAX {
+        if attempt(rate, &mut trials)? {
+            low = low.max(rate);
+        } else {
+            high = Some(high.map_or(rate, |high| high.min(rate)));
+        }
+        rate = match high {
+            None if low >= options.most_per_s => break,
+            None => (low * 2.0).min(options.most_per_s),
+            Some(high) if low == 0.0 && high < options.start_per_s / 1_000.0 => break,
+            Some(high) if low == 0.0 => high / 2.0,
+            Some(high) if high / low <= options.precision => break,
+            Some(high) => (low * high).sqrt(),
+        };
+    }
+    // The rate that is reported held several times in a row, in which the trial that found it counts.
+    let mut row = 1;
+    while low > 0.0 && row < options.repeats && trials.len() < TRIALS_MAX {
+        if attempt(low, &mut trials)? {
+            row += 1;
+        } else {
+            high = Some(low);
+            low /= options.precision;
+            row = 0;
+        }
+    }
+    if row < options.repeats && low > 0.0 && trials.len() >= TRIALS_MAX {
+        low = 0.0;
+    }
+    let bound = bound(objective, high, &trials);
+    Ok(Found {
+        objective: objective.to_string(),
+        rate_per_s: low.round(),
+        failed_per_s: high.map(f64::round),
+        bound,
+        trials,
+    })
+}
+
+/// What keeps the rate from being higher, by the lowest rate that failed.
+fn bound(objective: &Objective, high: Option<f64>, trials: &[Trial]) -> String {
+    let failed = trials
+        .iter()
+        .filter(|trial| !trial.held)
+        .min_by(|one, other| one.rate_per_s.total_cmp(&other.rate_per_s));
+    let (Some(_), Some(failed)) = (high, failed) else {
+        return "nothing up to the highest rate tried".to_owned();
+    };
+    let rate = group(failed.rate_per_s.round() as u64);
+    let why = failed.why.clone().unwrap_or_else(|| format!("{objective} is not met"));
+    let resource = match failed.machine_busy {
+        Some(busy) if busy > 0.9 => {
+            format!(
+                "processors ({:.0} % of this machine's time in use, generator {:.0} % of its threads)",
+                100.0 * busy,
+                100.0 * failed.generator_busy
+            )
+        }
+        _ if failed.generator_busy > 0.9 => {
+            "the generator's threads (give it more with --generator-threads)".to_owned()
+        }
+        Some(busy) => {
+            format!("the target: this machine's processors are {:.0} % busy, so not they", 100.0 * busy)
+        }
+        None => "the target".to_owned(),
+    };
+    format!("{resource}; at {rate} messages/s: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mix::mix;
+
+    /// A target whose 99th percentile is that of a queue with this capacity, give or take a few percent.
+    fn model(capacity: f64, seed: u64) -> impl FnMut(f64) -> Result<Trial, ()> {
+        let mut draw = seed;
+        move |rate| {
+            draw = mix(draw);
+            let noise = 0.97 + 0.06 * crate::arrival::unit(draw);
+            let load = rate / (capacity * noise);
+            let figure_us = if load < 1.0 { (2_000.0 / (1.0 - load)) as u64 } else { 10_000_000 };
+            let held = figure_us <= 50_000;
+            Ok(Trial {
+                figure_us,
+                held,
+                why: (!held).then(|| "late".to_owned()),
+                machine_busy: Some(load.min(1.0)),
+                ..Trial::default()
+            })
+        }
+    }
+
+    fn find(capacity: f64, seed: u64) -> Found {
+        let objective = "p99<=50ms".parse().unwrap();
+        search(&objective, &Options::default(), model(capacity, seed), |_| {}).unwrap()
+    }
+
+    #[test]
+    fn the_highest_rate_is_found_again_within_a_tenth() {
+        for capacity in [300.0, 12_345.0, 777_777.0] {
+            let rates: Vec<f64> = (0..20).map(|seed| find(capacity, seed).rate_per_s).collect();
+            let (least, most) = rates
+                .iter()
+                .fold((f64::MAX, 0.0f64), |(least, most), rate| (least.min(*rate), most.max(*rate)));
+            // Load 0.96 meets 50 ms; noise takes up to 3 %, three in a row a little more.
+            assert!(least > 0.85 * capacity && most < 1.0 * capacity, "{capacity}: {least} .. {most}");
+            assert!(most / least < 1.1, "{capacity}: {least} .. {most}");
+        }
+        let found = find(12_345.0, 1);
+        assert!(found.bound.starts_with("processors") && found.bound.contains("late"), "{}", found.bound);
+        assert!(found.trials.len() < 30 && found.failed_per_s.unwrap() > found.rate_per_s);
+    }
+
+    #[test]
+    fn a_target_that_never_holds_or_always_holds_ends_the_search() {
+        let objective = "max<=1s".parse().unwrap();
+        let answer = |held| move |_| Ok::<_, ()>(Trial { held, ..Trial::default() });
+        let never = search(&objective, &Options::default(), answer(false), |_| {}).unwrap();
+        assert_eq!(never.rate_per_s, 0.0);
+        let always = search(&objective, &Options::default(), answer(true), |_| {}).unwrap();
+        assert_eq!((always.rate_per_s, always.failed_per_s), (10e6, None));
+        assert!(always.bound.contains("nothing"));
+    }
+
+    #[test]
+    fn a_trial_that_scatters_is_made_again() {
+        let mut calls = 0;
+        let objective = "p50<=1ms".parse().unwrap();
+        let options = Options { most_per_s: 5_000.0, repeats: 1, ..Options::default() };
+        let trial = |_| {
+            calls += 1;
+            Ok::<_, ()>(Trial {
+                held: true,
+                scatter: if calls == 1 { 0.5 } else { 0.01 },
+                ..Trial::default()
+            })
+        };
+        let found = search(&objective, &options, trial, |_| {}).unwrap();
+        assert_eq!((found.trials.len(), found.rate_per_s), (2, 5_000.0));
+        assert!(found.trials[0].scattered && !found.trials[1].scattered);
+    }
+
+    #[test]
+    fn objectives_are_read_as_they_are_written() {
+        for text in ["p99<=50.0ms", "p99.9<=1.50s", "max<=900us", "mean<=2.00ms", "p50<=10.0ms"] {
+            let objective: Objective = text.parse().unwrap();
+            assert_eq!(objective.to_string(), text);
+        }
+        for text in ["p99", "p98<=1ms", "p99<1ms", "p99<=ms", "p99<=5", "p99<=0us", "p99<=1h"] {
+            assert!(text.parse::<Objective>().is_err(), "{text}");
+        }
+    }
+}
