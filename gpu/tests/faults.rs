@@ -97,6 +97,21 @@ fn a_device_lost_in_the_middle_of_batches_loses_no_verdict() {
 }
 
 #[test]
+fn a_panic_inside_the_drivers_interface_loses_no_verdict_and_ends_the_device() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = faulty() else { return };
+    faults.panic_in(2);
+    let cases = common::mixture(11, 3 * common::ROWS_MAX);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(
+        matches!(gpu.ended(), Some(GpuError::Failed(why)) if why.contains("injected")),
+        "{:?}",
+        gpu.ended()
+    );
+    assert!(gpu.counts().fallback_rows > 0);
+}
+
+#[test]
 fn submitted_batches_come_back_with_their_verdicts_also_from_a_lost_device() {
     let _alone = common::alone();
     let Some((gpu, faults)) = faulty() else { return };
