@@ -247,7 +247,9 @@ impl GpuVerifier {
 
     /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system.
     fn sample(&self, verdicts: &[bool]) -> Vec<usize> {
-        let wanted = (verdicts.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
+        // Drawn among the accepted alone: whoever fills a batch with bad rows must not thin out the sample.
+        let accepted: Vec<usize> = (0..verdicts.len()).filter(|row| verdicts[*row]).collect();
+        let wanted = (accepted.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
         let mut state = getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15);
         (0..wanted)
             .filter_map(|_| {
@@ -257,8 +259,7 @@ impl GpuVerifier {
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^= z >> 31;
-                let row = ((u128::from(z) * verdicts.len() as u128) >> 64) as usize;
-                verdicts.get(row).copied().unwrap_or(false).then_some(row)
+                accepted.get(((u128::from(z) * accepted.len() as u128) >> 64) as usize).copied()
             })
             .collect()
     }
