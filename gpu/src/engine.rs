@@ -280,6 +280,7 @@ impl Engine {
             return Err(GpuError::TooLarge { got: rows, limit: self.rows_max });
         }
         let slot = self.take_slot()?;
+        self.faults.maybe_panic();
         let hash = match self.upload(&slot, parts, rows) {
             Ok(hash) => hash,
             Err(error) => {
@@ -537,6 +538,12 @@ impl Engine {
     fn return_slot(&self, slot: Slot) {
         lock(&self.free).push(slot);
         self.returned.notify_one();
+    }
+
+    /// Ends the device for a reason found outside: whoever waits for a slot gets that error, too.
+    pub(crate) fn fail(&self, error: GpuError) {
+        lock(&self.state).get_or_insert(error);
+        self.returned.notify_all();
     }
 
     /// The error that ended the device, or `why` recorded as that error.

@@ -1,6 +1,7 @@
 //! What can go wrong with a device. Every error here means: the CPU does the work, nothing is lost.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a device cannot be used, or can be used no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,3 +74,14 @@ impl fmt::Display for GpuError {
 }
 
 impl std::error::Error for GpuError {}
+
+/// Runs a call into the driver's interface, and makes an error of its panic: wgpu panics where it sees no way on, and a device
+/// that ends like that must not take the caller's batch with it.
+pub(crate) fn contain<T>(call: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+    // What a panic leaves half done is the device's, which is used no more after any error.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(GpuError::Failed(format!("panic in the driver's interface: {text}")))
+    })
+}

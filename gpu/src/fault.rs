@@ -1,7 +1,7 @@
 //! The seam through which tests make a device fail: nothing else sets these.
 //!
 //! Each fault happens where the real one would be noticed: wrong bits in what is read back, a device destroyed between
-//! submission and answer, an allocation that fails.
+//! submission and answer, a panic inside the driver's interface, an allocation that fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Faults {
     wrong_row: AtomicUsize,
     lose_in: AtomicUsize,
+    panic_in: AtomicUsize,
     failing_allocations: AtomicUsize,
 }
 
@@ -24,6 +25,11 @@ impl Faults {
         self.lose_in.store(batches, Ordering::Relaxed);
     }
 
+    /// The driver's interface panics at the `batches`-th next submission (from 1).
+    pub fn panic_in(&self, batches: usize) {
+        self.panic_in.store(batches, Ordering::Relaxed);
+    }
+
     /// The next `count` attempts to allocate a device's buffers fail.
     pub fn fail_allocations(&self, count: usize) {
         self.failing_allocations.store(count, Ordering::Relaxed);
@@ -36,6 +42,11 @@ impl Faults {
     /// Counts a submission; true for the one that loses the device.
     pub(crate) fn loses_now(&self) -> bool {
         count_down(&self.lose_in) == Some(0)
+    }
+
+    /// Counts a submission; panics at the one that was named.
+    pub(crate) fn maybe_panic(&self) {
+        assert!(count_down(&self.panic_in) != Some(0), "an injected fault");
     }
 
     /// Counts an allocation; true if it fails.

@@ -7,7 +7,7 @@ use weft_shaders::Layout;
 use crate::adapter::Found;
 use crate::canary::Known;
 use crate::engine::{Engine, Options};
-use crate::error::GpuError;
+use crate::error::{GpuError, contain};
 
 /// Rows of the self-test: two of each kind on each side of a workgroup, and not a multiple of 32.
 const TEST_ROWS: usize = 145;
@@ -43,7 +43,9 @@ pub fn open(found: &Found, options: &Options) -> Result<(Engine, Vec<Outcome>), 
     let mut best: Option<(Duration, Engine)> = None;
     for layout in layouts {
         let start = Instant::now();
-        let opened = Engine::open(found, layout, options).and_then(|engine| check(&engine).map(|()| engine));
+        let opened = contain(|| {
+            Engine::open(found, layout, options).and_then(|engine| check(&engine).map(|()| engine))
+        });
         let opened_in = start.elapsed();
         let batch = match opened {
             Ok(engine) => {
@@ -112,7 +114,7 @@ pub fn measure(engine: &Engine, rows: usize) -> Result<(usize, Duration), GpuErr
     let mut best = Duration::MAX;
     for _ in 0..2 {
         let start = Instant::now();
-        if engine.verify(&batch)?.contains(&false) {
+        if contain(|| engine.verify(&batch))?.contains(&false) {
             return Err(GpuError::Quarantined("a good signature was refused in the measurement".into()));
         }
         best = best.min(start.elapsed());

@@ -2,9 +2,9 @@
 //!
 //! Every batch carries canaries, good and bad, before and after it. Every rejection is verified again on the CPU before
 //! it is given out, and so is a random sample of what was accepted. One wrong verdict quarantines the adapter: the
-//! batch is verified again on the CPU as a whole, and so is everything after it. A lost or failing device ends the same
-//! way, without the blame. So a message is never refused on the device's word alone, and a device that accepts wrongly
-//! is found out after about [`SAMPLE_ONE_IN`] wrong rows.
+//! batch is verified again on the CPU as a whole, and so is everything after it. A lost or failing device, or one whose
+//! driver panics, ends the same way, without the blame. So a message is never refused on the device's word alone, and a
+//! device that accepts wrongly is found out after about [`SAMPLE_ONE_IN`] wrong rows.
 //!
 //! Nothing here schedules: see [`GpuVerifier::submit`] for the interface that a scheduler uses.
 
@@ -16,7 +16,7 @@ use weft_crypto::{BatchVerifier, Columns, Messages};
 
 use crate::canary::{CANARIES, CANARIES_EACH_SIDE, Known};
 use crate::engine::{Engine, InFlight};
-use crate::error::GpuError;
+use crate::error::{GpuError, contain};
 
 /// One accepted row of this many is verified again on the CPU: at 5 million rows a second and 20 us each, 5 % of one
 /// core's time per million rows a second.
@@ -146,7 +146,7 @@ impl GpuVerifier {
     pub fn poll(&self, mut pending: Pending) -> Result<(OwnedBatch, Vec<bool>), Pending> {
         let answer = match &mut pending.flight {
             None => None,
-            Some(flight) => match self.engine.poll(flight) {
+            Some(flight) => match contain(|| self.engine.poll(flight).transpose()).transpose() {
                 None => return Err(pending),
                 Some(answer) => Some(answer),
             },
@@ -158,7 +158,7 @@ impl GpuVerifier {
     /// The batch and its verdicts; blocks.
     #[must_use]
     pub fn wait(&self, pending: Pending) -> (OwnedBatch, Vec<bool>) {
-        let answer = pending.flight.map(|flight| self.engine.finish(flight));
+        let answer = pending.flight.map(|flight| contain(|| self.engine.finish(flight)));
         let verdicts = self.judge(&pending.batch.columns(), answer);
         (pending.batch, verdicts)
     }
@@ -171,7 +171,7 @@ impl GpuVerifier {
         let canaries = self.canaries.columns();
         let parts =
             [canaries.rows(0, CANARIES_EACH_SIDE), *batch, canaries.rows(CANARIES_EACH_SIDE, CANARIES)];
-        match self.engine.begin(&parts) {
+        match contain(|| self.engine.begin(&parts)) {
             Ok(flight) => Some(flight),
             Err(GpuError::TooLarge { .. }) => None,
             Err(error) => {
@@ -247,7 +247,9 @@ impl GpuVerifier {
 
     /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system.
     fn sample(&self, verdicts: &[bool]) -> Vec<usize> {
-        let wanted = (verdicts.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
+        // Drawn among the accepted alone: whoever fills a batch with bad rows must not thin out the sample.
+        let accepted: Vec<usize> = (0..verdicts.len()).filter(|row| verdicts[*row]).collect();
+        let wanted = (accepted.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
         let mut state = getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15);
         (0..wanted)
             .filter_map(|_| {
@@ -257,8 +259,7 @@ impl GpuVerifier {
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^= z >> 31;
-                let row = ((u128::from(z) * verdicts.len() as u128) >> 64) as usize;
-                verdicts.get(row).copied().unwrap_or(false).then_some(row)
+                accepted.get(((u128::from(z) * accepted.len() as u128) >> 64) as usize).copied()
             })
             .collect()
     }
@@ -271,6 +272,8 @@ impl GpuVerifier {
     }
 
     fn end(&self, error: GpuError) {
+        // A panic may have taken a slot with it: nobody must wait for that one.
+        self.engine.fail(error.clone());
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
@@ -284,7 +287,7 @@ impl BatchVerifier for GpuVerifier {
         let rows = batch.check_lengths(verdicts);
         let mut flights: VecDeque<(usize, usize, Option<InFlight>)> = VecDeque::new();
         let mut settle = |from: usize, to: usize, flight: Option<InFlight>| {
-            let answer = flight.map(|flight| self.engine.finish(flight));
+            let answer = flight.map(|flight| contain(|| self.engine.finish(flight)));
             verdicts[from..to].copy_from_slice(&self.judge(&batch.rows(from, to), answer));
         };
         let mut from = 0;

@@ -36,7 +36,7 @@ fn a_healthy_device_answers_and_its_rejections_and_a_sample_are_checked() {
     let Counts { batches, rows, rejections_checked, sampled, mismatches, fallback_rows } = gpu.counts();
     assert_eq!((batches, rows), (2, cases.len() as u64), "two batches, all rows");
     assert_eq!(rejections_checked, cases.iter().filter(|case| !case.valid).count() as u64);
-    assert!(sampled > 0 && mismatches == 0 && fallback_rows == 0, "{:?}", gpu.counts());
+    assert!(sampled >= 2 * batches && mismatches == 0 && fallback_rows == 0, "{:?}", gpu.counts());
     assert_eq!(gpu.name(), "gpu");
     assert_eq!(gpu.ended(), None);
 }
@@ -94,6 +94,21 @@ fn a_device_lost_in_the_middle_of_batches_loses_no_verdict() {
     assert!(matches!(gpu.ended(), Some(GpuError::Lost(_) | GpuError::Failed(_))), "{:?}", gpu.ended());
     assert!(gpu.counts().fallback_rows > 0);
     assert_eq!(common::verdicts(&gpu, &cases[..100]), expected(&cases[..100]));
+}
+
+#[test]
+fn a_panic_inside_the_drivers_interface_loses_no_verdict_and_ends_the_device() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = faulty() else { return };
+    faults.panic_in(2);
+    let cases = common::mixture(11, 3 * common::ROWS_MAX);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(
+        matches!(gpu.ended(), Some(GpuError::Failed(why)) if why.contains("injected")),
+        "{:?}",
+        gpu.ended()
+    );
+    assert!(gpu.counts().fallback_rows > 0);
 }
 
 #[test]

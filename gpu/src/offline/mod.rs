@@ -139,7 +139,7 @@ pub fn on_the_honest_path(kernel: Kernel) -> bool {
 ///
 /// # Errors
 /// If RADV is not installed.
-pub fn environment(chip: &Chip) -> Result<[(&'static str, String); 3]> {
+pub fn environment(chip: &Chip) -> Result<[(&'static str, String); 4]> {
     let icd = radv_icd().ok_or_else(|| {
         OfflineError(format!(
             "Mesa's RADV is not installed: no {RADV_ICD}*.json in {}",
@@ -150,7 +150,9 @@ pub fn environment(chip: &Chip) -> Result<[(&'static str, String); 3]> {
     Ok([
         (FAMILY_VARIABLE, chip.name.to_owned()),
         ("RADV_DEBUG", "nocache".to_owned()),
-        ("VK_ICD_FILENAMES", icd),
+        // The loader's older and newer name for the same list.
+        ("VK_ICD_FILENAMES", icd.clone()),
+        ("VK_DRIVER_FILES", icd),
     ])
 }
 

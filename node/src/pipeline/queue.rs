@@ -42,6 +42,9 @@ struct State<T> {
     open: bool,
     /// Devices that come first and still work.
     devices_first: usize,
+    /// Who sleeps: nobody else is woken, since a wake-up is a system call even when nobody hears it.
+    workers_waiting: usize,
+    devices_waiting: usize,
 }
 
 /// The queue.
@@ -78,7 +81,14 @@ impl<T: Weighed> JobQueue<T> {
     /// An open, empty queue, of which `devices_first` devices get everything that is worth their while.
     #[must_use]
     pub fn new(devices_first: usize) -> Self {
-        let state = State { jobs: VecDeque::new(), messages: 0, open: true, devices_first };
+        let state = State {
+            jobs: VecDeque::new(),
+            messages: 0,
+            open: true,
+            devices_first,
+            workers_waiting: 0,
+            devices_waiting: 0,
+        };
         Self { state: Mutex::new(state), for_workers: Condvar::new(), for_devices: Condvar::new() }
     }
 
@@ -98,10 +108,15 @@ impl<T: Weighed> JobQueue<T> {
         }
         state.messages += job.messages();
         state.jobs.push_back((Instant::now(), job));
+        let (workers, devices) = (state.workers_waiting > 0, state.devices_waiting > 0);
         drop(state);
-        self.for_workers.notify_one();
-        // One of them asks for what another one would not: all must look. Without devices nobody waits here.
-        self.for_devices.notify_all();
+        if workers {
+            self.for_workers.notify_one();
+        }
+        if devices {
+            // One of them asks for what another one would not: all must look.
+            self.for_devices.notify_all();
+        }
         Ok(())
     }
 
@@ -132,6 +147,23 @@ impl<T: Weighed> JobQueue<T> {
         self.for_workers.notify_all();
     }
 
+    /// A worker waits until it is woken, or for at most `wait`.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<T>>,
+        wait: Option<Duration>,
+    ) -> MutexGuard<'a, State<T>> {
+        state.workers_waiting += 1;
+        let mut state = match wait {
+            Some(wait) => {
+                self.for_workers.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.workers_waiting -= 1;
+        state
+    }
+
     /// A worker's next batch: the oldest job and those behind it, as `gather` says. Waits for the first one; `None` when the queue is
     /// closed and empty.
     pub fn take(&self, gather: &mut Gather) -> Option<Vec<T>> {
@@ -139,12 +171,9 @@ impl<T: Weighed> JobQueue<T> {
         loop {
             match state.workers_wait() {
                 Some(Duration::ZERO) => break,
-                Some(wait) => {
-                    state =
-                        self.for_workers.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-                }
+                Some(wait) => state = self.sleep(state, Some(wait)),
                 None if !state.open => return None,
-                None => state = self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => state = self.sleep(state, None),
             }
         }
         let started = Instant::now();
@@ -167,9 +196,9 @@ impl<T: Weighed> JobQueue<T> {
             let Some(wait) = gather.wait(messages, started.elapsed()) else {
                 break if messages >= gather.target() { Closed::Filled } else { Closed::Deadline };
             };
-            state = self.for_workers.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.sleep(state, Some(wait));
         };
-        let more = !state.jobs.is_empty();
+        let more = !state.jobs.is_empty() && state.workers_waiting > 0;
         drop(state);
         if more {
             // A wake-up may have gone to this worker while it lingered: pass it on.
@@ -190,7 +219,11 @@ impl<T: Weighed> JobQueue<T> {
             match ask(state.messages) {
                 Ask::Front(wanted) if wanted > 0 && state.messages > 0 => break (false, wanted),
                 Ask::Back(wanted) if wanted > 0 && state.messages > 0 => break (true, wanted),
-                _ => state = self.for_devices.wait(state).unwrap_or_else(PoisonError::into_inner),
+                _ => {
+                    state.devices_waiting += 1;
+                    state = self.for_devices.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.devices_waiting -= 1;
+                }
             }
         };
         let (mut batch, mut messages) = (Vec::new(), 0);
@@ -202,7 +235,7 @@ impl<T: Weighed> JobQueue<T> {
             messages += job.messages();
             batch.push(job);
         }
-        let more = !state.jobs.is_empty();
+        let more = !state.jobs.is_empty() && state.workers_waiting > 0;
         drop(state);
         if back {
             batch.reverse();
