@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use weft_crypto::Backend;
+use weft_crypto::backend::BackendError;
 use weft_loadgen::machine;
 
 use self::contenders::{Contender, Role};
@@ -25,7 +26,9 @@ use crate::units::grouped;
 mod contenders;
 mod corpus;
 mod gpu;
+mod hash;
 mod rounds;
+mod sign;
 
 /// Largest batch that can be asked for: beyond it no backend gains, and the corpus takes long to sign.
 const BATCH_MAX: usize = 65_536;
@@ -38,6 +41,12 @@ pub enum BenchCommand {
     /// Signatures per second by backend, batch size and key mix, against ed25519-dalek and ed25519-zebra
     #[command(long_about = VERIFY_LONG_ABOUT)]
     Verify(VerifyArgs),
+    /// Signatures made per second by backend and batch size, against ed25519-dalek and ring
+    #[command(long_about = sign::LONG_ABOUT)]
+    Sign(sign::SignArgs),
+    /// Message ids and tree hashes per second by backend, against the blake3 and sha2 crates
+    #[command(long_about = hash::LONG_ABOUT)]
+    Hash(hash::HashArgs),
     /// What a GPU does in a second, by batch size, beside this machine's CPU and an estimate from instruction counts
     #[command(long_about = gpu::LONG_ABOUT)]
     Gpu(gpu::GpuArgs),
@@ -48,7 +57,7 @@ pub const VERIFY_LONG_ABOUT: &str = "Measure signature verification: every backe
         the batch verifiers of ed25519-dalek 3 and ed25519-zebra 5 as peers in the same run. Messages are 32-byte \
         ids.\n\n\
         Key mixes: cold (all keys distinct, decoded each time), warm (all distinct, decoded before), 64 (64 keys \
-        sign everything). Contenders take turns, round by round, so that a busy machine slows all of them alike; \
+        sign everything), zipf (drawn by Zipf's law from as many keys as rows, decoded before). Contenders take turns, round by round, so that a busy machine slows all of them alike; \
         times are medians over the rounds, and a speed-up is the median of the rounds' own ratios.\n\n\
         Examples:\n  \
         weft bench verify --json verify.json\n  \
@@ -64,8 +73,8 @@ pub struct VerifyArgs {
     /// Batch sizes, signatures
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64,256,1024,4096,16384")]
     pub batch: Vec<usize>,
-    /// Key mixes: cold, warm, 64
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cold,warm,64")]
+    /// Key mixes: cold, warm, 64, zipf
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cold,warm,64,zipf")]
     pub keys: Vec<KeyMix>,
     /// Threads, each with batches of its own; `all` for one per core
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
@@ -108,6 +117,8 @@ struct Row {
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Verify(args) => verify(&args),
+        BenchCommand::Sign(args) => sign::run(&args),
+        BenchCommand::Hash(args) => hash::run(&args),
         BenchCommand::Gpu(args) => gpu::run(&args),
     }
 }
@@ -135,7 +146,11 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             for &threads in &plan.threads {
                 progress
                     .say(&format!("measuring: keys {}, batch {batch}, threads {threads}", corpus.mix.name()));
-                let times = rounds::interleaved(&contenders, corpus, batch, threads, plan.per_row);
+                let works: Vec<_> = contenders
+                    .iter()
+                    .map(|contender| BatchOf { contender: contender.as_ref(), corpus, batch })
+                    .collect();
+                let times = rounds::interleaved(&works, batch, threads, plan.per_row);
                 let cell = cell_rows(&contenders, &times, corpus.mix, batch, threads)?;
                 progress.clear();
                 if !json_only {
@@ -159,6 +174,23 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// One contender on batches of one size.
+struct BatchOf<'a> {
+    contender: &'a dyn Contender,
+    corpus: &'a Corpus,
+    batch: usize,
+}
+
+impl rounds::Work for BatchOf<'_> {
+    fn name(&self) -> &str {
+        self.contender.name()
+    }
+
+    fn run(&self, number: usize, scratch: &mut rounds::Scratch) -> bool {
+        self.contender.verify(self.corpus, number, self.batch, &mut scratch.verdicts)
+    }
+}
+
 /// What is to be measured, checked.
 struct Plan {
     backends: Vec<Backend>,
@@ -170,43 +202,53 @@ struct Plan {
 
 impl Plan {
     fn from_args(args: &VerifyArgs) -> anyhow::Result<Self> {
-        let backends = if args.backend.is_empty() {
-            weft_crypto::backend::available(&Default::default())
-                .into_iter()
-                .map(|(backend, _)| backend)
-                .collect()
-        } else {
-            let parse = |name: &String| name.parse::<Backend>().map_err(|error| usage(error.to_string()));
-            args.backend.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?
-        };
-        if let Some(bad) = args.batch.iter().find(|batch| !(1..=BATCH_MAX).contains(*batch)) {
-            return Err(usage(format!("--batch: got {bad}, the limits are 1 to {BATCH_MAX}")));
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = args.threads.iter().map(|text| match text.as_str() {
-            "all" => Ok(cores),
-            text => match text.parse() {
-                Ok(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
-                _ => Err(usage(format!("--threads: got {text:?}, need 1 to {THREADS_MAX}, or all"))),
-            },
-        });
-        let mut threads = threads.collect::<anyhow::Result<Vec<usize>>>()?;
-        // `1,all` on one core is one measurement, not two.
-        threads.dedup();
-        if !(0.01..=600.0).contains(&args.seconds_per_row) {
-            return Err(usage(format!(
-                "--seconds-per-row: got {}, the limits are 0.01 to 600",
-                args.seconds_per_row
-            )));
-        }
-        Ok(Self {
-            backends,
-            batches: args.batch.clone(),
-            mixes: args.keys.clone(),
-            threads,
-            per_row: Duration::from_secs_f64(args.seconds_per_row),
-        })
+        let backends = backends(&args.backend)?;
+        check_batches(&args.batch)?;
+        let threads = threads(&args.threads)?;
+        let per_row = seconds_per_row(args.seconds_per_row)?;
+        Ok(Self { backends, batches: args.batch.clone(), mixes: args.keys.clone(), threads, per_row })
     }
+}
+
+/// `--backend`: those named, or all that this machine has.
+fn backends(names: &[String]) -> anyhow::Result<Vec<Backend>> {
+    if names.is_empty() {
+        let available = weft_crypto::backend::available(&Default::default());
+        return Ok(available.into_iter().map(|(backend, _)| backend).collect());
+    }
+    names.iter().map(|name| name.parse().map_err(|error: BackendError| usage(error.to_string()))).collect()
+}
+
+/// `--batch`.
+fn check_batches(batches: &[usize]) -> anyhow::Result<()> {
+    match batches.iter().find(|batch| !(1..=BATCH_MAX).contains(*batch)) {
+        Some(bad) => Err(usage(format!("--batch: got {bad}, the limits are 1 to {BATCH_MAX}"))),
+        None => Ok(()),
+    }
+}
+
+/// `--threads`.
+fn threads(list: &[String]) -> anyhow::Result<Vec<usize>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = list.iter().map(|text| match text.as_str() {
+        "all" => Ok(cores),
+        text => match text.parse() {
+            Ok(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
+            _ => Err(usage(format!("--threads: got {text:?}, need 1 to {THREADS_MAX}, or all"))),
+        },
+    });
+    let mut threads = threads.collect::<anyhow::Result<Vec<usize>>>()?;
+    // `1,all` on one core is one measurement, not two.
+    threads.dedup();
+    Ok(threads)
+}
+
+/// `--seconds-per-row`.
+fn seconds_per_row(seconds: f64) -> anyhow::Result<Duration> {
+    if !(0.01..=600.0).contains(&seconds) {
+        return Err(usage(format!("--seconds-per-row: got {seconds}, the limits are 0.01 to 600")));
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// Verifies one clean and one damaged batch, and adds the verdicts to the hash.
@@ -320,12 +362,17 @@ fn machine_line() -> String {
     )
 }
 
-fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
+/// The time by this machine's clock, for reports.
+fn now() -> String {
     let now_s =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    machine::rfc3339(now_s)
+}
+
+fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
     json!({
         "report": "bench verify",
-        "at": machine::rfc3339(now_s),
+        "at": now(),
         "machine": machine::Machine::read(None),
         "commit": machine::commit(),
         "command": command_line(),

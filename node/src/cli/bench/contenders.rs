@@ -49,10 +49,10 @@ pub(super) trait Contender: Send + Sync {
 pub(super) fn all(backends: &[Backend], corpus: &Corpus) -> anyhow::Result<Vec<Box<dyn Contender>>> {
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for backend in backends {
-        let cached_keys = if corpus.mix == KeyMix::Warm { corpus.rows() * CACHE_ROOM } else { 0 };
+        let cached_keys = if corpus.mix.cached() { corpus.rows() * CACHE_ROOM } else { 0 };
         let verifier =
             backend.verifier(&Options { cached_keys }).map_err(|error| usage(error.to_string()))?;
-        if corpus.mix == KeyMix::Warm {
+        if corpus.mix.cached() {
             // Twice: whoever was displaced by a later key of its set comes back.
             let mut verdicts = vec![false; corpus.rows()];
             verifier.verify(&columns(corpus, &corpus.signatures, 0..corpus.rows()), &mut verdicts);

@@ -22,15 +22,23 @@ pub enum KeyMix {
     /// 64 keys.
     #[value(name = "64")]
     Few,
+    /// Keys drawn by Zipf's law (exponent 1) from as many as there are rows, decoded before.
+    Zipf,
 }
 
 impl KeyMix {
+    /// Whether a verifier with a cache of keys has seen them all before.
+    pub(crate) fn cached(self) -> bool {
+        matches!(self, KeyMix::Warm | KeyMix::Zipf)
+    }
+
     /// The name on the command line and in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             KeyMix::Cold => "cold",
             KeyMix::Warm => "warm",
             KeyMix::Few => "64",
+            KeyMix::Zipf => "zipf",
         }
     }
 }
@@ -52,13 +60,17 @@ impl Corpus {
     pub(crate) fn new(mix: KeyMix, batch_max: usize) -> Self {
         let rows = batch_max.max(ROWS_MIN);
         let signers: Vec<ExpandedKey> = match mix {
-            KeyMix::Cold | KeyMix::Warm => (0..rows).map(signer).collect(),
+            KeyMix::Cold | KeyMix::Warm | KeyMix::Zipf => (0..rows).map(signer).collect(),
             KeyMix::Few => (0..FEW_KEYS).map(signer).collect(),
         };
+        let ranks = Ranks::new(signers.len());
         let mut corpus = Self { mix, keys: Vec::new(), ids: Vec::new(), signatures: Vec::new() };
         for row in 0..rows {
             let id = bytes("id", row);
-            let signer = &signers[row % signers.len()];
+            let signer = match mix {
+                KeyMix::Zipf => &signers[ranks.draw(row)],
+                _ => &signers[row % signers.len()],
+            };
             corpus.keys.push(*signer.public());
             corpus.signatures.push(signer.sign(&id));
             corpus.ids.push(id);
@@ -76,6 +88,31 @@ impl Corpus {
         let batches = (self.rows() / batch).max(1);
         let start = (number % batches) * batch;
         start..start + batch
+    }
+}
+
+/// Zipf's law with exponent 1: the key of rank r is drawn with a chance in proportion to 1 / r.
+struct Ranks {
+    /// Sums of 1 / r up to each rank.
+    sums: Vec<f64>,
+}
+
+impl Ranks {
+    fn new(count: usize) -> Self {
+        let mut sum = 0.0;
+        let add = |rank: usize| {
+            sum += 1.0 / rank as f64;
+            sum
+        };
+        Self { sums: (1..=count).map(add).collect() }
+    }
+
+    /// The rank, from 0, of the key of row `row`: the same in every run.
+    fn draw(&self, row: usize) -> usize {
+        let word = bytes("rank", row).first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
+        let total = self.sums.last().copied().unwrap_or(0.0);
+        let point = word as f64 / u64::MAX as f64 * total;
+        self.sums.partition_point(|sum| *sum < point).min(self.sums.len().saturating_sub(1))
     }
 }
 
@@ -109,6 +146,19 @@ mod tests {
                 ));
             }
         }
+    }
+
+    #[test]
+    fn zipf_keys_are_drawn_with_a_chance_of_one_over_their_rank() {
+        let ranks = Ranks::new(1000);
+        let mut counts = vec![0_u32; 1000];
+        for row in 0..20_000 {
+            counts[ranks.draw(row)] += 1;
+        }
+        // 1 / H(1000) = 0.1336 of all for the first rank, a tenth of it for the tenth.
+        assert!((2400..2950).contains(&counts[0]), "{}", counts[0]);
+        assert!((200..340).contains(&counts[9]), "{}", counts[9]);
+        assert!(counts[500..].iter().sum::<u32>() > 1000, "the tail is missing");
     }
 
     #[test]

@@ -1,18 +1,31 @@
-//! How contenders are timed: in turns, round by round, on the same signatures.
+//! How contenders are timed: in turns, round by round, on the same input.
 //!
 //! A machine that is shared slows down and speeds up over seconds. Measured one after the other, contenders would get
 //! different machines; in turns they get the same one, and the ratio of two of them within a round hardly notices.
 //!
 //! One thread is timed by its own CPU clock, which does not count the time in which something else runs on its core;
-//! all verifiers here do their work in the calling thread. Several threads are timed by the wall clock: what they
+//! all contenders here do their work in the calling thread. Several threads are timed by the wall clock: what they
 //! reach together is the question there.
 
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::contenders::Contender;
-use super::corpus::Corpus;
+/// Memory that a contender writes to, one set a thread.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) verdicts: Vec<bool>,
+    pub(super) signatures: Vec<[u8; 64]>,
+    pub(super) digests: Vec<[u8; 32]>,
+}
+
+/// Something to time.
+pub(super) trait Work: Sync {
+    /// Its name, for a failure.
+    fn name(&self) -> &str;
+    /// The timed part, for the `number`th time. Gives what must be true.
+    fn run(&self, number: usize, scratch: &mut Scratch) -> bool;
+}
 
 /// Rounds of a cell: odd, so that a median is one of them; enough that two disturbed ones do not matter.
 const ROUNDS: usize = 7;
@@ -28,51 +41,44 @@ fn thread_cpu() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Nanoseconds per signature in one thread: for each contender, one figure a round.
-pub(super) fn interleaved(
-    contenders: &[Box<dyn Contender>],
-    corpus: &Corpus,
-    batch: usize,
+/// Nanoseconds per unit in one thread, where a run of each is `units` units: for each contender, one figure a round.
+pub(super) fn interleaved<W: Work>(
+    contenders: &[W],
+    units: usize,
     threads: usize,
     per_row: Duration,
 ) -> Vec<Vec<f64>> {
-    // The first run warms caches and says how many batches fill a round's share of the time.
+    // The first run warms caches and says how many runs fill a round's share of the time.
     let share = per_row / ROUNDS as u32;
-    let batches: Vec<usize> = contenders
+    let runs: Vec<usize> = contenders
         .iter()
         .map(|contender| {
-            let once = time(contender.as_ref(), corpus, batch, 1, 1).max(Duration::from_nanos(100));
+            let once = time(contender, 1, 1).max(Duration::from_nanos(100));
             let several = (share.as_nanos() / 4 / once.as_nanos()).clamp(1, 1 << 20) as usize;
-            let one = time(contender.as_ref(), corpus, batch, several, 1) / several as u32;
+            let one = time(contender, several, 1) / several as u32;
             (share.as_nanos() / one.as_nanos().max(1)).clamp(1, 1 << 24) as usize
         })
         .collect();
     let mut times = vec![Vec::with_capacity(ROUNDS); contenders.len()];
     for _ in 0..ROUNDS {
-        for ((contender, batches), times) in contenders.iter().zip(&batches).zip(&mut times) {
-            let elapsed = time(contender.as_ref(), corpus, batch, *batches, threads);
-            times.push(elapsed.as_nanos() as f64 / (batches * batch) as f64);
+        for ((contender, runs), times) in contenders.iter().zip(&runs).zip(&mut times) {
+            let elapsed = time(contender, *runs, threads);
+            times.push(elapsed.as_nanos() as f64 / (runs * units) as f64);
         }
     }
     times
 }
 
-/// Time ([`clock`]) in which each of `threads` threads verifies `batches` batches.
-fn time(
-    contender: &dyn Contender,
-    corpus: &Corpus,
-    batch: usize,
-    batches: usize,
-    threads: usize,
-) -> Duration {
+/// Time ([`clock`]) in which each of `threads` threads does `runs` runs.
+fn time<W: Work>(contender: &W, runs: usize, threads: usize) -> Duration {
     let work = |thread: usize| {
-        let mut scratch = Vec::new();
-        let mut valid = true;
-        for number in 0..batches {
+        let mut scratch = Scratch::default();
+        let mut right = true;
+        for number in 0..runs {
             // Each thread starts elsewhere in the corpus.
-            valid &= contender.verify(corpus, black_box(number + thread * 7), batch, &mut scratch);
+            right &= contender.run(black_box(number + thread * 7), &mut scratch);
         }
-        assert!(black_box(valid), "{} refused a valid signature while it was timed", contender.name());
+        assert!(black_box(right), "{} gave a wrong result while it was timed", contender.name());
     };
     if threads == 1 {
         let start = thread_cpu();
