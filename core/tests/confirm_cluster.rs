@@ -160,6 +160,31 @@ fn a_copy_changes_only_for_a_certified_prefix() {
     assert_eq!(cluster.marks(0, X).certified, 2);
 }
 
+/// A lane is signed three ways: `a`, `b c`, `b d`. When the copy changes from `a` to `b c`, the side `b d` begins with what
+/// the copy has now. It once went on counting from the very beginning, so that `b`, certified, made the copy "change" to
+/// `b d`, and back, and so on, and what had been applied and stated was forgotten each time.
+#[test]
+fn a_side_that_shares_its_beginning_with_the_new_copy_parts_later() {
+    let mut cluster = four(None);
+    let a = cluster.batch(X, &[], b"a");
+    let b = cluster.batch(X, &[], b"b");
+    let c = cluster.batch(X, &[&b], b"c");
+    let d = cluster.batch(X, &[&b], b"d");
+    for batch in [&a, &b, &c, &d] {
+        cluster.give(0, batch);
+    }
+    for validator in [1, 2, 3] {
+        cluster.lie(validator, 0, Witness { cut: vec![claim(&b)], ..Witness::default() });
+    }
+    for validator in [1, 2, 3] {
+        cluster.lie(validator, 0, Witness { certified: vec![claim(&b)], ..Witness::default() });
+    }
+    let switched = |effect: &&Effect| matches!(effect, Effect::Switched { .. });
+    assert_eq!(cluster.effects(0).iter().filter(switched).count(), 1);
+    assert_eq!(cluster.machines[0].root_at(LaneId(X as u16), 2), Some(b.digest.root()));
+    assert_eq!(cluster.marks(0, X).final_size, 2);
+}
+
 #[test]
 fn of_two_payloads_for_one_sequence_at_most_one_is_accepted_and_honest_accounts_go_on() {
     let mut cluster = Cluster::new(4, 1, &[], None);
@@ -189,6 +214,26 @@ fn an_operation_signed_again_takes_effect_once() {
         assert_eq!(ledger.account(&cluster::account(4)).unwrap().balance, cluster::START - 1);
         assert_eq!(ledger.account(&cluster::account(2)).unwrap().balance, cluster::START + 1);
     }
+}
+
+/// An honest account signs one payload again for a second gateway, and half of the validators see either message first.
+fn signed_again(weaken: Option<Rule>) -> bool {
+    let mut cluster = Cluster::new(4, 1, &[], weaken);
+    let pay = Pay { from: 4, sequence: 0, to: 2, amount: 1 };
+    assert!(cluster.pay(0, pay) && cluster.pay(1, pay));
+    cluster.pull_lane(2, 0, 0);
+    cluster.pull_lane(3, 1, 1);
+    cluster.exchange(14);
+    (0..5).all(|node| {
+        let account = cluster.machines[node].ledger().account(&cluster::account(4));
+        account.is_some_and(|account| account.next == 1)
+    })
+}
+
+#[test]
+fn locks_hold_operations_not_messages() {
+    assert!(signed_again(None));
+    assert!(!signed_again(Some(Rule::LockById)), "the rule is what saves it");
 }
 
 /// A credit is final at H while the validators are late, and is spent at once. What the balance does not cover yet has

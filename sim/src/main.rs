@@ -23,6 +23,9 @@ struct Arguments {
     /// Replay one seed twice and compare the two runs.
     #[arg(long, conflicts_with = "seeds")]
     replay: Option<u64>,
+    /// With --replay: run once and print every effect, with virtual time and node, to standard error.
+    #[arg(long, requires = "replay")]
+    trace: bool,
     /// Validators. An honest ingest node and a lying one come on top.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
     nodes: u64,
@@ -58,6 +61,11 @@ fn main() -> anyhow::Result<ExitCode> {
             Some(found.ok_or_else(|| anyhow::anyhow!("no rule {name}; there are {}", names.join(", ")))?);
     }
     if let Some(seed) = arguments.replay {
+        if arguments.trace {
+            options.trace = true;
+            println!("seed {seed}: {:?}", run(seed, options));
+            return Ok(ExitCode::SUCCESS);
+        }
         let (first, second) = (run(seed, options), run(seed, options));
         println!("seed {seed}: {first:?}");
         anyhow::ensure!(first == second, "the second run differs: {second:?}");

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 
-use weft_core::confirm::{Input, Rule, Setup};
+use weft_core::confirm::{Effect, Input, Rule, Setup};
 use weft_core::genesis::IngestNode;
 use weft_core::{BatchView, Genesis, LaneId, LaneTree, RandomSource, SplitMix64, Validator};
 
@@ -41,13 +41,21 @@ pub struct Options {
     pub weaken: Option<Rule>,
     /// Whether faults are as usual, or only liars and the network's delay.
     pub crashes: bool,
+    /// Whether every effect is printed to standard error, with virtual time and node.
+    pub trace: bool,
 }
 
 impl Options {
     /// All faults at the bound.
     #[must_use]
     pub fn bound(validators: usize) -> Self {
-        Self { validators, liars: validators.saturating_sub(1) / 3, weaken: None, crashes: true }
+        Self {
+            validators,
+            liars: validators.saturating_sub(1) / 3,
+            weaken: None,
+            crashes: true,
+            trace: false,
+        }
     }
 }
 
@@ -174,11 +182,15 @@ impl World {
         let limits = genesis.limits().expect("the genesis of the simulation is valid");
         let ledger = Ledger { network: id.network(), scheme };
         let common = Rc::new(Common { ledger, limits, roots: id.roots(), keys });
-        // One of the faults may be a validator that means well and is restored from an old backup. Two cannot be
-        // told apart when it stands beside a liar that has the rest of the bound, so it takes a liar's place.
+        // One of the faults may be a validator that means well and is restored from an old backup: it takes a liar's
+        // place. Only where that is not noticed (a canary) does it come on top of the liars.
         let first_liar = validators - options.liars;
-        let restored = (options.liars > 0 && (seed % 5 == 4 || options.weaken == Some(Rule::Amnesia)))
-            .then_some(first_liar);
+        let unnoticed = options.weaken == Some(Rule::Amnesia);
+        let restored = match options.liars {
+            0 => None,
+            _ if unnoticed => first_liar.checked_sub(1),
+            _ => (seed % 5 == 4).then_some(first_liar),
+        };
         let lying: Vec<usize> =
             (first_liar..validators).filter(|lane| Some(*lane) != restored).chain([lanes - 1]).collect();
         let liars = Liars::new(lying.clone(), validators, Rc::clone(&common));
@@ -526,6 +538,15 @@ impl World {
     /// Judges what a node did, and does what it asks for.
     fn flush(&mut self, id: usize) -> Result<(), Violation> {
         let Some(node) = &mut self.nodes[id] else { return Ok(()) };
+        if self.options.trace {
+            for effect in &node.effects {
+                eprintln!("{:>9} us, node {id}, life {}: {effect:?}", self.now_us, node.life);
+            }
+        }
+        // P spends what it received as soon as a node has heard of it, others or not.
+        let p = self.accounts.p.public();
+        let paid = |effect: &Effect| matches!(effect, Effect::Entered(operation) if operation.to == p);
+        let spend = node.effects.iter().any(paid);
         self.check.step(node)?;
         let (actions, life) = (std::mem::take(&mut node.actions), node.life);
         for action in actions {
@@ -547,6 +568,9 @@ impl World {
                     self.after(delay, Event::Verdict { node: id, life, input });
                 }
             }
+        }
+        if spend && self.storm && self.chance(70) && self.hand_in(id, Who::P, false) {
+            return self.flush(id);
         }
         Ok(())
     }
@@ -649,7 +673,12 @@ impl World {
         };
         match self.random.below(10) {
             0..3 => {
-                self.hand_in(id, Who::A, false);
+                // Signed again with fresh parents, by up to three gateways at once.
+                for _ in 0..=self.random.below(3) {
+                    let id = running[self.random.below(running.len() as u64) as usize];
+                    self.hand_in(id, Who::A, false);
+                    self.flush(id)?;
+                }
             }
             3..6 => {
                 let choice = self.chance(50);

@@ -97,10 +97,8 @@ impl BatchDigest {
                 continue;
             }
             digest.carries_data = true;
-            if message.kind() == PayloadKind::TRANSFER {
-                if let Some(operation) = Operation::read(&message, message.id()) {
-                    digest.operations.push(PlacedOperation { position, operation });
-                }
+            if let Some(operation) = Operation::read(&message, || message.id()) {
+                digest.operations.push(PlacedOperation { position, operation });
             }
         }
         Ok((digest, after))

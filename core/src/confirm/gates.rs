@@ -13,7 +13,7 @@ use super::io::Effect;
 use super::lane_copy::Form;
 use super::ledger::{Ledger, Verdict};
 use super::machine::Machine;
-use super::rules::{Rule, Rules};
+use super::rules::Rules;
 use super::settle::CLAIMS_MAX;
 use crate::ids::LaneId;
 
@@ -32,7 +32,7 @@ impl<R: Rules> Machine<R> {
             let lane = &self.lanes[index];
             let Some(entry) = lane.entry_at(lane.applied) else { return };
             let (batch, form) = (Arc::clone(&entry.batch), entry.form);
-            let closed = lane.fork.is_some() && !self.rules.weakens(Rule::NoClosing);
+            let closed = lane.fork.is_some();
             if closed && batch.size() > lane.certified {
                 return;
             }
@@ -118,13 +118,20 @@ impl<R: Rules> Machine<R> {
         if batch.operations().is_empty() {
             return true;
         }
-        if !self.restoring.is_empty() {
+        let restoring = !self.restoring.is_empty();
+        let was_final = self.restoring.iter().any(|(lane, wanted)| *lane == index && batch.size() <= *wanted);
+        if restoring && !was_final {
             self.ledger_waits.insert(index);
             return false;
         }
         let (mut locks, mut rejects) = (Vec::new(), Vec::new());
         for placed in batch.operations() {
-            match self.ledger.judge(&placed.operation, &locks, &self.rules) {
+            let verdict = if restoring {
+                self.ledger.judge_again(&placed.operation, &self.rules)
+            } else {
+                self.ledger.judge(&placed.operation, &locks, &self.rules)
+            };
+            match verdict {
                 Verdict::Moot => (),
                 Verdict::Accept => locks.push(Ledger::lock_for(&placed.operation, &self.rules)),
                 Verdict::Reject => rejects.push(placed.position),

@@ -280,6 +280,7 @@ impl LaneCopy {
         side.batches.into_iter().for_each(|batch| self.append(batch));
         // A side that parts from what was let go of has lost its beginning.
         self.sides.retain(|side| side.from <= from);
+        self.rebase_sides();
         self.applied = self.applied.min(from);
         self.durable = self.durable.min(from);
         self.shown = self.shown.min(from);
@@ -287,6 +288,28 @@ impl LaneCopy {
             self.ended = None;
         }
         (from, dropped)
+    }
+
+    /// After a change of the copy: what a side shares with it is no part of the side any more, and a side that only
+    /// goes on where the copy ends is part of the copy. Otherwise the copy would seem to be certified beyond the
+    /// place where they part, and would change for a history that it has already.
+    fn rebase_sides(&mut self) {
+        for mut side in core::mem::take(&mut self.sides) {
+            let shared = side
+                .batches
+                .iter()
+                .take_while(|batch| self.root_at(batch.size()) == Some(batch.root()))
+                .count();
+            if let Some(last) = shared.checked_sub(1).and_then(|last| side.batches.get(last)) {
+                side.from = last.size();
+            }
+            side.batches.drain(..shared);
+            if side.from == self.held() {
+                side.batches.into_iter().for_each(|batch| self.append(batch));
+            } else if !side.batches.is_empty() {
+                self.sides.push(side);
+            }
+        }
     }
 
     /// Moves final over the first entry and hands it out.

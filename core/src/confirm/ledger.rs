@@ -114,7 +114,10 @@ impl Ledger {
         let value = Self::lock_value(operation, rules);
         let taken = taken.iter().rfind(|lock| lock.account == operation.account);
         if let Some(lock) = taken.or_else(|| self.locks.get(&operation.account)) {
-            if lock.sequence == operation.sequence && lock.hash != value {
+            // A lock of a later sequence was taken when this one was in the ledger already.
+            if lock.sequence > operation.sequence
+                || (lock.sequence == operation.sequence && lock.hash != value)
+            {
                 return Verdict::Reject;
             }
         }
@@ -122,6 +125,22 @@ impl Ledger {
             return Verdict::Accept;
         }
         if rules.weakens(Rule::RejectUncovered) { Verdict::Reject } else { Verdict::Wait }
+    }
+
+    /// Judges an operation that was final here before a restart and whose vote was not stated yet. It had passed all
+    /// gates then: it was accepted, and its lock is here or its sequence had entered the ledger; or another one was. So
+    /// without its lock it is rejected, which is safe, and needed by nobody if it is in the ledger of an honest node
+    /// already. Waiting for the ledger instead would be waiting for oneself.
+    pub(crate) fn judge_again(&self, operation: &Operation, rules: &impl Rules) -> Verdict {
+        if self.has_passed(operation) {
+            return self.judge(operation, &[], rules);
+        }
+        let value = Self::lock_value(operation, rules);
+        let lock = self.locks.get(&operation.account).filter(|lock| lock.sequence == operation.sequence);
+        match lock {
+            Some(lock) if lock.hash == value => Verdict::Accept,
+            _ => Verdict::Reject,
+        }
     }
 
     /// The lock that accepting `operation` takes.

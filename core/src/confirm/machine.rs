@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::count::{Count, Kind, Stated};
-use super::digest::{BatchDigest, PlacedWitness};
+use super::digest::BatchDigest;
 use super::io::{Effect, Input, Setup, Watermarks};
 use super::lane_copy::{Fit, Form, LaneCopy};
 use super::ledger::Ledger;
@@ -123,7 +123,7 @@ impl<R: Rules> Machine<R> {
         match input {
             Input::Batch(batch) => self.take_batch(batch, effects),
             Input::Formed { lane, first, root, well_formed } => {
-                self.formed(lane, first, &root, well_formed, effects);
+                self.formed(lane, first, &root, well_formed);
             }
             Input::Durable { lane, size } => self.durable(lane, size),
             Input::Witness { validator, id, witness } => {
@@ -216,9 +216,15 @@ impl<R: Rules> Machine<R> {
         let Some(lane) = self.lanes.get_mut(index) else { return };
         match lane.fit(&batch) {
             Fit::Next if lane.ended.is_none() => {
-                lane.append(batch);
+                lane.append(Arc::clone(&batch));
                 self.recheck(index, effects);
                 self.queue.insert(index);
+                // The lane carries its validator's chain too, under the seal of the same key: what the stream has lost,
+                // and after a restart everything, is followed here. It does not wait for the other gates, since final
+                // may need these claims to move.
+                if let Some(placed) = batch.witness().filter(|_| index < self.chains.len()) {
+                    self.follow(index, placed.id, &placed.witness, effects);
+                }
             }
             Fit::Next | Fit::Held | Fit::Stray => (),
             fit @ (Fit::Fork(_) | Fit::Side(_)) => {
@@ -244,14 +250,7 @@ impl<R: Rules> Machine<R> {
         self.queue.insert(index);
     }
 
-    fn formed(
-        &mut self,
-        lane: LaneId,
-        first: u64,
-        root: &Hash,
-        well_formed: bool,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn formed(&mut self, lane: LaneId, first: u64, root: &Hash, well_formed: bool) {
         let index = usize::from(lane.0);
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let Some(entry) = lane.entry_at_mut(first).filter(|entry| entry.batch.root() == root) else { return };
@@ -259,11 +258,6 @@ impl<R: Rules> Machine<R> {
             return;
         }
         entry.form = if well_formed { Form::Good } else { Form::Bad };
-        // The lane carries its validator's chain too: what the stream has lost is followed here.
-        let witness = entry.batch.witness().filter(|_| well_formed && index < self.chains.len()).cloned();
-        if let Some(PlacedWitness { id, witness, .. }) = witness {
-            self.follow(index, id, &witness, effects);
-        }
         self.queue.insert(index);
     }
 

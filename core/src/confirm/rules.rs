@@ -38,13 +38,11 @@ pub enum Rule {
     RejectUncovered,
     /// Certified cuts count without comparing roots.
     UncheckedRoots,
-    /// A lane with a proven fork goes on like any other.
-    NoClosing,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::UncoveredAccepts,
         Self::FinalByPrefix,
         Self::LedgerAtLevelOne,
@@ -60,7 +58,6 @@ impl Rule {
         Self::Amnesia,
         Self::RejectUncovered,
         Self::UncheckedRoots,
-        Self::NoClosing,
     ];
 }
 

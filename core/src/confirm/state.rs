@@ -155,14 +155,19 @@ impl<R: Rules> Machine<R> {
     #[must_use]
     pub fn votes(&self) -> Votes {
         let lanes = self.statement.lanes.iter().zip(&self.lanes);
+        // A record made while final is still coming back must not forget how far it had been.
+        let was_final = |index: usize| {
+            self.restoring.iter().find(|(lane, _)| *lane == index).map_or(0, |(_, wanted)| *wanted)
+        };
         Votes {
             number: self.statement.number,
             lanes: lanes
-                .map(|(stated, copy)| LaneVotes {
+                .enumerate()
+                .map(|(index, (stated, copy))| LaneVotes {
                     cut: stated.cut,
                     certified: stated.certified,
                     judged: stated.judged,
-                    final_size: copy.final_size,
+                    final_size: copy.final_size.max(was_final(index)),
                 })
                 .collect(),
             locks: self.ledger.locks().copied().collect(),
@@ -333,7 +338,8 @@ impl<R: Rules> Machine<R> {
         let (copy, stated) = (&self.lanes[index], &mut self.statement.lanes[index]);
         let lane = LaneId(index as u16);
         let own_cut = stated.judged.min(copy.applied);
-        let first = (copy.final_size > 0).then_some((copy.final_size, copy.final_root));
+        // Final may lie beyond the own cut: then its votes are not cast yet, and a cut stated now would cast them.
+        let first = (1..=own_cut).contains(&copy.final_size).then_some((copy.final_size, copy.final_root));
         let ends = copy.between(copy.final_size, own_cut).map(|e| (e.batch.size(), *e.batch.root()));
         let mut left = false;
         for (size, root) in first.into_iter().chain(ends) {

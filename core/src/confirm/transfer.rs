@@ -128,9 +128,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The operation in a message with this id, if there is one.
+    /// The operation in a message, if there is one. `id` is asked for the message's id only then.
     #[must_use]
-    pub fn read(message: &MessageView<'_>, id: MessageId) -> Option<Self> {
+    pub fn read(message: &MessageView<'_>, id: impl FnOnce() -> MessageId) -> Option<Self> {
         if message.kind() != PayloadKind::TRANSFER {
             return None;
         }
@@ -141,7 +141,7 @@ impl Operation {
             hash: OperationHash::of(message.payload()),
             to: transfer.to,
             amount: transfer.amount,
-            message: id,
+            message: id(),
         })
     }
 }
