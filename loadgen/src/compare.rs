@@ -65,13 +65,16 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
+/// What a block is judged by.
+type Figure = fn(&Moment) -> f64;
+
 /// Compares `b` with `a`.
 #[must_use]
 pub fn compare(a: &Report, b: &Report) -> Comparison {
     let (blocks_a, blocks_b) = (blocks(a), blocks(b));
     let enough = blocks_a.len() >= BLOCKS_MIN && blocks_b.len() >= BLOCKS_MIN;
     let p_limit = SIGNIFICANCE / TESTS;
-    let figures: [(&str, fn(&Moment) -> f64); 3] = [
+    let figures: [(&str, Figure); 3] = [
         ("throughput, messages/s", |block| block.acked_per_s),
         ("latency p50, us", |block| block.latency_us.p50 as f64),
         ("latency p99, us", |block| block.latency_us.p99 as f64),

@@ -211,8 +211,20 @@ impl Shared {
 
     /// Ends the sending: nothing more is built, and what waits in the queue is dropped.
     fn halt(&self) {
-        self.halt.store(true, Ordering::Relaxed);
         self.window.end_at(self.traffic.clock.now_us());
+        self.close();
+    }
+
+    /// Lets threads and tasks go. The measured time ends here only if something was cut off: a profile that is silent until its end is
+    /// still measured until then.
+    fn close(&self) {
+        let cut_off = self.connections_lost.load(Ordering::Relaxed) > 0
+            || self.generators_left.load(Ordering::Acquire) > 0
+            || self.planner().is_used_up();
+        self.halt.store(true, Ordering::Relaxed);
+        if cut_off {
+            self.window.end_at(self.traffic.clock.now_us());
+        }
         self.queue.close(true);
     }
 
@@ -317,7 +329,7 @@ struct HaltOnDrop(Arc<Shared>);
 
 impl Drop for HaltOnDrop {
     fn drop(&mut self) {
-        self.0.halt();
+        self.0.close();
     }
 }
 
@@ -507,7 +519,7 @@ async fn supervise(
             shared.halt();
         }
         let all_built = shared.generators_left.load(Ordering::Acquire) == 0;
-        if all_built && shared.planner().planned() >= config.messages_max && shared.queue.is_empty() {
+        if all_built && shared.planner().is_used_up() && shared.queue.is_empty() {
             // The messages are used up: the rates are those of the time that they took.
             shared.window.end_at(clock.now_us());
         }

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use weft_loadgen::{NullTarget, Outcome, Phase, Progress, RunConfig, Schedule, Stall, Stop, Target, run};
+use weft_loadgen::{
+    NullTarget, Outcome, Phase, Profile, Progress, RunConfig, Schedule, Stall, Stop, Target, World, run,
+};
 
 const STALL: Duration = Duration::from_millis(500);
 
@@ -122,6 +124,27 @@ fn a_message_limit_is_kept_exactly_in_both_loops() {
         assert_eq!(report.latency_us.count, 1_001, "{schedule:?}");
         assert!(report.valid, "{schedule:?}: {:?}", report.invalid_reason);
     }
+}
+
+/// A profile that has nothing to say at the end of its time: the rate is that of the whole time, not of its noisy part.
+#[test]
+fn a_silent_end_of_a_run_is_measured_too() {
+    let text = "name = \"b\"\nabout = \"b\"\n[[class]]\nname = \"c\"\ndevices = 1000\n\
+                payload = { kind = \"fixed\", bytes = 64 }\n[[class.stream]]\narrival = \"beta\"\n\
+                every_s = 100.0\nwindow_s = 0.4\n";
+    let world = World::new(std::sync::Arc::new(Profile::parse(text).unwrap()));
+    let config = RunConfig {
+        world: Some(world.clone()),
+        ..config(Schedule::Open { rate_per_s: world.rate_per_s() }, None)
+    };
+    let report = quiet(&config).report;
+    assert!(report.valid, "{:?}", report.invalid_reason);
+    assert_eq!(
+        (report.sent_total, report.classes[0].intended, report.classes[0].sent),
+        (1_000, 1_000, 1_000)
+    );
+    assert!((report.duration_s - 2.0).abs() < 1e-6, "{}", report.duration_s);
+    assert!((report.throughput_msgs_per_s - 500.0).abs() < 1.0, "{}", report.throughput_msgs_per_s);
 }
 
 #[test]

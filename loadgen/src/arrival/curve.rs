@@ -13,6 +13,7 @@ const HOUR_S: f64 = 3_600.0;
 
 /// A factor by local time.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each stream of a profile, 255 at most")]
 pub(super) enum Curve {
     Flat,
     Cosine {

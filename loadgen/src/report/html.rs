@@ -43,11 +43,11 @@ impl Report {
 
     fn write_html(&self, out: &mut String) -> std::fmt::Result {
         let name = escape(&self.profile.name);
-        write!(
+        writeln!(
             out,
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-             <title>weft loadgen: {name}</title><style>{STYLE}</style></head><body>\n"
+             <title>weft loadgen: {name}</title><style>{STYLE}</style></head><body>"
         )?;
         let (class, word) = if self.valid { ("ok", "valid") } else { ("bad", "INVALID") };
         writeln!(out, "<h1>{name} <span class=\"verdict {class}\">{word}</span></h1>")?;

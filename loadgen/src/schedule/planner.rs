@@ -93,6 +93,12 @@ impl Planner {
         self.planned
     }
 
+    /// Whether as many events were handed out as there may be.
+    #[must_use]
+    pub const fn is_used_up(&self) -> bool {
+        self.planned >= self.plan.messages_max
+    }
+
     /// Events due in the measured time, by class: those handed out, and, for an open loop that fell behind, what the models expect of the
     /// time until `end_us` for which none were.
     #[must_use]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::symbols::Marker;
@@ -88,9 +88,9 @@ pub struct Dashboard {
 
 impl Dashboard {
     fn open(title: String, classes: Vec<String>, node: Option<&NodeTarget>) -> std::io::Result<Self> {
-        let mut terminal = Terminal::new(CrosstermBackend::new(stderr()))?;
-        execute!(stderr(), EnterAlternateScreen)?;
-        terminal.clear()?;
+        let terminal = Terminal::new(CrosstermBackend::new(stderr()))?;
+        // Not the terminal's own way to clear, which first asks where the cursor is and waits for an answer.
+        execute!(stderr(), EnterAlternateScreen, Clear(ClearType::All))?;
         let state = State { title, classes, ..State::default() };
         Ok(Self { terminal, state, health: node.cloned().map(Health::watch) })
     }
