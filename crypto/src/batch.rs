@@ -124,7 +124,7 @@ impl BatchVerifier for SerialBatch {
 }
 
 impl SerialBatch {
-    fn verify_from(&self, mut share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
+    pub(crate) fn verify_from(&self, mut share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
         let rows = batch.check_lengths(verdicts);
         // Spans of nearly equal size, so that none is left with a handful of rows.
         let spans = rows.div_ceil(SPAN_ROWS_MAX);

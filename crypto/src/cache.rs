@@ -63,8 +63,7 @@ impl<V: Clone> KeyCache<V> {
 
     /// All shards locked for reading, for as many look-ups as a batch has: a lock per look-up would keep the processor
     /// from waiting for several of them at once.
-    #[must_use]
-    pub fn reader(&self) -> Reader<'_, V> {
+    pub(crate) fn reader(&self) -> Reader<'_, V> {
         Reader { cache: self, shards: self.shards.iter().map(read).collect() }
     }
 
@@ -112,16 +111,16 @@ impl<V> Shard<V> {
     }
 }
 
-/// A view of the whole cache; [`KeyCache::insert`] waits until it is dropped.
-pub struct Reader<'a, V> {
+/// A view of the whole cache. The thread that holds it must drop it before it calls the cache itself: an insert of its own
+/// would wait for ever, and so may a read behind another thread's insert.
+pub(crate) struct Reader<'a, V> {
     cache: &'a KeyCache<V>,
     shards: Vec<RwLockReadGuard<'a, Shard<V>>>,
 }
 
 impl<V: Clone> Reader<'_, V> {
     /// As [`KeyCache::get`].
-    #[must_use]
-    pub fn get(&self, key: &[u8; 32]) -> Option<&V> {
+    pub(crate) fn get(&self, key: &[u8; 32]) -> Option<&V> {
         let (shard, set) = self.cache.place(key);
         self.shards[shard].get(set, key)
     }
@@ -155,6 +154,25 @@ mod tests {
         let found = (0..500).filter(|&number| cache.get(&key(number)) == Some(number)).count();
         assert!(found > 450, "only {found} of 500 keys survived in a cache for {}", cache.capacity());
         assert_eq!(cache.get(&key(1 << 40)), None);
+    }
+
+    #[test]
+    fn a_reader_sees_what_was_stored_while_other_threads_store_more() {
+        let cache = KeyCache::new(4096);
+        (0..500).for_each(|number| cache.insert(&key(number), number));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (500..1500).for_each(|number| cache.insert(&key(number), number)));
+            for _ in 0..20 {
+                let reader = cache.reader();
+                for number in 0..1500 {
+                    assert!(reader.get(&key(number)).is_none_or(|found| *found == number));
+                }
+            }
+            writer.join().unwrap();
+        });
+        let reader = cache.reader();
+        let found = (0..1500).filter(|&number| reader.get(&key(number)) == Some(&number)).count();
+        assert!(found > 1300, "only {found} of 1500 keys are there");
     }
 
     #[test]

@@ -45,12 +45,14 @@ impl ExpandedKey {
     /// Signs `message` (RFC 8032 section 5.1.6): R, then s.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let nonce_hash = Sha512::new().chain_update(self.prefix).chain_update(message).finalize();
-        let mut nonce = Scalar::from_bytes_mod_order_wide(&nonce_hash.into());
+        let mut nonce_hash: [u8; 64] =
+            Sha512::new().chain_update(self.prefix).chain_update(message).finalize().into();
+        let mut nonce = Scalar::from_bytes_mod_order_wide(&nonce_hash);
         let r = EdwardsPoint::mul_base(&nonce).compress().to_bytes();
         let k = crate::serial::challenge(&r, &self.public, message);
         let s = nonce + k * self.scalar;
         nonce.zeroize();
+        nonce_hash.zeroize();
         let mut signature = [0; 64];
         signature[..32].copy_from_slice(&r);
         signature[32..].copy_from_slice(s.as_bytes());

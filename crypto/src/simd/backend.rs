@@ -27,6 +27,8 @@ pub(crate) struct Kernels {
     /// Lanes of 64 bits.
     pub(crate) lanes: usize,
     pub(crate) costs: Costs,
+    /// Batches of up to so many rows are quicker by the serial batch verifier.
+    pub(crate) serial_rows_max: usize,
     functions: Functions,
     tables: OnceLock<Tables>,
 }
@@ -167,7 +169,7 @@ instantiate!(
 /// Nanoseconds a row, without what every row costs anyway (decoding, hashing): `stage_times` in `tests.rs` prints them.
 /// Measured on a Sapphire Rapids core; only ratios matter, and only to choose between a test of a group and single
 /// checks.
-const COSTS_AVX2: Costs = Costs {
+pub(crate) const COSTS_AVX2: Costs = Costs {
     single: 21_000.0,
     group: [
         270_000.0, 134_000.0, 71_000.0, 39_700.0, 24_300.0, 17_000.0, 11_600.0, 8_700.0, 7_060.0, 5_730.0,
@@ -177,7 +179,7 @@ const COSTS_AVX2: Costs = Costs {
     group_rows_max: 4096,
 };
 
-const COSTS_AVX512: Costs = Costs {
+pub(crate) const COSTS_AVX512: Costs = Costs {
     single: 5_500.0,
     group: [
         92_800.0, 49_700.0, 25_600.0, 14_300.0, 8_800.0, 5_500.0, 3_700.0, 2_500.0, 1_900.0, 1_590.0,
@@ -188,8 +190,8 @@ const COSTS_AVX512: Costs = Costs {
 };
 
 impl Kernels {
-    const fn new(name: &'static str, lanes: usize, costs: Costs, functions: Functions) -> Self {
-        Self { name, lanes, costs, functions, tables: OnceLock::new() }
+    const fn new(name: &'static str, costs: Costs, serial_rows_max: usize, functions: Functions) -> Self {
+        Self { name, lanes: costs.lanes, costs, serial_rows_max, functions, tables: OnceLock::new() }
     }
 
     fn tables(&self) -> &Tables {
@@ -318,10 +320,11 @@ impl Tables {
     }
 }
 
+// Four lanes of 32-bit products beat curve25519-dalek's AVX2 code from about fifty rows on; eight of IFMA from two on.
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels::new("avx2", 4, COSTS_AVX2, kernels_avx2::FUNCTIONS);
+static AVX2: Kernels = Kernels::new("avx2", COSTS_AVX2, 48, kernels_avx2::FUNCTIONS);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::new("avx512", 8, COSTS_AVX512, kernels_avx512::FUNCTIONS);
+static AVX512: Kernels = Kernels::new("avx512", COSTS_AVX512, 1, kernels_avx512::FUNCTIONS);
 
 /// Names of all vector backends this build contains, detected or not, the fastest last.
 pub const NAMES: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512"] } else { &[] };
@@ -353,7 +356,7 @@ pub(crate) fn detected() -> Vec<&'static Kernels> {
 /// The twins on arrays.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) fn twins() -> [&'static Kernels; 2] {
-    static ARRAY4: Kernels = Kernels::new("array4", 4, COSTS_AVX2, kernels_array4::FUNCTIONS);
-    static ARRAY8: Kernels = Kernels::new("array8", 8, COSTS_AVX512, kernels_array8::FUNCTIONS);
+    static ARRAY4: Kernels = Kernels::new("array4", COSTS_AVX2, 1, kernels_array4::FUNCTIONS);
+    static ARRAY8: Kernels = Kernels::new("array8", COSTS_AVX512, 1, kernels_array8::FUNCTIONS);
     [&ARRAY4, &ARRAY8]
 }

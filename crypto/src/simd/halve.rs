@@ -8,7 +8,9 @@
 //! Method: Euclid's algorithm on (l, k), stopped at the first remainder below 2^127, with Lehmer's shortcut: quotients
 //! come from the leading 62 bits of both numbers, and some thirty bits' worth of them are applied to the long numbers
 //! at once. The remainders r_i = t_i k (mod l) alternate in the sign of t_i, and r_(i-1) |t_i| + r_i |t_(i-1)| = l
-//! holds after every step whatever its quotient, hence |t_i| <= l / r_(i-1). So a quotient that the leading bits get
+//! holds after every step whatever its quotient, hence |t_i| <= l / r_(i-1).
+//! (The remainder before the last may lie a little below 2^127, since a round compares leading bits only: at least 3/4 of
+//! it, so |c1| stays below 2^126.) So a quotient that the leading bits get
 //! wrong by one costs nothing but a slightly longer half; remainders stay positive because a step is taken only while
 //! the leading bits it leaves (2^32 and more) are far larger than their error (at most a cofactor, 2^30).
 //!
@@ -157,7 +159,7 @@ mod tests {
         let scalar = Scalar::from_bytes_mod_order(bytes(k));
         let halves = halve(k);
         assert!(halves.c0 < 1 << 127, "{k:x?}: {halves:x?}");
-        assert!(halves.c1 != 0 && halves.c1 <= 1 << 126, "{k:x?}: {halves:x?}");
+        assert!(halves.c1 != 0 && halves.c1 < 1 << 126, "{k:x?}: {halves:x?}");
         let c1 = Scalar::from(halves.c1);
         let c1 = if halves.negative { -c1 } else { c1 };
         assert_eq!(Scalar::from(halves.c0), c1 * scalar, "{k:x?}: {halves:x?}");
@@ -201,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn the_long_division_is_reached() {
-        // l / 2^40: the first quotient has 40 bits, more than a round's 30.
+    fn a_quotient_longer_than_a_round_is_divided_out() {
+        // l / 2^40: the first quotient has 40 bits, more than the 30 of a round, which ends without a step.
         let mut k = [0; 4];
         for word in 0..4 {
             k[word] = L[word] >> 40 | if word < 3 { L[word + 1] << 24 } else { 0 };

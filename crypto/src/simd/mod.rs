@@ -60,6 +60,8 @@ use crate::backend::{Backend, Options};
 use crate::sign::BatchSigner;
 
 pub use backend::NAMES;
+#[cfg(test)]
+pub(crate) use backend::{COSTS_AVX2, COSTS_AVX512};
 pub use hash::{Context, Hashes};
 pub use verify::{KEYS_CACHED, SimdBatch};
 

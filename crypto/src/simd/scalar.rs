@@ -103,8 +103,8 @@ fn low<const X: usize>(x: &[u64; X]) -> [u64; 4] {
 /// `x` modulo l, for any 512-bit `x`.
 ///
 /// 2^252 = -c, so x = x0 - c x1; with y = c x1 < 2^385, y = y0 - c y1; with z = c y1 < 2^258, z = z0 - c z1. Hence
-/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive, three conditional
-/// subtractions bring it below l.
+/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive, and four conditional
+/// subtractions (one to spare) bring it below l.
 #[inline(always)]
 pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     let x1: [u64; 5] = high(x);

@@ -82,9 +82,11 @@ impl BatchSigner for SimdSigner {
             self.kernels.sha512(&parts[..rows], &mut digests[..rows]);
             for row in 0..rows {
                 let d = &digests[row];
-                let clamped = clamp_integer(scalar::bytes(&[d[0], d[1], d[2], d[3]]));
-                let words = scalar::words(&clamped);
+                let mut clamped = clamp_integer(scalar::bytes(&[d[0], d[1], d[2], d[3]]));
+                let mut words = scalar::words(&clamped);
                 scalars[row] = scalar::reduce(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]);
+                clamped.zeroize();
+                words.zeroize();
             }
             self.kernels.multiples_of_base(&scalars[..rows], &mut publics[..rows]);
             for row in 0..rows {

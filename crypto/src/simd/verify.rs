@@ -8,13 +8,13 @@
 //!    one scalar per distinct key, one for B, the coefficient itself for R. Rows are checked one per lane where
 //!    that pays better. Decoded points, k and z stay the same throughout.
 //!
-//! A single row goes to the serial code: a vector with one lane in use is slower.
+//! A single row (with AVX2, some dozens) goes to the serial batch verifier: a vector with few lanes in use is slower.
 //!
 //! All working memory is kept from batch to batch in a pool, as many sets as threads ever verified at once: about
 //! 2.6 MB each for batches of 4096.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backend::Kernels;
 use super::check::Single;
@@ -25,14 +25,16 @@ use super::sha512::Parts;
 use crate::cache::KeyCache;
 use crate::coefficients::Coefficients;
 use crate::culprits::{self, Equation, Share};
-use crate::serial::DecodedKey;
-use crate::{BatchVerifier, Columns, serial};
+use crate::{BatchVerifier, Columns, SerialBatch, serial};
 
 /// Keys a verifier keeps decoded unless told otherwise: 2^16 of 192 bytes with their keys, 12.6 MB.
 pub const KEYS_CACHED: usize = 1 << 16;
 
-/// Keys kept for signatures that come alone, 200 bytes each: they come to a node with little to do.
-const SINGLE_KEYS_CACHED: usize = 1 << 12;
+/// Keys kept for signatures that come in small batches, 200 bytes each: they come to a node with little to do.
+const SMALL_KEYS_CACHED: usize = 1 << 12;
+
+/// From this many keys on, all shards of the cache are locked once instead of one for each key.
+const READER_KEYS_MIN: usize = 64;
 
 /// Row of B among the points; the distinct keys follow.
 const BASE_ROW: u32 = 0;
@@ -41,8 +43,8 @@ const BASE_ROW: u32 = 0;
 pub struct SimdBatch {
     kernels: &'static Kernels,
     cache: Option<KeyCache<NielsRow>>,
-    /// Keys of signatures that come alone, in the serial reference's form.
-    single_cache: Option<KeyCache<DecodedKey>>,
+    /// For batches too small for vectors, with a cache of its own.
+    small: SerialBatch,
     hasher: RandomState,
     pool: Mutex<Vec<Scratch>>,
 }
@@ -76,7 +78,10 @@ impl SimdBatch {
         Self {
             kernels,
             cache: (keys_cached > 0).then(|| KeyCache::new(keys_cached)),
-            single_cache: (keys_cached > 0).then(|| KeyCache::new(keys_cached.min(SINGLE_KEYS_CACHED))),
+            small: match keys_cached {
+                0 => SerialBatch::new(),
+                keys => SerialBatch::with_cache(Arc::new(KeyCache::new(keys.min(SMALL_KEYS_CACHED)))),
+            },
             hasher: RandomState::new(),
             pool: Mutex::new(Vec::new()),
         }
@@ -127,16 +132,6 @@ impl SimdBatch {
         self.remember(scratch, verdicts);
     }
 
-    fn verify_single(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
-        let known = self.single_cache.as_ref().and_then(|cache| cache.get(key));
-        let Some(decoded) = known.or_else(|| DecodedKey::decode(key)) else { return false };
-        let valid = serial::verify_quickly(&decoded, key, message, signature);
-        if let (true, None, Some(cache)) = (valid, known, &self.single_cache) {
-            cache.insert(key, decoded);
-        }
-        valid
-    }
-
     /// k and s of every row.
     fn hash(&self, scratch: &mut Scratch, batch: &Columns<'_>) {
         let count = batch.len();
@@ -160,7 +155,7 @@ impl SimdBatch {
     }
 
     /// Numbers the distinct keys, in a table with open addressing. The hash has a secret of this process, so that
-    /// nobody can make its rows collide.
+    /// nobody can aim at collisions.
     fn find_keys(&self, scratch: &mut Scratch, batch: &Columns<'_>) {
         let size = (2 * batch.len()).next_power_of_two();
         scratch.slots.clear();
@@ -204,10 +199,15 @@ impl SimdBatch {
         let points = &mut scratch.points[1..];
         let mut missing = keys;
         if let Some(cache) = &self.cache {
-            let cache = cache.reader();
+            // Locks for all at once only where there are many to look up.
+            let reader = (keys >= READER_KEYS_MIN).then(|| cache.reader());
             for (number, key) in scratch.distinct.iter().enumerate() {
-                if let Some(point) = cache.get(key) {
-                    points[number] = *point;
+                let found = match &reader {
+                    Some(reader) => reader.get(key).copied(),
+                    None => cache.get(key),
+                };
+                if let Some(point) = found {
+                    points[number] = point;
                     scratch.cached[number] = true;
                     missing -= 1;
                 }
@@ -366,13 +366,8 @@ impl BatchVerifier for SimdBatch {
 impl SimdBatch {
     fn verify_from(&self, share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
         let count = batch.check_lengths(verdicts);
-        match count {
-            0 => return,
-            1 => {
-                verdicts[0] = self.verify_single(&batch.keys[0], batch.messages.get(0), &batch.signatures[0]);
-                return;
-            }
-            _ => {}
+        if count <= self.kernels.serial_rows_max {
+            return self.small.verify_from(share, batch, verdicts);
         }
         let pooled = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = pooled.unwrap_or_default();

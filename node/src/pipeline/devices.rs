@@ -158,8 +158,8 @@ impl Device {
         };
         while let Some(batch) = jobs.take_for_device(ask) {
             for (number, (group, trust)) in stage.by_trust(batch).into_iter().enumerate() {
-                // The groups after the first are sessions on probation, each by itself: small, and likely to be refused, which the CPU
-                // has to confirm anyhow. The first may be one too, if nobody else is there: the device does no harm to it.
+                // The second group is the sessions on probation: likely to be refused, which the CPU has to confirm anyhow. The first may
+                // be that too, if nobody else is there: the device does no harm to it.
                 let done = if number == 0 {
                     stage.verify(group, trust, &*gpu, |rows, time| self.learn(rows, time))
                 } else {

@@ -1,7 +1,7 @@
 //! Sessions that sent bad signatures a moment ago, so that their batches can be verified apart from everybody else's.
 //!
 //! Verdicts are exact whatever a signature is batched with; what a bad one costs is time, spent by the batch it is in. A session that
-//! sent one is therefore verified alone for the next [`PROBATION_BATCHES`] of its submits. The table is bounded: when it is full the
+//! sent one is therefore verified with its like only for the next [`PROBATION_BATCHES`] of its submits. The table is bounded: when it is full the
 //! session that has been on it longest is forgotten, which costs time and never correctness.
 
 use std::collections::VecDeque;

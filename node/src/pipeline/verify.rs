@@ -2,7 +2,7 @@
 //!
 //! A worker takes one job, then everything else that is queued, up to its [`Gather`] target; checks every message in isolation; hands
 //! all signatures to the batch verifier at once; and passes the batch on. Devices do the same beside them ([`super::devices`]). Jobs of sessions on probation ([`Suspects`]) are verified
-//! one session at a time, after the others, so that nobody pays for another session's bad signatures.
+//! together, after the others, so that no honest session pays for bad signatures.
 //!
 //! Workers share nothing but the queue and the probation list. Submits of one session may overtake each other here; within a submit
 //! the order is kept.
@@ -63,7 +63,7 @@ impl std::fmt::Debug for VerifyStage {
 pub(super) enum Trust {
     /// Sessions that sent nothing bad lately.
     Trusted,
-    /// One session on probation.
+    /// Sessions on probation.
     Suspect,
 }
 
@@ -96,27 +96,16 @@ impl VerifyStage {
         }
     }
 
-    /// The trusted sessions' jobs together, then each suspect session's own.
+    /// The trusted sessions' jobs together, then those of all sessions on probation together: apart from each other they would be
+    /// verified in batches of one, which costs far more than anything a bad signature does to a batch that expects it.
     pub(super) fn by_trust(&self, batch: Vec<Job>) -> Vec<(Vec<Job>, Trust)> {
-        let Ok(suspects) = self.suspects.lock() else { return vec![(batch, Trust::Trusted)] };
-        let mut trusted = Vec::with_capacity(batch.len());
-        let mut apart: Vec<Vec<Job>> = Vec::new();
-        for job in batch {
-            let session = job.session.id();
-            if !suspects.contains(session) {
-                trusted.push(job);
-            } else if let Some(group) = apart.iter_mut().find(|group| group[0].session.id() == session) {
-                group.push(job);
-            } else {
-                apart.push(vec![job]);
-            }
-        }
-        let mut groups = Vec::with_capacity(1 + apart.len());
-        if !trusted.is_empty() {
-            groups.push((trusted, Trust::Trusted));
-        }
-        groups.extend(apart.into_iter().map(|group| (group, Trust::Suspect)));
-        groups
+        let (suspect, trusted): (Vec<Job>, Vec<Job>) = match self.suspects.lock() {
+            Ok(suspects) => batch.into_iter().partition(|job| suspects.contains(job.session.id())),
+            // A worker panicked while it held the list: that costs fairness, not correctness.
+            Err(_) => (Vec::new(), batch),
+        };
+        let groups = [(trusted, Trust::Trusted), (suspect, Trust::Suspect)];
+        groups.into_iter().filter(|(group, _)| !group.is_empty()).collect()
     }
 
     /// Checks every message of the jobs and verifies them by `verifier`; tells `took` how many signatures that were, and how long the
