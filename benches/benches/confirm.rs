@@ -88,7 +88,7 @@ fn run(validators: usize, lanes: usize, rounds: u64) -> (Duration, u64) {
         for batch in &batches {
             machine.handle(0, Input::Batch(Arc::clone(batch)), &mut effects);
         }
-        let asked: Vec<Effect> = effects.drain(..).collect();
+        let asked: Vec<Effect> = std::mem::take(&mut effects);
         for effect in asked {
             if let Effect::CheckForm(batch) = effect {
                 let (lane, first, root) = (batch.lane(), batch.first(), *batch.root());

@@ -282,12 +282,11 @@ impl Node {
             return;
         }
         let (size, root) = end(&self.store[lane]);
-        if size == digest.first() && root == *digest.before() {
-            if let Some(stored) = self.others.get(digest.root()) {
+        if size == digest.first() && root == *digest.before()
+            && let Some(stored) = self.others.get(digest.root()) {
                 self.store[lane].push(Rc::clone(stored));
                 self.dirty = true;
             }
-        }
     }
 
     fn act(&mut self, effect: Effect, now_us: u64, random: &mut SplitMix64) {
@@ -319,11 +318,10 @@ impl Node {
             }
             Effect::Followed { validator, number, id } => {
                 let chain = &mut self.chains[usize::from(validator)];
-                if chain.len() as u64 + 1 == number {
-                    if let Some(message) = self.witnesses.get(&id) {
+                if chain.len() as u64 + 1 == number
+                    && let Some(message) = self.witnesses.get(&id) {
                         chain.push(Rc::clone(message));
                     }
-                }
             }
             Effect::Forked { held, other } => {
                 // Whoever holds one of the two learns of the fork from the other.

@@ -27,7 +27,7 @@ impl Weak {
         let next =
             self.state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.state.set(next);
-        (next >> 33) % of == 0
+        (next >> 33).is_multiple_of(of)
     }
 }
 

@@ -165,7 +165,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
 impl World {
     fn new(seed: u64, options: Options) -> Self {
         let mut random = SplitMix64::new(seed ^ 0x5eed_0000_0000_0000);
-        let scheme = if seed % REAL_SIGNATURES_EVERY == 0 { Scheme::Ed25519 } else { Scheme::Hash };
+        let scheme = if seed.is_multiple_of(REAL_SIGNATURES_EVERY) { Scheme::Ed25519 } else { Scheme::Hash };
         let (validators, lanes) = (options.validators, options.validators + 2);
         let keys: Vec<Key> = (0..lanes as u64).map(|number| Key::new(scheme, seed, number)).collect();
         let accounts = Accounts::new(scheme, seed);
@@ -439,11 +439,10 @@ impl World {
                 let again = if self.storm { 60_000 } else { 40_000 } + self.random.below(90_000);
                 self.after(again, Event::Pull { node });
                 let from = self.random.below(self.lanes() as u64) as usize;
-                if from != node && self.nodes[node].as_ref().is_some_and(|node| node.up) {
-                    if let Some(node) = &mut self.nodes[node] {
+                if from != node && self.nodes[node].as_ref().is_some_and(|node| node.up)
+                    && let Some(node) = &mut self.nodes[node] {
                         node.pull(from);
                     }
-                }
                 return self.flush(node);
             }
             Event::Synced { node, life } => {
@@ -609,11 +608,10 @@ impl World {
             }
             return Ok(());
         }
-        if self.storm && self.random.below(500) == 0 {
-            if let Message::Batch(stored) = &message {
+        if self.storm && self.random.below(500) == 0
+            && let Message::Batch(stored) = &message {
                 return self.damage(stored);
             }
-        }
         let now = self.now_us;
         let Some(node) = self.nodes[to].as_mut().filter(|node| node.up) else { return Ok(()) };
         node.receive(from, message, now, &mut self.random);

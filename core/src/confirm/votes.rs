@@ -185,7 +185,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(Votes::decode(&bytes[..length]).is_err());
         }
-        let mut many = bytes.clone();
+        let mut many = bytes;
         many[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(Votes::decode(&many), Err(VotesError::Length { .. })));
         let unordered = Votes { locks: vec![lock(2), lock(1)], ..votes };
