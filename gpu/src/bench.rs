@@ -45,6 +45,15 @@ pub fn median(budget: Duration, mut run: impl FnMut()) -> Duration {
     times[times.len() / 2]
 }
 
+/// Which keys the device knows before a timed batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// None: every key is decoded.
+    Cold,
+    /// All that fit: their x is on the device.
+    Warm,
+}
+
 /// Guarded verification of the first `size` rows of `batch`, through [`BatchVerifier::verify`], for every size.
 ///
 /// # Errors
@@ -53,20 +62,31 @@ pub fn verify(
     gpu: &GpuVerifier,
     batch: &Columns<'_>,
     sizes: &[usize],
+    keys: Keys,
     budget: Duration,
 ) -> Result<Vec<Row>, GpuError> {
     let mut out = Vec::new();
     for size in sizes.iter().copied().filter(|size| *size <= batch.len()) {
         let part = batch.rows(0, size);
         let mut verdicts = vec![false; size];
-        let time = median(budget, || gpu.verify(&part, &mut verdicts));
+        if keys == Keys::Warm {
+            // The run that warms up fills their entries.
+            gpu.engine().admit(part.keys, usize::MAX);
+        }
+        let time = median(budget, || {
+            if keys == Keys::Cold {
+                gpu.engine().forget();
+            }
+            gpu.verify(&part, &mut verdicts);
+        });
         if let Some(error) = gpu.ended() {
             return Err(error);
         }
         if verdicts.contains(&false) {
             return Err(GpuError::Quarantined("an honest row was refused".into()));
         }
-        out.push(Row { what: "verify".into(), rows: size, time });
+        let what = if keys == Keys::Warm { "verify warm" } else { "verify" };
+        out.push(Row { what: what.into(), rows: size, time });
     }
     Ok(out)
 }

@@ -17,9 +17,11 @@ use weft_shaders::{Kernel, Layout, hash_blocks};
 use crate::adapter::{Description, Found};
 use crate::cache;
 use crate::canary::CANARIES;
-use crate::error::GpuError;
+use crate::compile::{PIPELINES, compile, watch};
+use crate::error::{GpuError, contain};
 use crate::fault::Faults;
 use crate::memory::{self, PARAMS_STRIDE, ROWS_MIN, Slot, Work};
+use crate::resident::{self, ENTRY_BYTES, Places, ResidentCounts, Residents};
 use crate::wait::block_on;
 
 /// The longest that a submitted batch may take: software adapters need seconds for a large one.
@@ -30,6 +32,9 @@ const CANARY_BYTES: u64 = 4096;
 const FINISH_ROWS_MAX: usize = 32;
 /// Invocations of `finish` that are worth keeping: fewer leave a large device idle.
 const FINISH_LANES_MIN: usize = 8192;
+
+/// Default memory for resident keys: 932,067 of them, and with a batch's points within the 128 MiB that every adapter can bind.
+const RESIDENT_BYTES: u64 = 64 << 20;
 
 /// How a device is opened.
 #[derive(Clone, Debug)]
@@ -42,13 +47,23 @@ pub struct Options {
     pub layout: Option<Layout>,
     /// Folder for compiled pipelines, where the driver interface offers to keep them.
     pub cache_dir: Option<PathBuf>,
+    /// Bytes of device memory for keys that stay decoded ([`crate::resident`], 72 bytes each); 0 for none. Less where the adapter
+    /// cannot bind as much behind the batch's own points. The host takes about 150 bytes a key beside it.
+    pub resident_bytes: u64,
     /// Faults to inject, for tests.
     pub faults: Arc<Faults>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { rows_max: 1 << 16, slots: 2, layout: None, cache_dir: None, faults: Arc::default() }
+        Options {
+            rows_max: 1 << 16,
+            slots: 2,
+            layout: None,
+            cache_dir: None,
+            resident_bytes: RESIDENT_BYTES,
+            faults: Arc::default(),
+        }
     }
 }
 
@@ -60,20 +75,50 @@ pub struct Engine {
     layout: Layout,
     pipelines: Vec<wgpu::ComputePipeline>,
     work: Work,
-    free: Mutex<Vec<Slot>>,
-    returned: Condvar,
+    free: Arc<Free>,
+    residents: Mutex<Residents>,
     rows_max: usize,
     slots: usize,
     state: Arc<Mutex<Option<GpuError>>>,
     faults: Arc<Faults>,
 }
 
-/// A batch that the device works on.
+/// Slots that no batch is in.
+#[derive(Default)]
+struct Free {
+    slots: Mutex<Vec<Slot>>,
+    returned: Condvar,
+}
+
+impl Free {
+    fn give_back(&self, slot: Slot) {
+        lock(&self.slots).push(slot);
+        self.returned.notify_one();
+    }
+}
+
+/// A batch that the device works on. Dropped unread, it gives its slot back.
 pub struct InFlight {
     rows: usize,
     slot: Option<Slot>,
+    home: Arc<Free>,
     submission: wgpu::SubmissionIndex,
     mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        // Ends the mapping, asked for or done. What the device still does with the slot comes before whatever it is told next. A
+        // driver that panics here has ended the device, and the slot is not missed.
+        let unmapped = contain(|| {
+            slot.readback.unmap();
+            Ok(())
+        });
+        if unmapped.is_ok() {
+            self.home.give_back(slot);
+        }
+    }
 }
 
 /// A kernel in its place in the pipeline.
@@ -87,18 +132,6 @@ pub struct Stage {
     pub invocations: usize,
 }
 
-/// Verification kernels, in the order of [`Engine::pipelines`].
-const PIPELINES: [Kernel; 8] = [
-    Kernel::HashIds,
-    Kernel::HashBlocks,
-    Kernel::Decode,
-    Kernel::Table,
-    Kernel::Ladder,
-    Kernel::Finish,
-    Kernel::Exact,
-    Kernel::Verdicts,
-];
-
 /// Rows per invocation of `finish`, and its invocations.
 #[must_use]
 pub fn finish_shape(rows: usize) -> (usize, usize) {
@@ -106,7 +139,7 @@ pub fn finish_shape(rows: usize) -> (usize, usize) {
     (per_lane, rows.div_ceil(per_lane))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The data is plain state that every holder leaves whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -151,25 +184,28 @@ impl Engine {
         cache.save();
 
         let base = weft_shaders::base_table(layout);
-        let binding_rows = available.max_storage_buffer_binding_size.min(available.max_buffer_size);
-        let binding_rows = usize::try_from(binding_rows / memory::TABLE_ROW_BYTES).unwrap_or(usize::MAX);
+        let binding_bytes = available.max_storage_buffer_binding_size.min(available.max_buffer_size);
+        let binding_rows = usize::try_from(binding_bytes / memory::TABLE_ROW_BYTES).unwrap_or(usize::MAX);
         // Dispatches are one-dimensional: at most 65,535 workgroups by default.
         let dispatch_rows = limits.max_compute_workgroups_per_dimension as usize * WORKGROUP as usize;
         // The guard's canaries come on top, so that a batch of a round number of rows is not split for them.
         let mut rows =
             options.rows_max.min(binding_rows.saturating_sub(CANARIES)).min(dispatch_rows - CANARIES).max(1);
-        let (work, slots) = loop {
+        let mut resident_bytes = options.resident_bytes;
+        let (work, slots, residents) = loop {
+            let residents = resident::capacity(resident_bytes, binding_bytes, rows + CANARIES);
             match memory::allocate(
                 &device,
                 &bind_layout,
                 base.len(),
                 rows + CANARIES,
+                residents,
                 options.slots.max(1),
                 &options.faults,
             ) {
-                Ok(done) => break done,
+                Ok((work, slots)) => break (work, slots, residents),
                 Err(error) if rows / 2 < ROWS_MIN => return Err(error),
-                Err(_) => rows /= 2,
+                Err(_) => (rows, resident_bytes) = (rows / 2, resident_bytes / 2),
             }
         };
         let bytes: Vec<u8> = base.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -180,8 +216,8 @@ impl Engine {
             pipelines,
             work,
             slots: slots.len(),
-            free: Mutex::new(slots),
-            returned: Condvar::new(),
+            free: Arc::new(Free { slots: Mutex::new(slots), returned: Condvar::new() }),
+            residents: Mutex::new(Residents::new(rows + CANARIES, residents)),
             rows_max: rows + CANARIES,
             state,
             faults: Arc::clone(&options.faults),
@@ -213,7 +249,13 @@ impl Engine {
     /// Bytes of device memory that its buffers take.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
-        memory::device_bytes(self.rows_max, self.slots, weft_shaders::base_table(self.layout).len())
+        let residents = usize::try_from(self.residents().capacity).unwrap_or(usize::MAX);
+        memory::device_bytes(
+            self.rows_max,
+            residents,
+            self.slots,
+            weft_shaders::base_table(self.layout).len(),
+        )
     }
 
     /// Batches that can be in flight.
@@ -235,13 +277,42 @@ impl Engine {
         lock(&self.state).clone().map_or(Ok(()), Err)
     }
 
-    /// The kernels of a batch, in order. `hash` is `HashIds` or `HashBlocks`.
+    /// What the store of resident keys holds and did.
     #[must_use]
-    pub fn stages(rows: usize, hash: Kernel) -> [Stage; 8] {
+    pub fn residents(&self) -> ResidentCounts {
+        lock(&self.residents).counts()
+    }
+
+    /// Lets keys stay on the device, until others push them out: their next batch decodes them for good. For keys of signatures
+    /// that were verified as valid, so that nobody fills the store with junk. Nothing on a device that ended. How many were new.
+    pub fn admit<'a>(&self, keys: impl IntoIterator<Item = &'a [u8; 32]>, new_max: usize) -> usize {
+        let mut residents = lock(&self.residents);
+        // Asked under the lock: whoever ends the device clears the store after that.
+        if self.check().is_err() || new_max == 0 {
+            return 0;
+        }
+        let mut new = 0;
+        for key in keys {
+            new += usize::from(residents.admit(key));
+            if new == new_max {
+                break;
+            }
+        }
+        new
+    }
+
+    /// Forgets every resident key.
+    pub fn forget(&self) {
+        lock(&self.residents).clear();
+    }
+
+    /// The kernels of a batch, in order. `hash` is `HashIds` or `HashBlocks`; `decoded` keys are not resident.
+    #[must_use]
+    pub fn stages(rows: usize, decoded: usize, hash: Kernel) -> [Stage; 8] {
         let stage = |kernel, set, invocations| Stage { kernel, set, invocations };
         [
             stage(hash, 0, rows),
-            stage(Kernel::Decode, 0, rows),
+            stage(Kernel::Decode, 3, decoded),
             stage(Kernel::Table, 0, rows),
             stage(Kernel::Ladder, 0, rows),
             stage(Kernel::Finish, 1, finish_shape(rows).1),
@@ -269,11 +340,12 @@ impl Engine {
     }
 
     /// Uploads a batch and starts its kernels. Blocks while all slots are in flight. `parts` are put side by side: the
-    /// batch with canaries before and after it, without copying it on the host. All parts have messages of one form.
+    /// batch with canaries before and after it, without copying it on the host. All parts have messages of one form. The keys of
+    /// the first `decode` rows are decoded even if they are resident.
     ///
     /// # Errors
     /// [`GpuError::TooLarge`], or what ended the device.
-    pub fn begin(&self, parts: &[Columns<'_>]) -> Result<InFlight, GpuError> {
+    pub fn begin(&self, parts: &[Columns<'_>], decode: usize) -> Result<InFlight, GpuError> {
         self.check()?;
         let rows: usize = parts.iter().map(Columns::len).sum();
         if rows > self.rows_max {
@@ -288,16 +360,20 @@ impl Engine {
                 return Err(error);
             }
         };
+        // From here to the submission nobody else may give out entries: see `resident`.
+        let mut residents = lock(&self.residents);
+        let places = self.place(&slot, &mut residents, parts, decode);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for stage in Engine::stages(rows, hash) {
+            for stage in Engine::stages(rows, places.list.len(), hash) {
                 self.encode(&mut pass, &slot, stage);
             }
         }
         let bytes = rows.div_ceil(32) as u64 * 4;
         encoder.copy_buffer_to_buffer(&self.work.scalars, 0, &slot.readback, 0, bytes);
         let submission = self.queue.submit([encoder.finish()]);
+        drop(residents);
         let (sender, mapped) = channel();
         slot.readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
             // The receiver is gone only if nobody wants the answer.
@@ -306,7 +382,7 @@ impl Engine {
         if self.faults.loses_now() {
             self.device.destroy();
         }
-        Ok(InFlight { rows, slot: Some(slot), submission, mapped })
+        Ok(InFlight { rows, slot: Some(slot), home: Arc::clone(&self.free), submission, mapped })
     }
 
     /// The verdicts, if they are there; does not block.
@@ -346,7 +422,7 @@ impl Engine {
     /// # Errors
     /// [`GpuError::TooLarge`], or what ended the device.
     pub fn verify(&self, batch: &Columns<'_>) -> Result<Vec<bool>, GpuError> {
-        self.finish(self.begin(std::slice::from_ref(batch))?)
+        self.finish(self.begin(std::slice::from_ref(batch), 0)?)
     }
 
     /// Runs a batch kernel by kernel, waiting after each: `after` gets the stage, its duration and, if `dump`, the work
@@ -366,10 +442,14 @@ impl Engine {
         }
         let slot = self.take_slot()?;
         let mut run = || -> Result<(), GpuError> {
-            let hash = self.upload(&slot, std::slice::from_ref(batch), rows)?;
+            let parts = std::slice::from_ref(batch);
+            let hash = self.upload(&slot, parts, rows)?;
+            // Held to the end: the batch is submitted in pieces.
+            let mut residents = lock(&self.residents);
+            let places = self.place(&slot, &mut residents, parts, 0);
             self.queue.submit([]);
             self.wait()?;
-            for stage in Engine::stages(rows, hash) {
+            for stage in Engine::stages(rows, places.list.len(), hash) {
                 let start = std::time::Instant::now();
                 let mut encoder =
                     self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -383,7 +463,9 @@ impl Engine {
                 let mut buffers = Buffers::default();
                 if dump {
                     buffers.scalars = self.read_words(&self.work.scalars, rows * 16)?;
-                    buffers.points = self.read_words(&self.work.points, rows * 40)?;
+                    buffers.points =
+                        self.read_words(&self.work.points, self.work.points.size() as usize / 4)?;
+                    (buffers.places, buffers.list) = (places.places.clone(), places.list.clone());
                     buffers.tables = self.read_words(&self.work.tables, rows * 320)?;
                     buffers.flags = self.read_words(&self.work.flags, rows)?;
                 }
@@ -420,13 +502,33 @@ impl Engine {
         pass.dispatch_workgroups((stage.invocations as u32).div_ceil(WORKGROUP), 1, 1);
     }
 
-    /// Writes a batch's inputs; says which hash kernel fits its messages.
-    fn upload(&self, slot: &Slot, parts: &[Columns<'_>], rows: usize) -> Result<Kernel, GpuError> {
+    /// Finds the rows' places among the resident keys, and writes them and the parameters: the last thing before a submission.
+    fn place(&self, slot: &Slot, residents: &mut Residents, parts: &[Columns<'_>], decode: usize) -> Places {
+        let entries = self.faults.poisoned() as u64;
+        for entry in 0..entries {
+            let at =
+                self.work.points.size() - residents.counts().capacity * ENTRY_BYTES + entry * ENTRY_BYTES;
+            self.queue.write_buffer(&self.work.points, at, &[0x15; 40]);
+        }
+        let places = residents.assign(parts, decode);
+        let rows = places.places.len();
+        let (places_at, list_at) = memory::place_offsets(rows);
+        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        self.queue.write_buffer(&slot.keys, places_at, &bytes(&places.places));
+        self.queue.write_buffer(&slot.keys, list_at, &bytes(&places.list));
         let (per_lane, lanes) = finish_shape(rows);
-        for (set, (option, lanes)) in [(0, 0), (per_lane, lanes), (1, 0)].into_iter().enumerate() {
-            let bytes = memory::params(rows, option, lanes);
+        // Both are counted in vectors of 16 bytes there, of which there are fewer than rows' bytes.
+        let (places_at, list_at) = ((places_at / 16) as usize, (list_at / 16) as usize);
+        let sets = [(rows, 0, 0), (rows, per_lane, lanes), (rows, 1, 0), (places.list.len(), 0, list_at)];
+        for (set, (rows, option, lanes)) in sets.into_iter().enumerate() {
+            let bytes = memory::params(rows, option, lanes, places_at);
             self.queue.write_buffer(&slot.params, (set * PARAMS_STRIDE) as u64, &bytes);
         }
+        places
+    }
+
+    /// Writes a batch's inputs; says which hash kernel fits its messages.
+    fn upload(&self, slot: &Slot, parts: &[Columns<'_>], rows: usize) -> Result<Kernel, GpuError> {
         let mut at = 0u64;
         for part in parts {
             self.queue.write_buffer(&slot.keys, at * 32, part.keys.as_flattened());
@@ -520,7 +622,7 @@ impl Engine {
     }
 
     fn take_slot(&self) -> Result<Slot, GpuError> {
-        let mut free = lock(&self.free);
+        let mut free = lock(&self.free.slots);
         loop {
             if let Some(slot) = free.pop() {
                 return Ok(slot);
@@ -528,6 +630,7 @@ impl Engine {
             self.check()?;
             // Whoever holds a slot polls the device; this wait only needs to notice that it was returned.
             free = self
+                .free
                 .returned
                 .wait_timeout(free, Duration::from_millis(100))
                 .unwrap_or_else(PoisonError::into_inner)
@@ -536,61 +639,19 @@ impl Engine {
     }
 
     fn return_slot(&self, slot: Slot) {
-        lock(&self.free).push(slot);
-        self.returned.notify_one();
+        self.free.give_back(slot);
     }
 
-    /// Ends the device for a reason found outside: whoever waits for a slot gets that error, too.
+    /// Ends the device for a reason found outside: whoever waits for a slot gets that error, too. Its
+    /// resident keys are forgotten.
     pub(crate) fn fail(&self, error: GpuError) {
         lock(&self.state).get_or_insert(error);
-        self.returned.notify_all();
+        self.free.returned.notify_all();
+        self.forget();
     }
 
     /// The error that ended the device, or `why` recorded as that error.
     pub(crate) fn failure(&self, why: &str) -> GpuError {
         lock(&self.state).get_or_insert_with(|| GpuError::Failed(why.to_owned())).clone()
     }
-}
-
-/// Records the first thing that ends the device, instead of wgpu's default of panicking.
-fn watch(device: &wgpu::Device, state: &Arc<Mutex<Option<GpuError>>>) {
-    let lost = Arc::clone(state);
-    device.set_device_lost_callback(move |reason, message| {
-        lock(&lost).get_or_insert_with(|| GpuError::Lost(format!("{reason:?} {message}")));
-    });
-    let failed = Arc::clone(state);
-    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        lock(&failed).get_or_insert_with(|| GpuError::Failed(error.to_string()));
-    }));
-}
-
-/// Compiles every verification kernel.
-fn compile(
-    device: &wgpu::Device,
-    bind_layout: &wgpu::BindGroupLayout,
-    layout: Layout,
-    cache: Option<&wgpu::PipelineCache>,
-) -> Vec<wgpu::ComputePipeline> {
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some("weft"),
-        bind_group_layouts: &[Some(bind_layout)],
-        immediate_size: 0,
-    });
-    PIPELINES
-        .iter()
-        .map(|kernel| {
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.name()),
-                source: wgpu::ShaderSource::Wgsl(kernel.source(layout).into()),
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.name()),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache,
-            })
-        })
-        .collect()
 }

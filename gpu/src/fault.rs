@@ -12,6 +12,7 @@ pub struct Faults {
     lose_in: AtomicUsize,
     panic_in: AtomicUsize,
     failing_allocations: AtomicUsize,
+    poisoned: AtomicUsize,
 }
 
 impl Faults {
@@ -33,6 +34,16 @@ impl Faults {
     /// The next `count` attempts to allocate a device's buffers fail.
     pub fn fail_allocations(&self, count: usize) {
         self.failing_allocations.store(count, Ordering::Relaxed);
+    }
+
+    /// Before the next submission, the first `entries` resident entries get another x; the keys beside them stay.
+    pub fn poison_residents(&self, entries: usize) {
+        self.poisoned.store(entries, Ordering::Relaxed);
+    }
+
+    /// Entries to be poisoned now.
+    pub(crate) fn poisoned(&self) -> usize {
+        self.poisoned.swap(0, Ordering::Relaxed)
     }
 
     pub(crate) fn wrong_row(&self) -> Option<usize> {

@@ -2,7 +2,7 @@
 //!
 //! Owns: the choice of an adapter ([`adapter`]), opening it with a self-test and the faster field layout
 //! ([`selftest`]), the way of a batch through it ([`engine`]), the guard that makes its verdicts safe to use
-//! ([`verifier`]), message ids ([`hasher`]), measurements ([`bench`]), and what an AMD compiler says of the kernels without
+//! ([`verifier`]), keys that stay decoded on the device ([`resident`]), message ids ([`hasher`]), measurements ([`bench`]), and what an AMD compiler says of the kernels without
 //! the card (`offline`). Leaves to `weft-shaders` what runs on the
 //! device, to `weft-crypto` the rules and the CPU's part, and to the node when a batch goes to a device at all.
 //!
@@ -25,6 +25,7 @@ pub mod adapter;
 pub mod bench;
 mod cache;
 mod canary;
+mod compile;
 pub mod engine;
 mod error;
 pub mod fault;
@@ -33,6 +34,7 @@ mod memory;
 #[cfg(not(target_vendor = "apple"))]
 #[allow(unsafe_code)] // Vulkan without wgpu between
 pub mod offline;
+pub mod resident;
 pub mod selftest;
 pub mod verifier;
 mod wait;
@@ -40,5 +42,6 @@ mod wait;
 pub use engine::{Engine, Options};
 pub use error::GpuError;
 pub use memory::device_bytes;
+pub use resident::ResidentCounts;
 pub use verifier::{Counts, GpuVerifier, OwnedBatch, Pending};
 pub use weft_shaders::{Kernel, Layout};

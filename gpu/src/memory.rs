@@ -11,6 +11,7 @@ use weft_shaders::sha512;
 
 use crate::error::GpuError;
 use crate::fault::Faults;
+use crate::resident::ENTRY_BYTES;
 use crate::wait::block_on;
 
 /// Bytes of SHA-512 blocks that a slot holds at least, for messages that are not 32-byte ids.
@@ -19,8 +20,8 @@ const BLOCK_BYTES_MIN: u64 = 4 << 20;
 pub(crate) const PARAMS_BYTES: usize = 16 + 640;
 /// Distance of the parameter sets in their buffer: a multiple of every adapter's offset alignment (at most 256).
 pub(crate) const PARAMS_STRIDE: usize = 768;
-/// Parameter sets: for decoding keys and everything else, for finish, for decoding R.
-pub(crate) const PARAMS_SETS: usize = 3;
+/// Parameter sets: for everything else, for finish, for decoding R, for decoding keys.
+pub(crate) const PARAMS_SETS: usize = 4;
 /// The smallest batch that is worth a device: below it an allocation failure is final.
 pub(crate) const ROWS_MIN: usize = 1024;
 
@@ -44,6 +45,17 @@ pub(crate) struct Slot {
     pub(crate) messages: wgpu::Buffer,
     pub(crate) readback: wgpu::Buffer,
     pub(crate) bindings: wgpu::BindGroup,
+}
+
+/// Where the places of a batch's rows begin in the keys buffer, in bytes, and where the list does.
+pub(crate) fn place_offsets(rows: usize) -> (u64, u64) {
+    let places = rows as u64 * KEY_WORDS as u64 * 4;
+    (places, places + rows.next_multiple_of(4) as u64 * 4)
+}
+
+/// Bytes of the keys buffer of a slot: keys, places, list.
+fn key_bytes(rows: usize) -> u64 {
+    place_offsets(rows).1 + rows.next_multiple_of(4) as u64 * 4
 }
 
 /// Bytes of the messages buffer of a slot.
@@ -82,12 +94,13 @@ pub(crate) fn bind_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
         .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("weft"), entries: &entries })
 }
 
-/// Allocates everything for batches of `rows`, or says that memory ran out.
+/// Allocates everything for batches of `rows` and as many resident keys, or says that memory ran out.
 pub(crate) fn allocate(
     device: &wgpu::Device,
     layout: &wgpu::BindGroupLayout,
     base_words: usize,
     rows: usize,
+    residents: usize,
     slots: usize,
     faults: &Faults,
 ) -> Result<(Work, Vec<Slot>), GpuError> {
@@ -98,7 +111,12 @@ pub(crate) fn allocate(
     let words = |per_row: usize| rows as u64 * per_row as u64 * 4;
     let work = Work {
         scalars: buffer(device, "scalars", words(SCALAR_WORDS), output),
-        points: buffer(device, "points", words(POINT_WORDS), output),
+        points: buffer(
+            device,
+            "points",
+            words(POINT_WORDS) + residents as u64 * ENTRY_BYTES,
+            output | Use::COPY_DST,
+        ),
         tables: buffer(device, "tables", words(TABLE_WORDS), output),
         base: buffer(device, "base", base_words as u64 * 4, input),
         flags: buffer(device, "flags", words(1), output),
@@ -107,7 +125,7 @@ pub(crate) fn allocate(
         .map(|_| {
             let params =
                 buffer(device, "params", (PARAMS_STRIDE * PARAMS_SETS) as u64, Use::UNIFORM | Use::COPY_DST);
-            let keys = buffer(device, "keys", words(KEY_WORDS), input);
+            let keys = buffer(device, "keys", key_bytes(rows), input);
             let signatures = buffer(device, "signatures", words(SIGNATURE_WORDS), input);
             let messages = buffer(device, "messages", message_bytes(rows), input);
             let readback =
@@ -146,12 +164,12 @@ pub(crate) fn allocate(
     }
 }
 
-/// One parameter set as bytes.
-pub(crate) fn params(rows: usize, option: usize, lanes: usize) -> [u8; PARAMS_BYTES] {
+/// One parameter set as bytes. `rows` are the dispatch's, `places` is where the places begin (in vectors of 16 bytes).
+pub(crate) fn params(rows: usize, option: usize, lanes: usize, places: usize) -> [u8; PARAMS_BYTES] {
     let mut out = [0; PARAMS_BYTES];
     // Rows, options and lanes are below 2^32: the buffers they count are.
     let constants = sha512::ROUND_CONSTANTS.iter().flat_map(|k| sha512::pair(*k));
-    let words = [rows as u32, option as u32, lanes as u32, 0].into_iter().chain(constants);
+    let words = [rows as u32, option as u32, lanes as u32, places as u32].into_iter().chain(constants);
     for (four, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *four = word.to_le_bytes();
     }
@@ -160,10 +178,12 @@ pub(crate) fn params(rows: usize, option: usize, lanes: usize) -> [u8; PARAMS_BY
 
 /// Bytes of device memory that a device with these sizes takes.
 #[must_use]
-pub fn device_bytes(rows: usize, slots: usize, base_words: usize) -> u64 {
-    let work =
-        rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64 + base_words as u64 * 4;
-    let slot = rows as u64 * 4 * (KEY_WORDS + SIGNATURE_WORDS) as u64 + message_bytes(rows) + rows as u64 / 8;
+pub fn device_bytes(rows: usize, residents: usize, slots: usize, base_words: usize) -> u64 {
+    let work = rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64
+        + residents as u64 * ENTRY_BYTES
+        + base_words as u64 * 4;
+    let slot =
+        key_bytes(rows) + rows as u64 * 4 * SIGNATURE_WORDS as u64 + message_bytes(rows) + rows as u64 / 8;
     work + slots as u64 * slot
 }
 

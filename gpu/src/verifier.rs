@@ -9,7 +9,7 @@
 //! Nothing here schedules: see [`GpuVerifier::submit`] for the interface that a scheduler uses.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use weft_crypto::{BatchVerifier, Columns, Messages};
@@ -23,6 +23,9 @@ use crate::error::{GpuError, contain};
 pub const SAMPLE_ONE_IN: usize = 2048;
 /// Accepted rows verified again in every batch, at least.
 pub const SAMPLE_MIN: usize = 2;
+/// New keys that a batch may add to the resident ones, at most: a stream of keys that are never seen again must not cost the host
+/// more than a millisecond or so a batch.
+pub const ADMITTED_MAX: usize = 4096;
 
 /// What the guard has seen, counted since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct GpuVerifier {
     canaries: Known,
     ended: Mutex<Option<GpuError>>,
     counters: Counters,
+    /// Where in the next batch admission begins: not always with the same rows, when a batch has more new keys than may be added.
+    turn: AtomicUsize,
 }
 
 impl GpuVerifier {
@@ -95,6 +100,7 @@ impl GpuVerifier {
             canaries: Known::new(CANARIES),
             ended: Mutex::new(None),
             counters: Counters::default(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -171,7 +177,8 @@ impl GpuVerifier {
         let canaries = self.canaries.columns();
         let parts =
             [canaries.rows(0, CANARIES_EACH_SIDE), *batch, canaries.rows(CANARIES_EACH_SIDE, CANARIES)];
-        match contain(|| self.engine.begin(&parts)) {
+        // The first canaries are decoded each time, the last ones' key is resident after the first batches: both ways are watched.
+        match contain(|| self.engine.begin(&parts, CANARIES_EACH_SIDE)) {
             Ok(flight) => Some(flight),
             Err(GpuError::TooLarge { .. }) => None,
             Err(error) => {
@@ -228,7 +235,18 @@ impl GpuVerifier {
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
         body.truncate(rows);
+        self.admit(batch, &body);
         Ok(body)
+    }
+
+    /// Keeps the keys of accepted rows on the device, and the last canaries'.
+    fn admit(&self, batch: &Columns<'_>, accepted: &[bool]) {
+        let from = self.turn.fetch_add(ADMITTED_MAX, Ordering::Relaxed) % accepted.len().max(1);
+        let rows = (from..accepted.len()).chain(0..from).filter(|row| accepted[*row]);
+        let own = self.canaries.columns().rows(CANARIES_EACH_SIDE, CANARIES);
+        let own = own.keys.iter().zip(&self.canaries.valid[CANARIES_EACH_SIDE..]);
+        let own = own.filter_map(|(key, valid)| valid.then_some(key));
+        self.engine.admit(own.chain(rows.map(|row| &batch.keys[row])), ADMITTED_MAX);
     }
 
     /// Verifies some rows on the CPU; the first one whose verdict is not `expected`.

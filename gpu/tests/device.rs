@@ -6,7 +6,7 @@ mod common;
 use weft_crypto::testing::adversary::Adversary;
 use weft_crypto::testing::{self, Case, Rows, suites};
 use weft_gpu::{Engine, adapter};
-use weft_shaders::bindings::{Buffers, words};
+use weft_shaders::bindings::{Buffers, RESIDENT_WORDS, words};
 use weft_shaders::{Kernel, Layout, base_table, hash_blocks, run_twin};
 
 /// Random and adversarial rows per layout, unless `WEFT_TEST_CASES` says otherwise.
@@ -21,7 +21,9 @@ fn every_vector_suite_and_random_rows_get_the_serial_verdicts_and_the_twins_word
         let engine = common::open(&found, layout, &common::options());
         weft_gpu::selftest::check(&engine).expect("the self-test passes");
         check_suites(&engine);
+        check_warm_suites(&engine);
         check_random(&engine);
+        check_warm_random(&engine);
         check_twins(&engine, layout);
     }
 }
@@ -37,6 +39,48 @@ fn check_suites(engine: &Engine) {
         bad += suite.cases.iter().filter(|case| !case.valid).count();
     }
     assert!(bad > 10, "the suites must hold invalid signatures, found {bad}");
+}
+
+/// The same with resident keys: those of valid rows, as the guard admits them, first to be filled, then warm.
+fn check_warm_suites(engine: &Engine) {
+    for suite in suites::all() {
+        engine.forget();
+        let cases: Vec<&Case> = suite.cases.iter().collect();
+        let keys: Vec<[u8; 32]> = valid_keys(&suite.cases);
+        engine.admit(&keys, usize::MAX);
+        let before = engine.residents();
+        common::check_raw(engine, &format!("{}, filling", suite.name), &cases);
+        common::check_raw(engine, &format!("{}, warm", suite.name), &cases);
+        let after = engine.residents();
+        assert!(keys.is_empty() || after.hits > before.hits, "{}: warm keys must occur", suite.name);
+    }
+    engine.forget();
+}
+
+fn valid_keys(cases: &[Case]) -> Vec<[u8; 32]> {
+    let valid: Vec<&Case> = cases.iter().filter(|case| case.valid).collect();
+    Rows::new(valid).columns().keys.to_vec()
+}
+
+/// Random rows by more keys than fit, admitted batch by batch: known and unknown keys, filling and evicted, in every batch.
+fn check_warm_random(engine: &Engine) {
+    let seed = testing::seed("gpu warm");
+    let (mut mixed, mut evicted) = (0, 0);
+    let start = engine.residents();
+    for batch in 0..12u64 {
+        // Half of the batches share their signers with the one before.
+        let signers = seed.wrapping_add(batch / 2);
+        let cases = Adversary::new(signers, true, 250).mixture(700 + batch as usize);
+        let before = engine.residents();
+        common::check_raw(engine, &format!("seed {seed} batch {batch}"), &cases.iter().collect::<Vec<_>>());
+        let hits = engine.residents().hits - before.hits;
+        mixed += usize::from(hits > 0 && (hits as usize) < cases.len());
+        engine.admit(&valid_keys(&cases), usize::MAX);
+        evicted = engine.residents().evictions - start.evictions;
+        assert!(engine.residents().keys <= common::RESIDENTS);
+    }
+    assert!(mixed > 3 && evicted > 100, "not vacuous: {mixed} mixed batches, {evicted} evictions");
+    engine.forget();
 }
 
 fn check_random(engine: &Engine) {
@@ -60,7 +104,18 @@ fn check_random(engine: &Engine) {
 fn check_twins(engine: &Engine, layout: Layout) {
     let mut cases = Adversary::new(7, true, 5).mixture(90);
     cases.extend(suites::small_order().cases.into_iter().take(40));
-    for part in [&cases[..90], &cases[90..]] {
+    // Each part with nothing resident, then while entries are filled, then warm; of the first one half the keys.
+    let parts = [&cases[..90], &cases[90..]];
+    let passes = parts.iter().flat_map(|part| [(*part, 0), (*part, 1), (*part, 2)]);
+    let mut resident = Vec::new();
+    for (part, pass) in passes {
+        if pass == 0 {
+            engine.forget();
+            resident.clear();
+        } else if pass == 1 {
+            let keys = valid_keys(part);
+            engine.admit(&keys[..keys.len().div_ceil(2)], usize::MAX);
+        }
         let rows = Rows::new(part);
         let columns = rows.columns();
         let mut twin = Buffers::for_ids(columns.keys, &[], columns.signatures, base_table(layout));
@@ -76,8 +131,17 @@ fn check_twins(engine: &Engine, layout: Layout) {
         };
         let (per_lane, lanes) = weft_gpu::engine::finish_shape(part.len());
         let mut decodes = 0;
+        // Asked before: the store is locked while a batch goes step by step.
+        let before = engine.residents();
+        let entries = before.keys as usize * RESIDENT_WORDS;
         engine
             .step(&columns, true, |stage, _, device| {
+                (twin.places, twin.list) = (device.places.clone(), device.list.clone());
+                if twin.points.len() < device.points.len() {
+                    twin.points.resize(device.points.len(), 0);
+                    let behind = twin.points.len() - resident.len();
+                    twin.points[behind..].copy_from_slice(&resident);
+                }
                 (twin.option, twin.lanes) = match stage.kernel {
                     Kernel::Finish => (per_lane, lanes),
                     Kernel::Decode if decodes == 1 => (1, 0),
@@ -98,9 +162,24 @@ fn check_twins(engine: &Engine, layout: Layout) {
                 }
                 compare(&device.points, &twin.points, 40, &twin.flags, name);
                 compare(&device.tables, &twin.tables, 320, &twin.flags, name);
+                let behind = twin.points.len() - common::RESIDENTS as usize * RESIDENT_WORDS;
+                if decodes > 0 {
+                    // Every key that was admitted is in this batch.
+                    let filled = behind..behind + entries;
+                    assert_eq!(device.points[filled.clone()], twin.points[filled], "residents after {name}");
+                }
             })
             .expect("the device works");
+        let now = engine.residents();
+        let (fills, hits) = (now.fills - before.fills, now.hits - before.hits);
+        match pass {
+            0 => assert_eq!((fills, hits, entries), (0, 0, 0), "nothing resident"),
+            1 => assert!(fills > 0 && fills == before.keys, "every entry is filled once"),
+            _ => assert!(fills == 0 && hits >= before.keys, "every entry is used"),
+        }
+        resident = twin.points[twin.points.len() - common::RESIDENTS as usize * RESIDENT_WORDS..].to_vec();
     }
+    engine.forget();
 }
 
 /// Rows that a kernel wrote: those not yet decided. The memory of the others holds what batches before left there.

@@ -178,3 +178,109 @@ fn several_threads_can_share_one_verifier() {
     });
     assert_eq!(gpu.counts().rows, 3600);
 }
+
+#[test]
+fn a_batch_that_nobody_asks_for_gives_its_place_back() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = faulty() else { return };
+    let cases = common::mixture(30, 300);
+    for _ in 0..3 * gpu.engine().slots() {
+        drop(gpu.submit(owned(&cases)));
+    }
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert_eq!(gpu.ended(), None);
+}
+
+#[test]
+fn keys_of_valid_signatures_stay_decoded_and_those_of_junk_displace_nobody() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = faulty() else { return };
+    let good: Vec<Case> = common::mixture(31, 400).into_iter().filter(|case| case.valid).collect();
+    for _ in 0..3 {
+        assert_eq!(common::verdicts(&gpu, &good), expected(&good));
+    }
+    let known = gpu.engine().residents();
+    assert!(known.keys > 10 && known.hits >= good.len() as u64, "{known:?}");
+    // More keys than fit, none with a valid signature; among them those of valid rows, with another's signature.
+    let mut junk: Vec<Case> = Vec::new();
+    for seed in 0..40 {
+        junk.extend(common::mixture(1000 + seed, 60).into_iter().filter(|case| !case.valid));
+    }
+    assert_eq!(common::verdicts(&gpu, &junk), expected(&junk));
+    let after = gpu.engine().residents();
+    assert_eq!((after.keys, after.evictions), (known.keys, 0), "{after:?}");
+    assert_eq!(common::verdicts(&gpu, &good), expected(&good));
+    assert_eq!(gpu.engine().residents().fills, after.fills, "and all of them are still there");
+    assert_eq!(gpu.ended(), None);
+}
+
+#[test]
+fn a_bad_row_that_fills_an_entry_does_not_cost_the_rows_that_use_it() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = faulty() else { return };
+    let good: Vec<Case> = common::mixture(32, 300).into_iter().filter(|case| case.valid).collect();
+    assert_eq!(common::verdicts(&gpu, &good), expected(&good));
+    // The first row of every key that is to be filled has an s that is not below l, and is refused without curve arithmetic.
+    let mut batch = owned(&good);
+    let spoiled = good.len();
+    for row in 0..spoiled {
+        batch.keys.push(batch.keys[row]);
+        batch.ids.push(batch.ids[row]);
+        batch.signatures.push(batch.signatures[row]);
+        batch.signatures[row][32..].copy_from_slice(&[0xff; 32]);
+    }
+    let before = gpu.engine().residents().fills;
+    let (_, verdicts) = gpu.wait(gpu.submit(batch));
+    assert!(gpu.engine().residents().fills > before + 10, "entries were filled by spoiled rows");
+    assert!(verdicts[..spoiled].iter().all(|verdict| !verdict));
+    assert!(verdicts[spoiled..].iter().all(|verdict| *verdict));
+    assert_eq!((gpu.ended(), gpu.counts().mismatches), (None, 0));
+}
+
+#[test]
+fn poisoned_entries_accept_nothing_wrong_and_are_found_out() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = faulty() else { return };
+    let good: Vec<Case> = common::mixture(33, 400).into_iter().filter(|case| case.valid).collect();
+    // The same keys over other ids: bad rows through warm keys.
+    let mut bad = owned(&good);
+    bad.ids.iter_mut().for_each(|id| id[7] ^= 0x20);
+    for _ in 0..2 {
+        assert_eq!(common::verdicts(&gpu, &good), expected(&good));
+    }
+    // Keys of small order sign everything: those rows are good ones still.
+    let serial = |batch: &OwnedBatch| -> Vec<bool> {
+        let row = |row: usize| {
+            weft_crypto::serial::verify_one(&batch.keys[row], &batch.ids[row], &batch.signatures[row])
+        };
+        (0..batch.keys.len()).map(row).collect()
+    };
+    let truth = serial(&bad);
+    assert!(truth.iter().filter(|valid| !**valid).count() > 100, "bad rows must occur");
+    let keys = gpu.engine().residents().keys as usize;
+    assert!(keys > 10);
+    faults.poison_residents(keys);
+    // The device's own word: nothing bad is accepted, and good rows are refused.
+    let raw = gpu.engine().verify(&bad.columns()).expect("the device works");
+    assert!(raw.iter().zip(&truth).all(|(raw, truth)| *truth || !raw), "a wrong x accepts no bad signature");
+    let raw = gpu.engine().verify(&owned(&good).columns()).expect("the device works");
+    assert!(raw.iter().any(|verdict| !verdict), "the fault was there");
+    assert_eq!(common::verdicts(&gpu, &good), expected(&good), "the guard mends it");
+    assert!(matches!(gpu.ended(), Some(GpuError::Quarantined(_))), "{:?}", gpu.ended());
+    assert_eq!(gpu.engine().residents().keys, 0, "and the store is gone with the device");
+}
+
+#[test]
+fn a_lost_device_keeps_no_keys() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = faulty() else { return };
+    let cases = common::mixture(34, 300);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(gpu.engine().residents().keys > 0);
+    faults.lose_device_in(1);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(gpu.ended().is_some());
+    assert_eq!(gpu.engine().residents().keys, 0);
+    let key = [cases[0].key];
+    assert_eq!(gpu.engine().admit(&key, usize::MAX), 0, "nor takes any");
+}

@@ -69,6 +69,8 @@ pub struct Config {
     pub verifier: String,
     /// GPU adapters that verify too; see [`crate::verifier`] for how it goes together with `verifier`.
     pub gpu: Selection,
+    /// Bytes of each GPU's memory for decoded device keys.
+    pub gpu_resident_bytes: u64,
     /// Decoded device keys that the verifier keeps.
     pub key_cache_max: usize,
     /// Threads that verify; none: one per core.
@@ -117,6 +119,7 @@ impl Default for Config {
             queue_bytes_max: 256 << 20,
             verifier: "auto".to_owned(),
             gpu: Selection::default(),
+            gpu_resident_bytes: weft_gpu::Options::default().resident_bytes,
             key_cache_max: 1 << 16,
             verify_threads: None,
             verify_batch_max: 4096,

@@ -169,7 +169,9 @@ impl RunningNode {
     /// [`StartError`], with everything already started stopped again.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let cache_dir = Some(config.data.join(GPU_CACHE_DIR));
-        Self::start_with(config, &weft_gpu::Options { cache_dir, ..weft_gpu::Options::default() })
+        let resident_bytes = config.gpu_resident_bytes;
+        let options = weft_gpu::Options { cache_dir, resident_bytes, ..weft_gpu::Options::default() };
+        Self::start_with(config, &options)
     }
 
     /// [`RunningNode::start`] with a say in how GPUs are opened: tests make them fail.

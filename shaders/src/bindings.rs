@@ -12,6 +12,8 @@ pub const ID_WORDS: usize = 8;
 pub const SCALAR_WORDS: usize = 16;
 /// Words of one packed field element.
 pub const FE_WORDS: usize = 10;
+/// Words of a resident key: x, and the key that it belongs to.
+pub const RESIDENT_WORDS: usize = FE_WORDS + KEY_WORDS;
 /// Words of a row's four slots.
 pub const POINT_WORDS: usize = 4 * FE_WORDS;
 /// Words of a row's table: 8 multiples of -A, four field elements each.
@@ -33,19 +35,24 @@ pub const FLAG_VALID: u32 = 2;
 pub struct Buffers {
     /// Rows.
     pub rows: usize,
-    /// finish: rows per invocation. decode: 0 keys, 1 R.
+    /// finish: rows per invocation. decode: 0 for the rows of `list`, 1 R.
     pub option: usize,
     /// finish: invocations.
     pub lanes: usize,
     /// 8 words a row.
     pub keys: Vec<u32>,
+    /// Where x of each row's key is in `points`, in pairs of words: 20 times the row, or a resident entry. On the device
+    /// behind the keys, from the next multiple of four words on.
+    pub places: Vec<u32>,
+    /// The rows whose keys are decoded. On the device behind the places, in the same way.
+    pub list: Vec<u32>,
     /// 16 words a row.
     pub signatures: Vec<u32>,
     /// 8 words a row, or spans and blocks.
     pub messages: Vec<u32>,
     /// 16 words a row, rows side by side.
     pub scalars: Vec<u32>,
-    /// 40 words a row.
+    /// 40 words a row; behind them 18 words a resident key.
     pub points: Vec<u32>,
     /// 320 words a row.
     pub tables: Vec<u32>,
@@ -56,7 +63,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Buffers for a batch of 32-byte ids. `base` is the shared table in the layout that the kernels will use.
+    /// Buffers for a batch of 32-byte ids without resident keys. `base` is the shared table in the layout that the kernels will use.
     #[must_use]
     pub fn for_ids(keys: &[[u8; 32]], ids: &[[u8; 32]], signatures: &[[u8; 64]], base: Vec<u32>) -> Self {
         let rows = keys.len();
@@ -65,6 +72,8 @@ impl Buffers {
             option: 0,
             lanes: 0,
             keys: words(keys.as_flattened()),
+            places: (0..rows as u32).map(|row| row * 20).collect(),
+            list: (0..rows as u32).collect(),
             signatures: words(signatures.as_flattened()),
             messages: words(ids.as_flattened()),
             scalars: vec![0; rows * SCALAR_WORDS],

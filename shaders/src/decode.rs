@@ -1,8 +1,8 @@
 //! Twin of `decode.wgsl`: the x coordinate of a public key or of R.
 
-use crate::bindings::{Buffers, FLAG_INVALID};
+use crate::bindings::{Buffers, FE_WORDS, FLAG_INVALID, KEY_WORDS, POINT_WORDS};
 use crate::field::Field;
-use crate::memory::{key_words, points_store, r_words};
+use crate::memory::{is_resident, key_words, place_of, place_store, r_words};
 use crate::power::power_252_3;
 
 /// x of the point whose encoding the words are, under ZIP-215; none if there is no such point.
@@ -29,13 +29,31 @@ pub fn x_of<F: Field>(w: &[u32; 8]) -> Option<F> {
 }
 
 /// One invocation.
-pub fn main<F: Field>(buffers: &mut Buffers, row: usize) {
-    if row >= buffers.rows || buffers.flags[row] != 0 {
+pub fn main<F: Field>(buffers: &mut Buffers, id: usize) {
+    // In the shader `rows` is the list's length where a list is used.
+    if id >= if buffers.option == 0 { buffers.list.len() } else { buffers.rows } {
         return;
     }
-    let w = if buffers.option == 0 { key_words(buffers, row) } else { r_words(buffers, row) };
-    match x_of::<F>(&w) {
-        Some(x) => points_store(buffers, row, 3 * buffers.option, &x),
-        None => buffers.flags[row] = FLAG_INVALID,
+    let mut row = id;
+    let mut place = (row * POINT_WORDS + 3 * FE_WORDS) / 2;
+    let mut resident = false;
+    let w = if buffers.option == 0 {
+        row = buffers.list[id] as usize;
+        place = place_of(buffers, row);
+        resident = is_resident(row, place);
+        key_words(buffers, row)
+    } else {
+        r_words(buffers, row)
+    };
+    if buffers.flags[row] != 0 && !resident {
+        return;
+    }
+    let Some(x) = x_of::<F>(&w) else {
+        buffers.flags[row] = FLAG_INVALID;
+        return;
+    };
+    place_store(buffers, place, &x);
+    if resident {
+        buffers.points[2 * place + FE_WORDS..][..KEY_WORDS].copy_from_slice(&w);
     }
 }

@@ -15,6 +15,29 @@ pub fn points_store<F: Field>(buffers: &mut Buffers, row: usize, slot: usize, a:
     buffers.points[at..at + FE_WORDS].copy_from_slice(&a.pack());
 }
 
+/// Where x of the row's public key lies in `points`, in pairs of words.
+#[must_use]
+pub fn place_of(buffers: &Buffers, row: usize) -> usize {
+    buffers.places[row] as usize
+}
+
+/// Whether that place is a resident entry.
+#[must_use]
+pub fn is_resident(row: usize, place: usize) -> bool {
+    place != row * POINT_WORDS / 2
+}
+
+/// x at a place, of a row or of a resident key.
+#[must_use]
+pub fn place_load<F: Field>(buffers: &Buffers, place: usize) -> F {
+    F::unpack(&words_at(&buffers.points, 2 * place))
+}
+
+/// Writes x at a place.
+pub fn place_store<F: Field>(buffers: &mut Buffers, place: usize, a: &F) {
+    buffers.points[2 * place..2 * place + FE_WORDS].copy_from_slice(&a.pack());
+}
+
 /// The words of the public key.
 #[must_use]
 pub fn key_words(buffers: &Buffers, row: usize) -> [u32; 8] {

@@ -1,17 +1,23 @@
 //! Twin of `table.wgsl`: the multiples 1 .. 8 of -A.
 
-use crate::bindings::{Buffers, FE_WORDS, TABLE_WORDS};
+use crate::bindings::{Buffers, FE_WORDS, FLAG_INVALID, KEY_WORDS, TABLE_WORDS, words_at};
 use crate::edwards::Point;
 use crate::field::Field;
-use crate::memory::{key_words, points_load};
+use crate::memory::{is_resident, key_words, place_load, place_of};
 
 /// One invocation.
 pub fn main<F: Field>(buffers: &mut Buffers, row: usize) {
     if row >= buffers.rows || buffers.flags[row] != 0 {
         return;
     }
-    let x = F::ZERO.sub(&points_load(buffers, row, 0)).tidy();
-    let mut p = Point::<F>::affine(x, F::from_words(&key_words(buffers, row)));
+    let place = place_of(buffers, row);
+    let key = key_words(buffers, row);
+    if is_resident(row, place) && words_at::<KEY_WORDS>(&buffers.points, 2 * place + FE_WORDS) != key {
+        buffers.flags[row] = FLAG_INVALID;
+        return;
+    }
+    let x = F::ZERO.sub(&place_load(buffers, place)).tidy();
+    let mut p = Point::<F>::affine(x, F::from_words(&key));
     // The shader reads entry 0 back from memory; the words are the same.
     let first = p.summand();
     for i in 0..8 {

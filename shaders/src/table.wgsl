@@ -1,4 +1,7 @@
 // Kernel: the multiples 1 .. 8 of -A as summands, for the ladder. Twin: table.rs.
+//
+// x of A is at the row's place. A resident entry says whose x it is; one of another key makes the row invalid here, and
+// the host's second look at every refusal finds out who was wrong.
 
 fn tables_store(at: u32, a: Fe) {
     let w = fe_pack(a);
@@ -26,10 +29,23 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (flags[row] != 0u) {
         return;
     }
+    let place = place_of(row);
+    let key = key_words(row);
+    if (is_resident(row, place)) {
+        var differ = 0u;
+        unroll for (var i = 0u; i < 4u; i++) {
+            let pair = points[place + 5u + i];
+            differ |= (pair.x ^ key[2u * i]) | (pair.y ^ key[2u * i + 1u]);
+        }
+        if (differ != 0u) {
+            flags[row] = FLAG_INVALID;
+            return;
+        }
+    }
     var zero: Fe;
     var p = point_identity();
-    p.x = fe_tidy(fe_sub(zero, points_load(row, 0u)));
-    p.y = fe_from_words(key_words(row));
+    p.x = fe_tidy(fe_sub(zero, place_load(place)));
+    p.y = fe_from_words(key);
     p.t = fe_mul(p.x, p.y);
     for (var i = 0u; i < 8u; i++) {
         var q: Summand;

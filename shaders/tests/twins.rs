@@ -6,7 +6,7 @@ use curve25519_dalek::scalar::Scalar;
 use proptest::prelude::*;
 use sha2::{Digest, Sha512};
 use weft_shaders::bindings::{
-    BASE_ENTRY_WORDS, Buffers, FE_WORDS, FLAG_INVALID, FLAG_VALID, words, words_at,
+    BASE_ENTRY_WORDS, Buffers, FE_WORDS, FLAG_INVALID, FLAG_VALID, RESIDENT_WORDS, words, words_at,
 };
 use weft_shaders::edwards::Point;
 use weft_shaders::{Field, Kernel, Layout, base_table, field10, field20, hash_blocks, message_ids, scalar};
@@ -331,6 +331,31 @@ fn the_whole_pipeline_accepts_good_signatures_at_once_and_refuses_bad_ones() {
             );
             assert_eq!(buffers.scalars[i / 32] >> (i % 32) & 1 == 1, good, "bit of row {i}");
         }
+    }
+}
+
+#[test]
+fn a_resident_key_is_decoded_once_and_no_row_takes_another_keys_x() {
+    let id = [9; 32];
+    let (key, signature) = sign(&Scalar::from(123_456u64), &Scalar::from(777u64), &id);
+    let (other, others) = sign(&Scalar::from(654_321u64), &Scalar::from(888u64), &id);
+    // Row 0 fills the entry although its s is not below l; row 1 has the same key; row 2 is sent to the entry with another.
+    let mut spoiled = signature;
+    spoiled[32..].copy_from_slice(&[0xff; 32]);
+    let (keys, signatures) = ([key, key, other], [spoiled, signature, others]);
+    for layout in Layout::ALL {
+        let mut buffers = Buffers::for_ids(&keys, &[id; 3], &signatures, base_table(layout));
+        let entry = buffers.points.len();
+        buffers.points.resize(entry + RESIDENT_WORDS, 0);
+        buffers.places = vec![entry as u32 / 2; 3];
+        buffers.list = vec![0];
+        let (_, flags) = verify_with_twins(layout, &mut buffers, Kernel::HashIds);
+        assert_eq!(flags, [FLAG_INVALID, FLAG_VALID, FLAG_INVALID], "filling");
+        assert_eq!(buffers.points[entry + FE_WORDS..], words8(&key), "the entry says whose it is");
+        // Warm: nothing is decoded.
+        (buffers.option, buffers.lanes, buffers.list) = (0, 0, Vec::new());
+        let (_, flags) = verify_with_twins(layout, &mut buffers, Kernel::HashIds);
+        assert_eq!(flags, [FLAG_INVALID, FLAG_VALID, FLAG_INVALID], "warm");
     }
 }
 

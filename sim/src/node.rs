@@ -282,11 +282,13 @@ impl Node {
             return;
         }
         let (size, root) = end(&self.store[lane]);
-        if size == digest.first() && root == *digest.before()
-            && let Some(stored) = self.others.get(digest.root()) {
-                self.store[lane].push(Rc::clone(stored));
-                self.dirty = true;
-            }
+        if size == digest.first()
+            && root == *digest.before()
+            && let Some(stored) = self.others.get(digest.root())
+        {
+            self.store[lane].push(Rc::clone(stored));
+            self.dirty = true;
+        }
     }
 
     fn act(&mut self, effect: Effect, now_us: u64, random: &mut SplitMix64) {
@@ -319,9 +321,10 @@ impl Node {
             Effect::Followed { validator, number, id } => {
                 let chain = &mut self.chains[usize::from(validator)];
                 if chain.len() as u64 + 1 == number
-                    && let Some(message) = self.witnesses.get(&id) {
-                        chain.push(Rc::clone(message));
-                    }
+                    && let Some(message) = self.witnesses.get(&id)
+                {
+                    chain.push(Rc::clone(message));
+                }
             }
             Effect::Forked { held, other } => {
                 // Whoever holds one of the two learns of the fork from the other.

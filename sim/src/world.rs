@@ -439,10 +439,12 @@ impl World {
                 let again = if self.storm { 60_000 } else { 40_000 } + self.random.below(90_000);
                 self.after(again, Event::Pull { node });
                 let from = self.random.below(self.lanes() as u64) as usize;
-                if from != node && self.nodes[node].as_ref().is_some_and(|node| node.up)
-                    && let Some(node) = &mut self.nodes[node] {
-                        node.pull(from);
-                    }
+                if from != node
+                    && self.nodes[node].as_ref().is_some_and(|node| node.up)
+                    && let Some(node) = &mut self.nodes[node]
+                {
+                    node.pull(from);
+                }
                 return self.flush(node);
             }
             Event::Synced { node, life } => {
@@ -608,10 +610,12 @@ impl World {
             }
             return Ok(());
         }
-        if self.storm && self.random.below(500) == 0
-            && let Message::Batch(stored) = &message {
-                return self.damage(stored);
-            }
+        if self.storm
+            && self.random.below(500) == 0
+            && let Message::Batch(stored) = &message
+        {
+            return self.damage(stored);
+        }
         let now = self.now_us;
         let Some(node) = self.nodes[to].as_mut().filter(|node| node.up) else { return Ok(()) };
         node.receive(from, message, now, &mut self.random);

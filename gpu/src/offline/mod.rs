@@ -117,8 +117,18 @@ impl Report {
     /// Vector-unit cycles of a SIMD that an honest signature over a 32-byte id takes, all kernels together; `None` without a count.
     #[must_use]
     pub fn signature_cycles(&self, layout: Layout) -> Option<f64> {
-        let kernels =
-            self.kernels.iter().filter(|report| report.layout == layout && on_the_honest_path(report.kernel));
+        self.cycles_of(layout, on_the_honest_path)
+    }
+
+    /// The part of [`Report::signature_cycles`] that a signature saves whose key is resident: decoding it. (What `table` takes to
+    /// look up the key and to compare it is counted in both.)
+    #[must_use]
+    pub fn warm_key_saves(&self, layout: Layout) -> Option<f64> {
+        self.cycles_of(layout, |kernel| kernel == Kernel::Decode)
+    }
+
+    fn cycles_of(&self, layout: Layout, wanted: impl Fn(Kernel) -> bool) -> Option<f64> {
+        let kernels = self.kernels.iter().filter(|report| report.layout == layout && wanted(report.kernel));
         let mut total = 0.0;
         let mut seen = false;
         for report in kernels {

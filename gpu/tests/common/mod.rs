@@ -8,6 +8,7 @@ use weft_crypto::testing::adversary::Adversary;
 use weft_crypto::testing::{Case, Rows};
 use weft_crypto::{BatchVerifier, SerialBatch};
 use weft_gpu::adapter::{self, Choice, Found};
+use weft_gpu::resident::ENTRY_BYTES;
 use weft_gpu::{Engine, GpuVerifier, Options};
 use weft_shaders::Layout;
 
@@ -15,6 +16,8 @@ use weft_shaders::Layout;
 const REQUIRED_VARIABLE: &str = "WEFT_GPU_REQUIRED";
 /// Rows per batch in tests: enough for several workgroups, little enough for a software adapter.
 pub const ROWS_MAX: usize = 4096;
+/// Resident keys in tests, at most.
+pub const RESIDENTS: u64 = 600;
 
 /// The adapter that tests use: the best one, or a software one where `WEFT_GPU_ALLOW_CPU=1`.
 pub fn adapter() -> Option<Found> {
@@ -52,7 +55,7 @@ pub fn quick_layout(found: &Found) -> Layout {
 }
 
 pub fn options() -> Options {
-    Options { rows_max: ROWS_MAX, ..Options::default() }
+    Options { rows_max: ROWS_MAX, resident_bytes: RESIDENTS * ENTRY_BYTES, ..Options::default() }
 }
 
 pub fn open(found: &Found, layout: Layout, options: &Options) -> Engine {

@@ -287,6 +287,15 @@ pub static KEYS: &[Key] = &[
         }
     ),
     key!(
+        "gpu_resident_bytes",
+        "gpu-resident-bytes",
+        "WEFT_GPU_RESIDENT_BYTES",
+        "Pipeline",
+        "BYTES",
+        "Memory of each GPU for device keys that stay decoded there: 72 bytes each, and about 150 of this machine's; 0 for none",
+        number!(gpu_resident_bytes, Bytes, 0, weft_gpu::resident::BYTES_MAX)
+    ),
+    key!(
         "key_cache_max",
         "key-cache-max",
         "WEFT_KEY_CACHE_MAX",

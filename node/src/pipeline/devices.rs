@@ -66,6 +66,10 @@ pub struct DeviceReport {
     pub sampled: u64,
     /// Wrong verdicts found.
     pub mismatches: u64,
+    /// Device keys that are decoded on it.
+    pub resident_keys: u64,
+    /// Signatures whose keys were decoded already.
+    pub warm_signatures: u64,
     /// Signatures given to the device and verified on the CPU, because it failed.
     pub fallback_signatures: u64,
 }
@@ -114,6 +118,7 @@ impl Device {
         let opened = self.opened.get();
         let gpu = opened.and_then(|opened| opened.as_ref().ok());
         let counts = gpu.map(|gpu| gpu.counts()).unwrap_or_default();
+        let residents = gpu.map(|gpu| gpu.engine().residents()).unwrap_or_default();
         let error = match opened {
             Some(Err(error)) => Some(error.clone()),
             _ => gpu.and_then(|gpu| gpu.ended()),
@@ -133,6 +138,8 @@ impl Device {
             rejections_checked: counts.rejections_checked,
             sampled: counts.sampled,
             mismatches: counts.mismatches,
+            resident_keys: residents.keys,
+            warm_signatures: residents.hits,
             fallback_signatures: counts.fallback_rows,
         }
     }

@@ -109,13 +109,18 @@ fn a_small_bench_has_the_device_the_cpu_and_what_was_left_out() {
     let Some(ran) = on_device(&arguments, "") else { return };
     let report = ran.expect(0).json();
     let rows = report["rows"].as_array().unwrap();
-    for what in ["verify", "transfer", "hash", "cpu serial", "cpu hash"] {
+    for what in ["verify", "verify warm", "transfer", "hash", "cpu serial", "cpu hash"] {
         let row = rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no row {what}"));
         assert!(row["per_s"].as_f64().unwrap() > 0.0, "{row}");
     }
     let verify = rows.iter().find(|row| row["what"] == "verify").unwrap();
     assert!(verify["speedup_vs_cpu_thread"].as_f64().unwrap() > 0.0, "{verify}");
     assert_eq!(report["guard"]["mismatches"], 0);
+    let resident = &report["resident"];
+    assert!(
+        resident["hits"].as_u64().unwrap() >= 1024 && resident["capacity"].as_u64().unwrap() > 0,
+        "{resident}"
+    );
     assert!(report["left_out"].is_array() && report["adapter"]["name"].is_string());
     weft(&["bench", "gpu", "--batch", "0"]).expect(2);
     weft(&["bench", "gpu", "--offline", "navi99"]).expect(2);
@@ -154,5 +159,8 @@ fn kernels_compiled_for_two_amd_chips_spill_nothing_and_reach_five_million_signa
         let rate = report["best"]["signatures_per_s"].as_f64().unwrap();
         println!("{chip}: {rate} signatures/s, {}", report["best"]);
         assert!(rate >= 5e6, "{}", report["best"]);
+        let warm = report["best"]["warm_signatures_per_s"].as_f64().unwrap();
+        let saved = report["best"]["warm_key_saves_cycles"].as_f64().unwrap();
+        assert!(saved > 3000.0 && warm > 1.05 * rate, "resident keys save decoding: {}", report["best"]);
     }
 }

@@ -1,7 +1,7 @@
 //! `weft bench gpu`: what an adapter does in a second, by batch size, beside this machine's CPU; and what it should do.
 //!
-//! Owns the measured table and the offline report. `verify` is guarded verification with everything a batch costs, `transfer` the
-//! upload alone, `hash` message ids; the CPU's backends verify and hash the same rows in one thread and in all. Every verdict of a
+//! Owns the measured table and the offline report. `verify` is guarded verification with everything a batch costs, every key
+//! decoded; `verify warm` the same with keys that the device knows; `transfer` the upload alone, `hash` message ids; the CPU's backends verify and hash the same rows in one thread and in all. Every verdict of a
 //! timed batch must be right, or the run ends with an error. `--offline` measures nothing: it has Mesa compile the kernels for an AMD
 //! chip that need not be here and counts cycles in the machine code ([`weft_gpu::offline`]).
 
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use weft_crypto::backend;
 use weft_crypto::{Columns, Messages};
 use weft_gpu::adapter::Selection;
+use weft_gpu::bench::Keys;
 use weft_gpu::hasher::MessageHasher;
 use weft_gpu::offline::{self, Chip};
-use weft_gpu::{GpuVerifier, Layout, Options, bench, selftest};
+use weft_gpu::{GpuVerifier, Layout, Options, bench, resident, selftest};
 use weft_loadgen::machine;
 
 use super::super::gpu::AdapterReport;
@@ -30,7 +31,8 @@ use crate::verifier::{VerifierError, cache_dir};
 
 /// The largest batch that can be asked for.
 const ROWS_MAX: usize = 1 << 20;
-/// Distinct rows: larger batches repeat them, which no device notices, since it keeps nothing between rows.
+/// Distinct rows: larger batches repeat them, which no device notices: it shares nothing between the rows of a batch, unless their
+/// keys are resident, and `verify` without `warm` forgets those before every batch.
 const DISTINCT_ROWS: usize = 1 << 14;
 /// Bytes of a hashed message: a device's message with 64 bytes of payload has 248.
 const MESSAGE_BYTES: usize = 256;
@@ -76,6 +78,9 @@ pub struct GpuArgs {
     /// Longest batch that is measured, seconds; larger sizes are left out
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub seconds_max: f64,
+    /// Device memory for keys that stay decoded, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=resident::BYTES_MAX >> 20))]
+    pub resident_mib: u64,
     /// Compile for this chip and estimate, instead of measuring: navi21 or navi10
     #[arg(long, value_name = "CHIP", conflicts_with_all = ["gpu", "batch"])]
     pub offline: Option<String>,
@@ -134,7 +139,8 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
     let found = found.first().context("--gpu off: nothing to measure")?;
     progress.say("measuring: compiling the kernels");
     let started = Instant::now();
-    let options = Options { cache_dir: cache_dir(), ..Options::default() };
+    let options =
+        Options { cache_dir: cache_dir(), resident_bytes: args.resident_mib << 20, ..Options::default() };
     let (engine, _) = selftest::open(found, &options).map_err(VerifierError::from)?;
     let opened = started.elapsed();
     progress.say("measuring: signing the corpus");
@@ -164,7 +170,7 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
     let messages: Vec<&[u8]> = (0..sizes.last().copied().unwrap_or(1).min(HASHED_MAX))
         .map(|row| rows.bodies[row % rows.bodies.len()].as_slice())
         .collect();
-    for what in ["verify", "transfer", "hash"] {
+    for what in ["verify", "verify warm", "transfer", "hash"] {
         let mut last: Option<(usize, Duration)> = None;
         for &size in &sizes {
             let fits = match what {
@@ -183,7 +189,8 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
             }
             progress.say(&format!("measuring: {what}, {size} rows"));
             let measured = match what {
-                "verify" => bench::verify(&gpu, &columns, &[size], budget),
+                "verify" => bench::verify(&gpu, &columns, &[size], Keys::Cold, budget),
+                "verify warm" => bench::verify(&gpu, &columns, &[size], Keys::Warm, budget),
                 "transfer" => bench::transfer(gpu.engine(), &columns, &[size], budget),
                 _ => bench::hash(&hasher, &messages, &[size], budget),
             };
@@ -199,6 +206,7 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
         bail!("the device hashed a message wrongly: its figures mean nothing");
     }
     let counts = gpu.counts();
+    let residents = gpu.engine().residents();
     let estimate = estimate_beside();
     if !json_only {
         let mut out = std::io::stdout().lock();
@@ -232,10 +240,18 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
         "layout": gpu.engine().layout().name(),
         "batch_rows_max": gpu.engine().rows_max(),
         "device_bytes": gpu.engine().device_bytes(),
+        "resident": {
+            "bytes": args.resident_mib << 20,
+            "capacity": residents.capacity,
+            "keys": residents.keys,
+            "hits": residents.hits,
+            "fills": residents.fills,
+            "evictions": residents.evictions,
+        },
         "opened_ms": opened.as_secs_f64() * 1e3,
         "guard": { "batches": counts.batches, "sampled": counts.sampled, "mismatches": counts.mismatches },
         "method": "wall time, median of at least three runs after a warm-up; verify: canaries, upload, kernels, readback and the \
-            guard's sample; hash: 256-byte messages; cpu: the same rows, keys decoded each time",
+            guard's sample, every key decoded; verify warm: the same with the keys decoded before, as far as they fit; hash: 256-byte messages; cpu: the same rows, keys decoded each time",
         "rows": table.rows,
         "left_out": left_out,
         "estimate": estimate.as_ref().ok(),
@@ -364,7 +380,7 @@ impl Table {
         let seconds = time.as_secs_f64().max(1e-9);
         let per_s = (rows * threads) as f64 / seconds;
         let against = match what {
-            "verify" => self.cpu_verify,
+            "verify" | "verify warm" => self.cpu_verify,
             "hash" => self.cpu_hash,
             _ => None,
         };
@@ -477,16 +493,22 @@ struct LayoutEstimate {
     layout: &'static str,
     cycles_per_signature: f64,
     signatures_per_s: f64,
+    /// With resident keys: what that saves, and what remains.
+    warm_key_saves_cycles: f64,
+    warm_signatures_per_s: f64,
 }
 
 impl LayoutEstimate {
     fn new(report: &offline::Report, layout: Layout, chip: &Chip) -> Option<Self> {
         let cycles = report.signature_cycles(layout)?;
+        let saved = report.warm_key_saves(layout)?;
         let cycles_per_s = f64::from(chip.simds) * f64::from(chip.clock_mhz) * 1e6;
         Some(Self {
             layout: layout.name(),
             cycles_per_signature: cycles.round(),
             signatures_per_s: (cycles_per_s / cycles).round(),
+            warm_key_saves_cycles: saved.round(),
+            warm_signatures_per_s: (cycles_per_s / (cycles - saved)).round(),
         })
     }
 }
@@ -563,6 +585,12 @@ fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimat
             chip.clock_mhz,
             grouped(estimate.cycles_per_signature as u64),
             estimate.signatures_per_s / 1e6
+        )?;
+        writeln!(
+            out,
+            "  with resident keys {} cycles fewer, without decode: {:.2} million signatures/s",
+            grouped(estimate.warm_key_saves_cycles as u64),
+            estimate.warm_signatures_per_s / 1e6
         )?;
     }
     if Chip::find(chip.name).is_some_and(|usual| usual == *chip) {
