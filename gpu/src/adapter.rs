@@ -142,6 +142,22 @@ pub struct Found {
     pub description: Description,
 }
 
+/// Keeps Mesa's device-selection layer out of the process: it asks a window system that servers do not have which adapter
+/// it prefers, and libwayland complains on stderr, once for every question. To be called while the process has one
+/// thread; does nothing later, or where `NODEVICE_SELECT` is set already.
+pub fn without_window_system() {
+    const VARIABLE: &str = "NODEVICE_SELECT";
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    if std::env::var_os(VARIABLE).is_some() || !matches!(threads, Ok(1)) {
+        return;
+    }
+    // SAFETY: the environment may be changed while nothing else reads it, and this is the process's only thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var(VARIABLE, "1");
+    }
+}
+
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.flags = wgpu::InstanceFlags::empty();

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    weft_gpu::adapter::without_window_system();
     weft_node::cli::main()
 }
