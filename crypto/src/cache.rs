@@ -31,10 +31,35 @@ struct Shard<V> {
     sets: Box<[[Option<Slot<V>>; WAYS]]>,
 }
 
+/// A hash of keys with a secret of its own: two multiplications, folded. Nobody can aim at collisions without the secret;
+/// it is no cryptographic hash, and needs to be none, since collisions cost time only.
+pub(crate) struct KeyHasher {
+    secret: [u64; 2],
+}
+
+impl KeyHasher {
+    pub(crate) fn new() -> Self {
+        let random = RandomState::new();
+        Self { secret: [random.hash_one(0_u64) | 1, random.hash_one(1_u64) | 1] }
+    }
+
+    pub(crate) fn hash(&self, key: &[u8; 32]) -> u64 {
+        let mix = |a: u64, b: u64| {
+            let product = u128::from(a) * u128::from(b);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let chunks = key.as_chunks::<8>().0;
+        let word = |place: usize| u64::from_le_bytes(chunks[place]);
+        let [low, high] = self.secret;
+        let first = mix(word(0) ^ high, word(1) ^ low);
+        mix(first ^ word(2) ^ low, word(3) ^ high ^ first.rotate_left(32))
+    }
+}
+
 /// The cache. `V` is what a backend keeps per key.
 pub struct KeyCache<V> {
     shards: Box<[RwLock<Shard<V>>]>,
-    hasher: RandomState,
+    hasher: KeyHasher,
 }
 
 impl<V: Clone> KeyCache<V> {
@@ -45,7 +70,7 @@ impl<V: Clone> KeyCache<V> {
         let sets = if capacity == 0 { 0 } else { capacity.div_ceil(WAYS).next_power_of_two() };
         let shards = sets.clamp(1, SHARDS_MAX);
         let shard = || RwLock::new(Shard { sets: (0..sets / shards).map(|_| Default::default()).collect() });
-        Self { shards: (0..shards).map(|_| shard()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..shards).map(|_| shard()).collect(), hasher: KeyHasher::new() }
     }
 
     /// How many keys fit.
@@ -91,7 +116,7 @@ impl<V: Clone> KeyCache<V> {
     }
 
     fn place(&self, key: &[u8; 32]) -> (usize, usize) {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hasher.hash(key);
         let shard = (hash >> 32) as usize % self.shards.len();
         (shard, hash as u32 as usize)
     }

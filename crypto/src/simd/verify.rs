@@ -13,7 +13,6 @@
 //! All working memory is kept from batch to batch in a pool, as many sets as threads ever verified at once: about
 //! 2.6 MB each for batches of 4096.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backend::Kernels;
@@ -22,7 +21,7 @@ use super::multiscalar::Terms;
 use super::point::{NielsRow, PointRow};
 use super::scalar::{self, Wide};
 use super::sha512::Parts;
-use crate::cache::KeyCache;
+use crate::cache::{KeyCache, KeyHasher};
 use crate::coefficients::Coefficients;
 use crate::culprits::{self, Equation, Share};
 use crate::{BatchVerifier, Columns, SerialBatch, serial};
@@ -45,7 +44,7 @@ pub struct SimdBatch {
     cache: Option<KeyCache<NielsRow>>,
     /// For batches too small for vectors, with a cache of its own.
     small: SerialBatch,
-    hasher: RandomState,
+    hasher: KeyHasher,
     pool: Mutex<Vec<Scratch>>,
 }
 
@@ -82,7 +81,7 @@ impl SimdBatch {
                 0 => SerialBatch::new(),
                 keys => SerialBatch::with_cache(Arc::new(KeyCache::new(keys.min(SMALL_KEYS_CACHED)))),
             },
-            hasher: RandomState::new(),
+            hasher: KeyHasher::new(),
             pool: Mutex::new(Vec::new()),
         }
     }
@@ -162,11 +161,8 @@ impl SimdBatch {
         scratch.slots.resize(size, u32::MAX);
         scratch.distinct.clear();
         scratch.row_keys.clear();
-        let secret =
-            u128::from(self.hasher.hash_one(0_u64) | 1) << 64 | u128::from(self.hasher.hash_one(1_u64) | 1);
         for key in batch.keys {
-            let words = scalar::words(key);
-            let mut slot = fold(&words, secret) as usize & (size - 1);
+            let mut slot = self.hasher.hash(key) as usize & (size - 1);
             loop {
                 let found = scratch.slots[slot];
                 if found == u32::MAX {
@@ -249,17 +245,6 @@ impl SimdBatch {
             }
         }
     }
-}
-
-/// A keyed hash of 32 bytes: two multiplications folded.
-fn fold(words: &[u64; 4], secret: u128) -> u64 {
-    let mix = |a: u64, b: u64| {
-        let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let (high, low) = ((secret >> 64) as u64, secret as u64);
-    let first = mix(words[0] ^ high, words[1] ^ low);
-    mix(first ^ words[2] ^ low, words[3] ^ high ^ first.rotate_left(32))
 }
 
 /// A coefficient per row, and a seed.

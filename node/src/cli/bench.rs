@@ -57,7 +57,7 @@ pub const VERIFY_LONG_ABOUT: &str = "Measure signature verification: every backe
         the batch verifiers of ed25519-dalek 3 and ed25519-zebra 5 as peers in the same run. Messages are 32-byte \
         ids.\n\n\
         Key mixes: cold (all keys distinct, decoded each time), warm (all distinct, decoded before), 64 (64 keys \
-        sign everything), zipf (drawn by Zipf's law from as many keys as rows, decoded before). Contenders take turns, round by round, so that a busy machine slows all of them alike; \
+        sign everything, decoded before), zipf (drawn by Zipf's law from as many keys as rows, decoded before). Contenders take turns, round by round, so that a busy machine slows all of them alike; \
         times are medians over the rounds, and a speed-up is the median of the rounds' own ratios.\n\n\
         Examples:\n  \
         weft bench verify --json verify.json\n  \

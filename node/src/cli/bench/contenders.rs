@@ -19,8 +19,8 @@ use super::usage;
 pub(super) const PEER_BUILD: &str = "one build with cfg curve25519_dalek_backend=\"avx512\" (.cargo/config.toml): \
     both peers stand on curve25519-dalek 5, which then takes AVX-512 IFMA, AVX2 or portable code by what the CPU has";
 
-/// Decoded keys that the cache of a warm run has room for, per key in the corpus: enough that no set overflows.
-const CACHE_ROOM: usize = 8;
+/// Decoded keys that the cache of a warm run has room for, per key in the corpus: enough that hardly a set overflows.
+const CACHE_ROOM: usize = 4;
 
 /// Whose verifier it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub enum KeyMix {
 impl KeyMix {
     /// Whether a verifier with a cache of keys has seen them all before.
     pub(crate) fn cached(self) -> bool {
-        matches!(self, KeyMix::Warm | KeyMix::Zipf)
+        self != KeyMix::Cold
     }
 
     /// The name on the command line and in reports.
