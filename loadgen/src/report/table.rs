@@ -83,7 +83,10 @@ impl Report {
         for (name, count) in &self.rejected {
             line(out, "", &format!("rejected {name}: {}", group(*count)))?;
         }
-        self.write_population(out)?;
+        // A closed loop sends what the target takes, not what the devices would: it stands for no number of them.
+        if self.rate.intended_per_s.is_some() {
+            self.write_population(out)?;
+        }
         writeln!(out)?;
         writeln!(
             out,
