@@ -65,6 +65,8 @@ pub(crate) struct Batch {
     pub(crate) lengths: Box<[u16]>,
     /// For the audit; empty if there is none.
     pub(crate) trail: Box<[Trail]>,
+    /// Device of each message, and whether it has lost its connection; empty unless the topology is direct.
+    pub(crate) devices: Box<[(u64, bool)]>,
     /// When it was complete, microseconds since the start.
     pub(crate) ready_us: u64,
 }
@@ -105,12 +107,16 @@ pub(crate) struct Traffic {
     pub(crate) tips: TipSlot,
     /// Whether batches carry their trail.
     pub(crate) keep_trail: bool,
+    /// Whether they carry their devices.
+    pub(crate) keep_devices: bool,
 }
 
 /// A message under construction.
 #[derive(Clone, Copy, Debug)]
 struct Draft {
     device: u64,
+    /// Whether the device has lost its connection.
+    fresh: bool,
     sequence: u64,
     issued_us: u64,
     bits: u64,
@@ -183,10 +189,11 @@ impl Generator {
                 Row { before_us: u32::try_from(before_us).unwrap_or(u32::MAX), class: class as u8, fault };
             let draft = Draft {
                 device: speaker.device,
+                fresh: traffic.keep_devices && self.arrivals.reconnects(arrival),
                 sequence: traffic.sequence_base.wrapping_add(speaker.count),
                 issued_us: traffic.clock.unix_us(due_us).saturating_sub(late_us),
                 bits: speaker.bits,
-                size: draw_size(payload, speaker.bits),
+                size: self.arrivals.size(arrival).unwrap_or_else(|| draw_size(payload, speaker.bits)),
                 row,
             };
             self.drafts.push(draft);
@@ -272,9 +279,15 @@ impl Generator {
         } else {
             Box::default()
         };
+        let devices = if traffic.keep_devices {
+            self.drafts.iter().map(|draft| (draft.device, draft.fresh)).collect()
+        } else {
+            Box::default()
+        };
         Some(Batch {
             number: work.number,
             release_us: work.release_us,
+            devices,
             rows: self.drafts.iter().map(|draft| draft.row).collect(),
             bytes: bytes.into(),
             lengths,
@@ -321,6 +334,7 @@ mod tests {
             measured_us: 0..u64::MAX,
             tips: TipSlot::new([MessageId([1; 32]), MessageId([2; 32])]),
             keep_trail: true,
+            keep_devices: true,
         };
         let mut arrivals = Arrivals::new(profile, &play);
         let mut rows: Vec<Arrival> = Vec::new();
@@ -328,7 +342,7 @@ mod tests {
         rows.sort_by_key(|row| row.due_us);
         assert!(rows.len() > 100, "not vacuous: {} events", rows.len());
         let generator = Generator::new(Arc::new(traffic), arrivals, 64, signer);
-        (generator, Work { number: 3, first_event: 0, rows, release_us: 4_000_000 })
+        (generator, Work { number: 3, first_event: 0, rows, urgent: false, release_us: 4_000_000 })
     }
 
     fn messages(batch: &Batch) -> Vec<MessageView<'_>> {
@@ -360,6 +374,7 @@ mod tests {
             let speaker = generator.arrivals.resolve(arrival);
             keys.load([speaker.device]);
             assert_eq!(*message.issuer(), keys.public(0));
+            assert_eq!(batch.devices[row], (speaker.device, false));
             assert!(message.sequence() - 900 - speaker.count <= 1);
             let trail = batch.trail[row];
             assert_eq!(

@@ -7,11 +7,15 @@
 //! The log is HdrHistogram's V1.3 text: comment lines, a legend, and a line per interval: start and length in seconds, largest value in
 //! milliseconds, and the histogram (microseconds, V2, compressed, base64).
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 
 use hdrhistogram::Histogram;
 
+use crate::clock::RunClock;
+use crate::config::RunConfig;
 use crate::hgrm::{Summary, encode};
+use crate::machine::rfc3339;
 use crate::report::Moment;
 
 /// Stretches kept, at most (about 200 bytes each).
@@ -146,6 +150,42 @@ pub(crate) fn write_log_line(
 ) -> io::Result<()> {
     let (start, max_ms) = ((moment.at_s - moment.seconds).max(0.0), latency.max() as f64 / 1e3);
     writeln!(out, "{start:.3},{:.3},{max_ms:.3},{}", moment.seconds, encode(latency)?)
+}
+
+/// The interval log, if one was asked for.
+pub(crate) struct IntervalLog {
+    file: Option<BufWriter<File>>,
+    failed: Option<io::Error>,
+}
+
+impl IntervalLog {
+    /// Begins the file that `config` names, if it names one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn create(config: &RunConfig, clock: RunClock) -> io::Result<Self> {
+        let Some(path) = &config.interval_log else { return Ok(Self { file: None, failed: None }) };
+        let mut file = BufWriter::new(File::create(path)?);
+        let started_us = clock.unix_us(0);
+        write_log_head(&mut file, started_us as f64 / 1e6, &rfc3339(started_us / 1_000_000))?;
+        Ok(Self { file: Some(file), failed: None })
+    }
+
+    /// Adds an interval.
+    pub(crate) fn write(&mut self, moment: &Moment, latency: &Histogram<u64>) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = write_log_line(file, moment, latency)
+        {
+            self.failed = Some(error);
+            self.file = None;
+        }
+    }
+
+    /// Ends the file; tells what went wrong, if anything did.
+    pub(crate) fn close(mut self) -> Option<String> {
+        let flushed = self.file.as_mut().map_or(Ok(()), Write::flush);
+        self.failed.or(flushed.err()).map(|error| format!("the interval log could not be written: {error}"))
+    }
 }
 
 #[cfg(test)]

@@ -354,6 +354,13 @@ impl Report {
                     group(generator.keys_derived)
                 ),
             ),
+            ("handshakes", self.handshakes.as_ref().map_or("none: gateways".to_owned(), ToString::to_string)),
+            (
+                "trace",
+                self.replay.as_ref().map_or("none: the models of the profile".to_owned(), |trace| {
+                    format!("{}, {} messages, {:.1} s", trace.file, group(trace.messages), trace.length_s)
+                }),
+            ),
             ("verifier of the target", or_unknown(self.backend.clone())),
             (
                 "memory",
@@ -450,6 +457,7 @@ mod tests {
                 service_time: text.clone(),
                 send_lag: text.clone(),
                 generator_lag: text,
+                handshake: String::new(),
                 classes: Vec::new(),
             },
             command_line: Some("weft loadgen run x --target 127.0.0.1:1 && echo <done>".to_owned()),
