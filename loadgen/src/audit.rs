@@ -368,8 +368,11 @@ async fn connect(target: &NodeTarget, run_began: Option<Instant>) -> Result<Conn
         ..ClientConfig::new(target.addr, target.trust.clone())
     };
     let client = Client::connect(config).await?;
-    let options =
-        SessionOptions { network: target.network, ack_level: AckLevel::Received, ..SessionOptions::default() };
+    let options = SessionOptions {
+        network: target.network,
+        ack_level: AckLevel::Received,
+        ..SessionOptions::default()
+    };
     let session = client.open_session(options).await?;
     let up = Duration::from_micros(session.status().await?.uptime_us);
     let started = Instant::now().checked_sub(up);
@@ -419,7 +422,9 @@ impl Reader<'_> {
             match handle.block_on(node.session.get(ids)) {
                 Ok(lookups) => return Ok((lookups, node.restarted)),
                 // It is there, and does not give what was asked for: waiting would not help.
-                Err(error @ (NetError::Unanswered { .. } | NetError::Invalid(_))) => return Err(error.to_string()),
+                Err(error @ (NetError::Unanswered { .. } | NetError::Invalid(_))) => {
+                    return Err(error.to_string());
+                }
                 Err(error) => {
                     self.node = None;
                     if self.options.patience.is_zero() {

@@ -82,7 +82,8 @@ type Series = [Vec<f64>; 3];
 #[must_use]
 pub fn compare(a: &Report, b: &Report) -> Comparison {
     let seconds = (measured(a), measured(b));
-    let Blocks { a: blocks_a, b: blocks_b, each, correlated } = blocks(&series(&seconds.0), &series(&seconds.1));
+    let Blocks { a: blocks_a, b: blocks_b, each, correlated } =
+        blocks(&series(&seconds.0), &series(&seconds.1));
     let (count_a, count_b) = (blocks_a[0].len(), blocks_b[0].len());
     let enough = count_a >= BLOCKS_MIN && count_b >= BLOCKS_MIN;
     let p_limit = SIGNIFICANCE / TESTS;
@@ -356,7 +357,12 @@ mod tests {
                     at_s: second as f64,
                     seconds: 1.0,
                     acked_per_s: value,
-                    latency_us: Summary { count: 100, p50: value as u64, p99: value as u64, ..Summary::default() },
+                    latency_us: Summary {
+                        count: 100,
+                        p50: value as u64,
+                        p99: value as u64,
+                        ..Summary::default()
+                    },
                     ..Moment::default()
                 }
             })

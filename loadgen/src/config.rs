@@ -29,7 +29,7 @@ use crate::trace::Trace;
 /// Connections of one run, at most: a gateway topology needs few, and each has windows of its own (memory) on both sides.
 pub const CONNECTIONS_MAX: u32 = 256;
 
-/// Devices that may hold a connection at once in the direct topology, at most (about 64 KiB each, and their windows while bytes are in them).
+/// Devices that may hold a connection at once in the direct topology, at most (about 50 KB each, and their windows while bytes are in them).
 pub const OPEN_CONNECTIONS_MAX: u32 = 4_096;
 
 /// Handshakes per second that may be asked for, at most.
@@ -58,8 +58,8 @@ pub const DEVICE_CYCLES_MAX: u64 = 32;
 /// clock in microseconds, which must be above them.
 pub const SPEEDUP_MAX: f64 = 1_000.0;
 
-/// Memory of an open connection of the direct topology: state of QUIC and TLS, session, queue (measured at 60 to 90 KB).
-const CONNECTION_BYTES: u64 = 96 << 10;
+/// Memory of an open connection of the direct topology: state of QUIC and TLS, session, queue (measured at 51 KB with a message in flight).
+const CONNECTION_BYTES: u64 = 64 << 10;
 
 /// Meters of a run, at most: each holds a histogram per class (about 170 KiB). More connections share them.
 pub(crate) const METERS_MAX: usize = 8;
@@ -421,20 +421,34 @@ impl RunConfig {
         // NaN lies in no range.
         within("handshakes_per_s", handshakes_per_s, 0.001..=HANDSHAKES_PER_S_MAX)?;
         if matches!(self.schedule, Schedule::Closed { .. }) {
-            return Err(conflict("topology", "direct in a closed loop", "in an open loop: a device speaks when it is due"));
+            return Err(conflict(
+                "topology",
+                "direct in a closed loop",
+                "in an open loop: a device speaks when it is due",
+            ));
         }
         if self.pool.is_some() {
             return Err(conflict("topology", "direct from a pool", "with live signing"));
         }
         if matches!(self.target, Target::Null(_)) {
-            return Err(conflict("topology", "direct to the null target", "to a node: there is nothing to connect to"));
+            return Err(conflict(
+                "topology",
+                "direct to the null target",
+                "to a node: there is nothing to connect to",
+            ));
         }
         Ok(())
     }
 
     fn validate_trace(&self) -> Result<(), LoadError> {
-        if matches!(self.schedule, Schedule::Closed { .. }) && (self.replay.is_some() || self.record.is_some()) {
-            return Err(conflict("trace", "a closed loop", "played or recorded in an open loop: only that has times"));
+        if matches!(self.schedule, Schedule::Closed { .. })
+            && (self.replay.is_some() || self.record.is_some())
+        {
+            return Err(conflict(
+                "trace",
+                "a closed loop",
+                "played or recorded in an open loop: only that has times",
+            ));
         }
         if self.replay.is_some() && self.pool.is_some() {
             return Err(conflict("replay", "a trace and a pool", "one of them"));

@@ -434,7 +434,9 @@ mod tests {
         let parts: Vec<_> = parts(batch).collect();
         let seen: Vec<_> = parts
             .iter()
-            .map(|(device, fresh, part)| (*device, *fresh, &part.bytes[..], part.rows[0].before_us, &part.lengths[..]))
+            .map(|(device, fresh, part)| {
+                (*device, *fresh, &part.bytes[..], part.rows[0].before_us, &part.lengths[..])
+            })
             .collect();
         let expected: [(u64, bool, &[u8], u32, &[u16]); 3] =
             [(7, false, b"aabbb", 0, &[2, 3]), (9, true, b"c", 2, &[1]), (7, false, b"dddd", 3, &[4])];

@@ -14,8 +14,8 @@ use crate::hgrm::{Summary, encode};
 use crate::machine::{Machine, commit, memory_peak_bytes, rfc3339};
 use crate::measure::Meter;
 use crate::report::{
-    ClassReport, DirectFacts, Facts, FaultReport, FullPopulation, GeneratorReport, HandshakeReport, Histograms,
-    Moment, OpenFacts, ProfileReport, Rate, ReplayReport, Report, SCHEMA, invalid_reason,
+    ClassReport, DirectFacts, Facts, FaultReport, FullPopulation, GeneratorReport, HandshakeReport,
+    Histograms, Moment, OpenFacts, ProfileReport, Rate, ReplayReport, Report, SCHEMA, invalid_reason,
 };
 use crate::schedule::Schedule;
 

@@ -69,7 +69,10 @@ impl<T> Queue<T> {
         // Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
         while state.weight + weight > capacity
             && !state.closed
-            && state.items.iter().any(|items| items.first_key_value().is_some_and(|(first, _)| *first < number))
+            && state
+                .items
+                .iter()
+                .any(|items| items.first_key_value().is_some_and(|(first, _)| *first < number))
         {
             wait_began.get_or_insert_with(Instant::now);
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +109,12 @@ impl<T> Queue<T> {
                     }
                     return Some(item.value);
                 }
-                let next = state.items.iter().filter_map(|items| items.values().next()).map(|item| item.release).min();
+                let next = state
+                    .items
+                    .iter()
+                    .filter_map(|items| items.values().next())
+                    .map(|item| item.release)
+                    .min();
                 if next.is_none() && state.closed {
                     return None;
                 }

@@ -21,6 +21,9 @@ use crate::report::Moment;
 /// Stretches kept, at most (about 200 bytes each).
 pub(crate) const MOMENTS_MAX: usize = 1_024;
 
+/// A stretch shorter than this is joined with the one before, seconds.
+const SECONDS_MIN: f64 = 0.5;
+
 /// What happened up to now, as a series of differences is made of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -69,11 +72,15 @@ impl Timeline {
         };
         self.last_s = at_s;
         self.last = totals;
+        // The last stretch of a run may be a few milliseconds long, in which a rate means nothing.
+        let short = seconds < SECONDS_MIN;
         match self.moments.last_mut() {
-            Some(last) if self.gathered > 0 => *last = merged(last, &moment),
+            Some(last) if self.gathered > 0 || short => *last = merged(last, &moment),
             _ => self.moments.push(moment),
         }
-        self.gathered = (self.gathered + 1) % self.per_moment;
+        if !short {
+            self.gathered = (self.gathered + 1) % self.per_moment;
+        }
         if self.moments.len() > MOMENTS_MAX {
             self.moments = self
                 .moments
@@ -219,6 +226,21 @@ mod tests {
         // Three digits.
         assert!(moments.last().unwrap().latency_us.max.abs_diff(5_000) <= 5);
         assert!((moments.last().unwrap().at_s - 5_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_stretch_too_short_for_a_rate_is_joined_with_the_one_before() {
+        let mut timeline = Timeline::new();
+        let latency = new_histogram();
+        for (at_s, acked) in [(1.0, 100), (2.0, 200), (2.01, 250)] {
+            timeline.add(at_s, Totals { acked, ..Totals::default() }, &latency);
+        }
+        let moments = timeline.moments();
+        assert_eq!(moments.len(), 2);
+        assert!(
+            (moments[1].acked_per_s - 150.0 / 1.01).abs() < 0.01 && moments[1].at_s == 2.01,
+            "{moments:?}"
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use weft_loadgen::profile::presets;
 use weft_loadgen::{
-    NullTarget, Outcome, Phase, Profile, Progress, RunConfig, Schedule, Stall, Stop, Target, Trace, World, run,
+    NullTarget, Outcome, Phase, Profile, Progress, RunConfig, Schedule, Stall, Stop, Target, Trace, World,
+    run,
 };
 
 const STALL: Duration = Duration::from_millis(500);

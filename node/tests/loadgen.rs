@@ -265,7 +265,11 @@ fn in_the_direct_topology_each_device_has_a_connection_of_its_own() {
     let refused = run(&address, &["--seconds", "2", "--connections", "16", "--handshakes-per-s", "200"]);
     let (handshakes, acked) = (&refused["handshakes"], refused["acked_total"].as_u64().unwrap());
     assert!(handshakes["failed_by"]["refused"].as_u64().unwrap() > 10, "{handshakes}");
-    assert_eq!(acked + handshakes["messages_unsent"].as_u64().unwrap(), 60, "sent or counted as not: {handshakes}");
+    assert_eq!(
+        acked + handshakes["messages_unsent"].as_u64().unwrap(),
+        60,
+        "sent or counted as not: {handshakes}"
+    );
     assert!(refused["invalid_reason"].as_str().unwrap().contains("handshakes failed"), "{refused}");
 }
 
@@ -278,7 +282,8 @@ fn an_audit_waits_for_a_node_that_is_restarted_and_finds_all_that_was_acked() {
     let (node, address) = node(&data);
     let target = address.to_string();
     let audited = |max: &str| {
-        let arguments = ["run", "flat", "--target", &target, "--rate", "400", "--seconds", "3", "--warm-up", "0"];
+        let arguments =
+            ["run", "flat", "--target", &target, "--rate", "400", "--seconds", "3", "--warm-up", "0"];
         let more = ["--drain", "1", "--audit", "--audit-restart", "--audit-wait", "120", "--audit-max", max];
         loadgen(&[&arguments[..], &more[..], &["--json", "-", "--quiet"]].concat(), scratch.path())
     };
@@ -306,6 +311,12 @@ fn an_audit_waits_for_a_node_that_is_restarted_and_finds_all_that_was_acked() {
     assert_eq!((&sampled["valid"], &sampled["acked_total"]), (&true.into(), &1_200.into()), "{sampled}");
     assert!(audit["sampled_one_in"].as_u64().unwrap() >= 4, "{audit}");
     let checked = audit["checked"].as_u64().unwrap();
-    assert!((50..=300).contains(&checked) && audit["checked_after_restart"].as_u64() == Some(checked), "{audit}");
-    assert!(audit["waits"].as_u64().unwrap() >= 1 && audit["missing"] == 0 && audit["invalid"] == 0, "{audit}");
+    assert!(
+        (50..=300).contains(&checked) && audit["checked_after_restart"].as_u64() == Some(checked),
+        "{audit}"
+    );
+    assert!(
+        audit["waits"].as_u64().unwrap() >= 1 && audit["missing"] == 0 && audit["invalid"] == 0,
+        "{audit}"
+    );
 }

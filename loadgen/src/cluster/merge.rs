@@ -223,7 +223,8 @@ mod tests {
         report.histograms.send_lag = text.clone();
         report.histograms.generator_lag = text.clone();
         report.histograms.handshake = text.clone();
-        report.handshakes = Some(HandshakeReport { attempted: 5, per_s_max: 10.0, ..HandshakeReport::default() });
+        report.handshakes =
+            Some(HandshakeReport { attempted: 5, per_s_max: 10.0, ..HandshakeReport::default() });
         report.histograms.latency = text;
         report
     }

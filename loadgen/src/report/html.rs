@@ -27,7 +27,7 @@ figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:
 .legend i{display:inline-block;width:16px;height:3px;margin-right:6px;vertical-align:middle}\
 .k0{background:#2f6fde}.k1{background:#e0702a}.k2{background:#2a9d62}.k3{background:#b5429c}.k4{background:#8a6d1f}.k5{background:#6b7685}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:5px 8px;white-space:nowrap;border-bottom:1px solid var(--grid);text-align:right}\
-th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}td.text{white-space:normal;text-align:left}.wide{overflow-x:auto}\
+th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}td.text{white-space:normal;text-align:left}.wide{overflow-x:auto}.wide table{font-size:13px}.wide th,.wide td{padding:5px 6px}\
 .bar{background:#2f6fde;height:9px;border-radius:2px;display:inline-block}code,pre{font:13px/1.45 ui-monospace,monospace}\
 pre{background:var(--card);padding:10px 12px;border-radius:6px;white-space:pre-wrap;word-break:break-word}";
 

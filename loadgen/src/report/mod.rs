@@ -167,7 +167,11 @@ impl std::fmt::Display for HandshakeReport {
         for (name, count) in &self.failed_by {
             write!(f, ", {name}: {}", group(*count))?;
         }
-        write!(f, "; {:.1} s of waiting for a turn in all, {:.1} s without a place", self.limited_s, self.pool_full_s)?;
+        write!(
+            f,
+            "; {:.1} s of waiting for a turn in all, {:.1} s without a place",
+            self.limited_s, self.pool_full_s
+        )?;
         if self.messages_unsent > 0 {
             write!(f, "; {} messages UNSENT", group(self.messages_unsent))?;
         }

@@ -51,11 +51,18 @@ impl DirectFacts {
     fn cause(&self) -> Option<String> {
         let mut causes = Vec::new();
         if self.failed > 0 {
-            causes.push(format!("{} handshakes failed and left {} messages unsent", group(self.failed), group(self.unsent)));
+            causes.push(format!(
+                "{} handshakes failed and left {} messages unsent",
+                group(self.failed),
+                group(self.unsent)
+            ));
         }
         // What waits for less than a second in all is short of nothing.
         if self.limited_s > 1.0 {
-            causes.push(format!("handshakes waited {:.1} s in all for their turn ({} a second)", self.limited_s, self.per_s_max));
+            causes.push(format!(
+                "handshakes waited {:.1} s in all for their turn ({} a second)",
+                self.limited_s, self.per_s_max
+            ));
         }
         if self.pool_full_s > 1.0 {
             causes.push(format!("for {:.1} s there was no place for a connection more", self.pool_full_s));
@@ -200,7 +207,12 @@ mod tests {
                 open.direct = Some(direct);
             })
         };
-        let text = direct(DirectFacts { per_s_max: 200.0, limited_s: 77.0, pool_full_s: 2.5, ..DirectFacts::default() });
+        let text = direct(DirectFacts {
+            per_s_max: 200.0,
+            limited_s: 77.0,
+            pool_full_s: 2.5,
+            ..DirectFacts::default()
+        });
         let expected = "handshakes waited 77.0 s in all for their turn (200 a second), for 2.5 s there was no place for a connection more";
         assert!(text.ends_with(expected), "{text}");
         let text = direct(DirectFacts { failed: 12, unsent: 30, ..DirectFacts::default() });

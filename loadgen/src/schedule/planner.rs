@@ -186,7 +186,13 @@ impl Planner {
         for row in rows.iter().filter(|row| (warm_us..end_us).contains(&row.due_us)) {
             self.intended[usize::from(self.arrivals.class(row))] += 1;
         }
-        let work = Work { number: self.number, first_event: self.planned, rows, urgent, release_us: self.release_us };
+        let work = Work {
+            number: self.number,
+            first_event: self.planned,
+            rows,
+            urgent,
+            release_us: self.release_us,
+        };
         self.number += 1;
         self.planned += count as u64;
         Some(work)
@@ -228,7 +234,8 @@ impl Planner {
         }
         self.drawn.reverse();
         if self.plan.priority.iter().any(|priority| *priority) {
-            let has = |row: &Arrival| self.plan.priority.get(usize::from(self.arrivals.class(row))) == Some(&true);
+            let has =
+                |row: &Arrival| self.plan.priority.get(usize::from(self.arrivals.class(row))) == Some(&true);
             // Stable: those with priority to the end, where the next one is taken from.
             self.drawn.sort_by_key(has);
             self.urgent = self.drawn.iter().rev().take_while(|row| has(row)).count();

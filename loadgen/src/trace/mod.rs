@@ -92,7 +92,8 @@ impl<R: BufRead> Decoder<R> {
             self.text.clear();
             let read = (&mut self.from).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut self.text)?;
             if read == 0 {
-                let empty = || wrong(self.line, format_args!("the end, and nothing but comments; need {HEADER}"));
+                let empty =
+                    || wrong(self.line, format_args!("the end, and nothing but comments; need {HEADER}"));
                 return if self.begun { Ok(None) } else { Err(empty()) };
             }
             self.line += 1;
@@ -115,7 +116,10 @@ impl<R: BufRead> Decoder<R> {
             let entry = parse(text, &self.classes).map_err(|what| wrong(self.line, what))?;
             if entry.offset_us < self.last_us {
                 let (now, before) = (entry.offset_us, self.last_us);
-                return Err(wrong(self.line, format_args!("due at {now} us, before the line above ({before} us)")));
+                return Err(wrong(
+                    self.line,
+                    format_args!("due at {now} us, before the line above ({before} us)"),
+                ));
             }
             self.last_us = entry.offset_us;
             return Ok(Some(entry));
@@ -141,7 +145,8 @@ fn parse(text: &str, classes: &[String]) -> Result<Entry, String> {
     Ok(Entry {
         offset_us: number("offset_us", offset, 0, as_us(DURATION_MAX))?,
         device: number("device", device, 0, DEVICES_MAX - 1)?,
-        payload_bytes: number("payload_bytes", payload, PAYLOAD_BYTES_MIN as u64, PAYLOAD_BYTES_MAX as u64)? as u32,
+        payload_bytes: number("payload_bytes", payload, PAYLOAD_BYTES_MIN as u64, PAYLOAD_BYTES_MAX as u64)?
+            as u32,
         class,
     })
 }
@@ -312,7 +317,8 @@ mod tests {
     #[test]
     fn a_trace_is_read_as_it_is_documented() {
         let text = "# mine\r\n\noffset_us,device,payload_bytes,class\n0,7,16,camera\r\n# later\n5,281474976710655,16384,\n5,0,20,home_sensor";
-        let entry = |offset_us, device, payload_bytes, class| Entry { offset_us, device, payload_bytes, class };
+        let entry =
+            |offset_us, device, payload_bytes, class| Entry { offset_us, device, payload_bytes, class };
         let expected = [entry(0, 7, 16, 1), entry(5, (1 << 48) - 1, 16_384, 0), entry(5, 0, 20, 0)];
         assert_eq!(decode(text).unwrap(), expected);
     }
@@ -332,7 +338,9 @@ mod tests {
             let error = decode(&format!("{HEADER}\n{lines}")).unwrap_err().to_string();
             assert!(error.contains(reason), "{lines}: {error}");
         }
-        assert!(decode("1,1,16,camera").unwrap_err().to_string().contains("line 1: got \"1,1,16,camera\", need"));
+        assert!(
+            decode("1,1,16,camera").unwrap_err().to_string().contains("line 1: got \"1,1,16,camera\", need")
+        );
         assert!(decode("# nothing").unwrap_err().to_string().contains("nothing but comments"));
         let long = format!("{HEADER}\n#{}\n", "x".repeat(LINE_BYTES_MAX));
         assert!(decode(&long).unwrap_err().to_string().contains("longer than 256 bytes"));
@@ -351,8 +359,13 @@ mod tests {
         }
         file.flush().unwrap();
         let trace = Trace::open(file.path(), classes()).unwrap();
-        assert_eq!((trace.events(), trace.last_us(), trace.device_max(), trace.payload_bytes_max()), (20_000, 19_999_000, 899, 18));
-        assert!((trace.rate_per_s() - 1_000.0).abs() < 1.0 && (trace.payload_bytes_mean() - 17.0).abs() < 0.01);
+        assert_eq!(
+            (trace.events(), trace.last_us(), trace.device_max(), trace.payload_bytes_max()),
+            (20_000, 19_999_000, 899, 18)
+        );
+        assert!(
+            (trace.rate_per_s() - 1_000.0).abs() < 1.0 && (trace.payload_bytes_mean() - 17.0).abs() < 0.01
+        );
         assert_eq!(trace.between(0, u64::MAX), [10_000.0, 10_000.0]);
         let middle = trace.between(9_000_000, 11_000_000);
         assert!(middle.iter().all(|count| (count - 1_000.0).abs() <= 8.0), "{middle:?}");

@@ -44,7 +44,8 @@ impl Replay {
         match self.next {
             Some(_) => self.read += 1,
             None if self.failed.is_none() && self.read < self.trace.events() => {
-                self.failed = Some(format!("it ends after {} of {} messages", self.read, self.trace.events()));
+                self.failed =
+                    Some(format!("it ends after {} of {} messages", self.read, self.trace.events()));
             }
             None => {}
         }

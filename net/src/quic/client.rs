@@ -119,10 +119,10 @@ impl Dialer {
     /// As [`Client::connect`].
     pub async fn connect(&self) -> Result<Client, NetError> {
         let address = self.address;
-        let connecting =
-            self.endpoint.connect_with(self.quic.clone(), address, super::SERVER_NAME).map_err(|error| {
-                NetError::Local { address, reason: error.to_string() }
-            })?;
+        let connecting = self
+            .endpoint
+            .connect_with(self.quic.clone(), address, super::SERVER_NAME)
+            .map_err(|error| NetError::Local { address, reason: error.to_string() })?;
         let connection = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use weft_loadgen::pool::Pool;
 use weft_loadgen::search::Objective;
-use weft_loadgen::{
-    At, AuditOptions, RunConfig, Schedule, Shape, Topology, Trace, World, run as drive,
-};
+use weft_loadgen::{At, AuditOptions, RunConfig, Schedule, Shape, Topology, Trace, World, run as drive};
 use weft_net::AckLevel;
 
 use super::live::View;
@@ -183,9 +181,13 @@ fn replay(config: &mut RunConfig, path: &Path, seconds: Option<f64>) -> anyhow::
     let length = Duration::from_secs_f64((trace.last_us() + 1) as f64 / 1e6 / world.speedup.max(1e-6))
         + Duration::from_micros(1);
     if seconds.is_none() {
-        config.duration = length.checked_sub(config.warm_up).filter(|left| !left.is_zero()).ok_or_else(|| {
-            usage(format!("the trace is over after {length:?}, within the warm-up of {:?}: see --warm-up", config.warm_up))
-        })?;
+        config.duration =
+            length.checked_sub(config.warm_up).filter(|left| !left.is_zero()).ok_or_else(|| {
+                usage(format!(
+                    "the trace is over after {length:?}, within the warm-up of {:?}: see --warm-up",
+                    config.warm_up
+                ))
+            })?;
     }
     config.schedule = Schedule::Open { rate_per_s: trace.rate_per_s() * world.speedup };
     config.replay = Some(Arc::new(trace));
