@@ -173,8 +173,10 @@ impl BatchDigest {
     pub fn held_bytes(&self) -> usize {
         let witness = self.witness.as_ref().map_or(0, |placed| {
             let witness = &placed.witness;
-            let claims =
-                witness.cut.len() + witness.certified.len() + witness.cut_again.len() + witness.certified_again.len();
+            let claims = witness.cut.len()
+                + witness.certified.len()
+                + witness.cut_again.len()
+                + witness.certified_again.len();
             let rejects: usize = witness.rejects.iter().map(|group| group.positions.len()).sum();
             claims * HELD_CLAIM_BYTES + rejects * HELD_REJECT_BYTES
         });

@@ -61,7 +61,8 @@ impl<R: Rules> Machine<R> {
                 }
                 Form::Good => (),
             }
-            if !self.claims_fit(index, &batch) || self.waits_for_witness(index) || !self.judge(index, &batch) {
+            if !self.claims_fit(index, &batch) || self.waits_for_witness(index) || !self.judge(index, &batch)
+            {
                 return;
             }
             self.lanes[index].applied = batch.size();
@@ -161,7 +162,10 @@ impl<R: Rules> Machine<R> {
                 }
                 Verdict::Reject => rejects.push(placed.position),
                 Verdict::Wait => {
-                    self.await_account(index, Awaited { root: *batch.root(), at, account: operation.account });
+                    self.await_account(
+                        index,
+                        Awaited { root: *batch.root(), at, account: operation.account },
+                    );
                     return false;
                 }
             }
@@ -174,7 +178,9 @@ impl<R: Rules> Machine<R> {
     /// Whether the operation that made this batch wait would make it wait again: so one look decides, however large the batch
     /// and whatever else has woken its lane.
     fn still_waits(&self, index: usize, batch: &BatchDigest) -> bool {
-        let Some(awaited) = self.awaited[index].filter(|awaited| awaited.root == *batch.root()) else { return false };
+        let Some(awaited) = self.awaited[index].filter(|awaited| awaited.root == *batch.root()) else {
+            return false;
+        };
         let Some(placed) = batch.operations().get(awaited.at) else { return false };
         let is_noted = self.ledger_waits.get(&awaited.account).is_some_and(|lanes| lanes.contains(&index));
         is_noted && self.ledger.judge(&placed.operation, &BTreeMap::new(), &self.rules) == Verdict::Wait
@@ -182,7 +188,8 @@ impl<R: Rules> Machine<R> {
 
     /// A lane waits for an account's next sequence or money, and for no other account.
     fn await_account(&mut self, index: usize, awaited: Awaited) {
-        if let Some(before) = self.awaited[index].replace(awaited).filter(|before| before.account != awaited.account)
+        if let Some(before) =
+            self.awaited[index].replace(awaited).filter(|before| before.account != awaited.account)
             && let Some(lanes) = self.ledger_waits.get_mut(&before.account)
         {
             lanes.remove(&index);

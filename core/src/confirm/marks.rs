@@ -172,7 +172,9 @@ impl<R: Rules> Machine<R> {
         };
         let below = lane.operations.range(..lane.final_size);
         let dead: Vec<u64> = below
-            .filter(|(position, votes)| ledger.has_passed(&votes.operation) || accepts_no_more(**position, votes))
+            .filter(|(position, votes)| {
+                ledger.has_passed(&votes.operation) || accepts_no_more(**position, votes)
+            })
             .map(|(position, _)| *position)
             .collect();
         for position in dead {

@@ -394,8 +394,8 @@ impl<R: Rules> Machine<R> {
     fn state_certified(&mut self, index: usize, witness: &mut Witness) {
         let Some((size, root)) = self.next_certified(index) else { return };
         let copy = &self.lanes[index];
-        let left = size < copy.final_size
-            || copy.between(size, copy.shown).any(|entry| entry.batch.is_material());
+        let left =
+            size < copy.final_size || copy.between(size, copy.shown).any(|entry| entry.batch.is_material());
         let stated = &mut self.statement.lanes[index];
         stated.certified_due = left;
         stated.certified = (size, root);

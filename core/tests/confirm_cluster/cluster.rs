@@ -200,8 +200,7 @@ impl Cluster {
         let messages: Vec<_> = (0..count)
             .map(|index| {
                 let Pay { from, sequence, to, amount } = pay(index);
-                let transfer =
-                    Transfer { account_sequence: sequence, to: account(to), amount, memo: b"" };
+                let transfer = Transfer { account_sequence: sequence, to: account(to), amount, memo: b"" };
                 (account(from), PayloadKind::TRANSFER, transfer.encode().unwrap())
             })
             .collect();
