@@ -25,6 +25,7 @@ pub mod recovery;
 mod scan;
 pub mod segment;
 pub mod sim;
+pub mod slots;
 mod state;
 pub mod verify;
 
@@ -36,4 +37,5 @@ pub use reader::{LogReader, LogStats, StoredBatch, StoredMessage};
 pub use real::RealDisk;
 pub use recovery::{Cut, Recovered};
 pub use sim::SimDisk;
+pub use slots::SlotFile;
 pub use verify::{Report, verify_log};
