@@ -18,9 +18,9 @@
 //! | 40 | Subscribe | lane, first | lane u16, ends E u16 (1 to 512), credit u64 (above 0), E x (size u64, root 32) |
 //! | 41 | Grant | lane, asker | credit u64 (above 0) |
 //! | 42 | Started | lane, holder, first | size u64, root 32 |
-//! | 43 | Batch | lane, holder; proof | a sealed batch, at least 352 bytes |
+//! | 43 | Batch | lane, holder; proof | a sealed batch, at least 364 bytes |
 //! | 44 | NotHeld | lane, holder, only | held size u64 |
-//! | 45 | Fork | lane, holder, only | a sealed batch, at least 352 bytes |
+//! | 45 | Fork | lane, holder, only | a sealed batch, at least 364 bytes |
 //! | 46 | Ended | lane, holder, last | reason u8: 1 changed, 2 failed, 3 replaced |
 //! | 48 | WantWitnesses | chain, first | validator u16, count u16 (1 to 256), after number u64 |
 //! | 52 | ForkProof | proof, first | lane u16; two Batch frames follow |

@@ -35,16 +35,27 @@
 //! | `net` | the handle, dialling, accepting, bans |
 //! | `link` | one connection |
 //! | `ship` | lanes and chains, both ends |
+//! | `stream` | frames on QUIC streams |
 //! | `delay` | a link with latency, for tests |
 
 #[cfg(feature = "quic")]
 mod config;
+#[cfg(feature = "quic")]
+mod delay;
 pub mod frame;
+#[cfg(feature = "quic")]
+mod identity;
+#[cfg(feature = "quic")]
+mod link;
 #[cfg(feature = "quic")]
 mod net;
 pub mod reader;
 #[cfg(feature = "quic")]
 mod service;
+#[cfg(feature = "quic")]
+mod ship;
+#[cfg(feature = "quic")]
+mod stream;
 
 #[cfg(feature = "quic")]
 pub use config::{PeerConfig, PeerLimits, PeerMember};

@@ -21,13 +21,19 @@ pub struct SubscriptionId(pub u64);
 /// Room that something received takes of what its peer may occupy. Kept with what was received and dropped with it;
 /// while all of it is taken, nothing more is read of that peer's control stream.
 #[derive(Debug)]
-pub struct Hold(pub(super) Option<OwnedSemaphorePermit>);
+pub struct Hold {
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 impl Hold {
     /// Takes no room: for tests.
     #[must_use]
     pub const fn free() -> Self {
-        Self(None)
+        Self { _permit: None }
+    }
+
+    pub(super) const fn of(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _permit: permit }
     }
 }
 
