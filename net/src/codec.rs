@@ -148,10 +148,10 @@ impl FrameKind {
 }
 
 /// The rest of a body.
-struct Body(Bytes);
+pub(crate) struct Body(pub(crate) Bytes);
 
 impl Body {
-    fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
+    pub(crate) fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
         let got = self.0.len();
         if got < limit {
             return Err(FrameError::Truncated { field, got: got as u64, limit: limit as u64 });
@@ -159,39 +159,39 @@ impl Body {
         Ok(())
     }
 
-    fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
         self.need(field, 1)?;
         Ok(self.0.get_u8())
     }
 
-    fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
         self.need(field, 2)?;
         Ok(self.0.get_u16_le())
     }
 
-    fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
         self.need(field, 4)?;
         Ok(self.0.get_u32_le())
     }
 
-    fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
         self.need(field, 8)?;
         Ok(self.0.get_u64_le())
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
         self.need(field, N)?;
         let mut array = [0; N];
         self.0.copy_to_slice(&mut array);
         Ok(array)
     }
 
-    fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
+    pub(crate) fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
         self.need(field, bytes)?;
         Ok(self.0.split_to(bytes))
     }
 
-    fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
+    pub(crate) fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
         for _ in 0..bytes {
             match self.u8(field)? {
                 0 => {}
@@ -201,31 +201,40 @@ impl Body {
         Ok(())
     }
 
-    fn request_id(&mut self) -> Result<u64, FrameError> {
+    pub(crate) fn request_id(&mut self) -> Result<u64, FrameError> {
         match self.u64("request id")? {
             0 => Err(FrameError::Value { field: "request id", got: 0 }),
             id => Ok(id),
         }
     }
 
-    fn code<T>(&mut self, field: &'static str, from: fn(u8) -> Option<T>) -> Result<T, FrameError> {
+    pub(crate) fn code<T>(
+        &mut self,
+        field: &'static str,
+        from: fn(u8) -> Option<T>,
+    ) -> Result<T, FrameError> {
         let got = self.u8(field)?;
         from(got).ok_or(FrameError::Value { field, got: u64::from(got) })
     }
 
     /// A list of ids. Its count is checked before memory is taken for it.
-    fn ids(&mut self, field: &'static str, count: usize, limit: usize) -> Result<Vec<MessageId>, FrameError> {
+    pub(crate) fn ids(
+        &mut self,
+        field: &'static str,
+        count: usize,
+        limit: usize,
+    ) -> Result<Vec<MessageId>, FrameError> {
         at_most(field, count, limit)?;
         let bytes = self.take(field, count * ID_BYTES)?;
         Ok(bytes.as_chunks::<ID_BYTES>().0.iter().copied().map(MessageId).collect())
     }
 
-    fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
+    pub(crate) fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
         let bytes = self.take(field, bytes)?;
         std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Text { field })
     }
 
-    fn end(self) -> Result<(), FrameError> {
+    pub(crate) fn end(self) -> Result<(), FrameError> {
         match self.0.len() {
             0 => Ok(()),
             got => Err(FrameError::Trailing { got: got as u64 }),
@@ -233,14 +242,14 @@ impl Body {
     }
 }
 
-fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got > limit {
         return Err(FrameError::Count { field, got: got as u64, limit: limit as u64 });
     }
     Ok(())
 }
 
-fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got == 0 {
         return Err(FrameError::Count { field, got: 0, limit: limit as u64 });
     }
