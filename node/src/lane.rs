@@ -159,6 +159,11 @@ impl Lane {
         Ok(lane)
     }
 
+    /// Which lane it is.
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
     /// Size of the lane in the log.
     pub fn size(&self) -> u64 {
         self.writer.size()

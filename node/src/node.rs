@@ -185,8 +185,8 @@ impl Confirming<PendingAck> for DurableLane {
         let _ = self.events.try_send(Event::Wake);
     }
 
-    fn hold(&self, size: u64, ack: PendingAck) {
-        self.acks.hold(size, ack, &self.counters);
+    fn hold(&self, ack: PendingAck) {
+        self.acks.hold(ack, &self.counters);
     }
 }
 

@@ -186,6 +186,7 @@ impl Sequencer {
         let VerifiedJob { request_id, session, permit, outcomes } = job;
         let refuse_all = self.refuse_all();
         let mut exceptions = Vec::new();
+        let mut covered_by = 0;
         for (index, outcome) in (0u32..).zip(&outcomes) {
             let result = match (outcome, refuse_all) {
                 (Outcome::Rejected(rejection), _) => {
@@ -201,8 +202,11 @@ impl Sequencer {
                 },
             };
             match result {
-                Ok(()) => {}
+                Ok(place) => covered_by = covered_by.max(place.position() + 1),
                 Err(rejection) => {
+                    if rejection.reason == Reason::Duplicate && Place(rejection.got).lane() == self.lane.id() {
+                        covered_by = covered_by.max(Place(rejection.got).position() + 1);
+                    }
                     self.counters.reject(rejection.reason);
                     exceptions.push(AckException::new(index, rejection));
                 }
@@ -212,7 +216,7 @@ impl Sequencer {
             }
         }
         let tips = self.lane.tips(TIPS_PER_ACK);
-        let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, permit);
+        let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, covered_by, permit);
         if failed.is_none() && ack.level() == AckLevel::Received {
             ack.deliver();
             return None;
@@ -238,7 +242,7 @@ impl Sequencer {
     }
 
     /// The checks that need the ledger, then the message's place in the open batch.
-    fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<(), Rejection> {
+    fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<Place, Rejection> {
         self.lane.check_new(message)?;
         let operation = match message.view().kind() {
             PayloadKind::TRANSFER => Operation::read(&message.view(), || message.id()),
@@ -258,7 +262,7 @@ impl Sequencer {
         if let Some(operation) = operation {
             self.operations.insert(operation, place.position());
         }
-        Ok(())
+        Ok(place)
     }
 
     /// The refusal for every message, while the log takes none.
