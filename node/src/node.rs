@@ -358,6 +358,9 @@ impl RunningNode {
             name: config.name.clone(),
             lane: own,
             confirm: confirm.clone(),
+            acks: confirm_acks.clone(),
+            round_us: config.round_ms.saturating_mul(1000),
+            net: link.net.clone(),
             clock_us_max,
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
@@ -409,6 +412,7 @@ impl RunningNode {
                 let bound = listener.local_addr().map_err(bind)?;
                 let pages = http::Pages {
                     health: health.clone(),
+                    confirm: Some(service.clone()),
                     counters: counters.clone(),
                     devices: devices.clone(),
                 };

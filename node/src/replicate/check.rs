@@ -212,9 +212,7 @@ impl Checker {
         match check_form(view, &self.limits, verdicts, |place| self.id_at(place)) {
             Ok(()) => true,
             Err(why) => {
-                if !matches!(why, IllFormed::Signature { .. }) || !verdicts.is_empty() {
-                    tracing::error!(lane = %view.lane(), first = view.first(), %why, "a batch is not well formed");
-                }
+                tracing::error!(lane = %view.lane(), first = view.first(), %why, "a batch is not well formed");
                 false
             }
         }
