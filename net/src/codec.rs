@@ -11,7 +11,7 @@ use weft_core::{GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, Place};
 
 use crate::frame::{
     Ack, AckException, AckLevel, CloseReason, ErrorCode, Found, Frame, FrameKind, Hello, LaneStatus, Lookup,
-    NodeState, Status, Submit, Welcome, WireError,
+    NodeState, Status, Submit, Welcome, WireError, lane_flags, node_flags,
 };
 use crate::limits::{
     FRAME_HEAD_BYTES, GET_MESSAGES_MAX, MESSAGES_BYTES_MAX, NODE_NAME_BYTES_MAX, SUBMIT_MESSAGES_MAX,
@@ -23,7 +23,7 @@ pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
 
 const ID_BYTES: usize = 32;
 const EXCEPTION_BYTES: usize = 21;
-const LANE_STATUS_BYTES: usize = 18;
+const LANE_STATUS_BYTES: usize = 59;
 const WELCOME_BYTES_MAX: usize = 97 + NODE_NAME_BYTES_MAX;
 
 /// Why bytes are no frame, or values make none.
@@ -139,7 +139,7 @@ impl FrameKind {
             Self::GetMessages => 12 + GET_MESSAGES_MAX as usize * ID_BYTES,
             Self::Messages => MESSAGES_BYTES_MAX,
             Self::GetStatus => 8,
-            Self::Status => 60 + LANES_MAX as usize * LANE_STATUS_BYTES,
+            Self::Status => 86 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
             Self::Close => 1,
         };
@@ -148,10 +148,10 @@ impl FrameKind {
 }
 
 /// The rest of a body.
-struct Body(Bytes);
+pub(crate) struct Body(pub(crate) Bytes);
 
 impl Body {
-    fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
+    pub(crate) fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
         let got = self.0.len();
         if got < limit {
             return Err(FrameError::Truncated { field, got: got as u64, limit: limit as u64 });
@@ -159,39 +159,39 @@ impl Body {
         Ok(())
     }
 
-    fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
         self.need(field, 1)?;
         Ok(self.0.get_u8())
     }
 
-    fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
         self.need(field, 2)?;
         Ok(self.0.get_u16_le())
     }
 
-    fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
         self.need(field, 4)?;
         Ok(self.0.get_u32_le())
     }
 
-    fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
         self.need(field, 8)?;
         Ok(self.0.get_u64_le())
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
         self.need(field, N)?;
         let mut array = [0; N];
         self.0.copy_to_slice(&mut array);
         Ok(array)
     }
 
-    fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
+    pub(crate) fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
         self.need(field, bytes)?;
         Ok(self.0.split_to(bytes))
     }
 
-    fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
+    pub(crate) fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
         for _ in 0..bytes {
             match self.u8(field)? {
                 0 => {}
@@ -201,31 +201,48 @@ impl Body {
         Ok(())
     }
 
-    fn request_id(&mut self) -> Result<u64, FrameError> {
+    /// A byte of bits, of which only those of `known` may be set.
+    pub(crate) fn flags(&mut self, field: &'static str, known: u8) -> Result<u8, FrameError> {
+        match self.u8(field)? {
+            flags if flags & !known == 0 => Ok(flags),
+            got => Err(FrameError::Value { field, got: u64::from(got) }),
+        }
+    }
+
+    pub(crate) fn request_id(&mut self) -> Result<u64, FrameError> {
         match self.u64("request id")? {
             0 => Err(FrameError::Value { field: "request id", got: 0 }),
             id => Ok(id),
         }
     }
 
-    fn code<T>(&mut self, field: &'static str, from: fn(u8) -> Option<T>) -> Result<T, FrameError> {
+    pub(crate) fn code<T>(
+        &mut self,
+        field: &'static str,
+        from: fn(u8) -> Option<T>,
+    ) -> Result<T, FrameError> {
         let got = self.u8(field)?;
         from(got).ok_or(FrameError::Value { field, got: u64::from(got) })
     }
 
     /// A list of ids. Its count is checked before memory is taken for it.
-    fn ids(&mut self, field: &'static str, count: usize, limit: usize) -> Result<Vec<MessageId>, FrameError> {
+    pub(crate) fn ids(
+        &mut self,
+        field: &'static str,
+        count: usize,
+        limit: usize,
+    ) -> Result<Vec<MessageId>, FrameError> {
         at_most(field, count, limit)?;
         let bytes = self.take(field, count * ID_BYTES)?;
         Ok(bytes.as_chunks::<ID_BYTES>().0.iter().copied().map(MessageId).collect())
     }
 
-    fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
+    pub(crate) fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
         let bytes = self.take(field, bytes)?;
         std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Text { field })
     }
 
-    fn end(self) -> Result<(), FrameError> {
+    pub(crate) fn end(self) -> Result<(), FrameError> {
         match self.0.len() {
             0 => Ok(()),
             got => Err(FrameError::Trailing { got: got as u64 }),
@@ -233,14 +250,14 @@ impl Body {
     }
 }
 
-fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got > limit {
         return Err(FrameError::Count { field, got: got as u64, limit: limit as u64 });
     }
     Ok(())
 }
 
-fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got == 0 {
         return Err(FrameError::Count { field, got: 0, limit: limit as u64 });
     }
@@ -416,7 +433,7 @@ impl Ack {
 
 impl Status {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.state.code(), 0]);
+        out.extend_from_slice(&[self.state.code(), self.flags]);
         out.extend_from_slice(&(self.lanes.len() as u16).to_le_bytes());
         for number in [
             self.uptime_us,
@@ -428,16 +445,23 @@ impl Status {
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.extend_from_slice(&self.lane.0.to_le_bytes());
+        for number in [self.witnesses_total, self.round_us, self.acks_waiting] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         for lane in &self.lanes {
             out.extend_from_slice(&lane.lane.0.to_le_bytes());
-            out.extend_from_slice(&lane.written.to_le_bytes());
-            out.extend_from_slice(&lane.durable.to_le_bytes());
+            out.push(lane.flags);
+            let LaneStatus { weight, written, durable, applied, certified, final_size, witness, .. } = *lane;
+            for number in [weight, written, durable, applied, certified, final_size, witness] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
         }
     }
 
     fn decode(body: &mut Body) -> Result<Self, FrameError> {
         let state = body.code("node state", NodeState::from_code)?;
-        body.zero("reserved byte", 1)?;
+        let flags = body.flags("node flags", node_flags::ALL)?;
         let lanes = usize::from(body.u16("lanes")?);
         at_most("lanes", lanes, usize::from(LANES_MAX))?;
         let mut status = Self {
@@ -448,6 +472,11 @@ impl Status {
             queue_messages: body.u64("queue_messages")?,
             queue_messages_max: body.u64("queue_messages_max")?,
             durable_age_us: body.u64("durable_age_us")?,
+            flags,
+            lane: LaneId(body.u16("own lane")?),
+            witnesses_total: body.u64("witnesses")?,
+            round_us: body.u64("round_us")?,
+            acks_waiting: body.u64("acks waiting")?,
             lanes: Vec::new(),
         };
         body.need("lanes", lanes * LANE_STATUS_BYTES)?;
@@ -455,8 +484,14 @@ impl Status {
         for _ in 0..lanes {
             status.lanes.push(LaneStatus {
                 lane: LaneId(body.u16("lane")?),
+                flags: body.flags("lane flags", lane_flags::ALL)?,
+                weight: body.u64("lane")?,
                 written: body.u64("lane")?,
                 durable: body.u64("lane")?,
+                applied: body.u64("lane")?,
+                certified: body.u64("lane")?,
+                final_size: body.u64("lane")?,
+                witness: body.u64("lane")?,
             });
         }
         Ok(status)

@@ -26,8 +26,10 @@ use crate::telemetry::LogFormat;
 use crate::units;
 
 mod keys;
+pub mod peers;
 
 pub use keys::{Field, KEYS, Key};
+pub use peers::{PeerAddress, PeersError, peer_config};
 
 /// Where a node listens, and where clients look for one, when nothing is said. Loopback: a node is open to the
 /// network only when its operator says so.
@@ -53,6 +55,12 @@ pub struct Config {
     pub name: String,
     /// UDP address for QUIC.
     pub listen: SocketAddr,
+    /// UDP address for other nodes; none: no other node reaches this one.
+    pub peer_listen: Option<SocketAddr>,
+    /// Where other nodes are.
+    pub peers: Vec<PeerAddress>,
+    /// Time that everything sent to other nodes is held back: a long link, for tests.
+    pub peer_latency_ms: u64,
     /// TCP address for `/healthz` and metrics; none: no HTTP server.
     pub http: Option<SocketAddr>,
     /// The strongest acknowledgement that clients may ask for.
@@ -97,6 +105,8 @@ pub struct Config {
     pub clock_ahead_us_max: Option<u64>,
     /// How far a device's clock may be behind; none: what the genesis says.
     pub clock_behind_us_max: Option<u64>,
+    /// Time between two witnesses of this validator.
+    pub round_ms: u64,
     /// How long a stop waits for what was accepted to be logged.
     pub stop_grace_ms: u64,
     /// Log filter.
@@ -111,8 +121,11 @@ impl Default for Config {
             data: PathBuf::from(DATA_DEFAULT),
             name: "weft".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7272)),
+            peer_listen: None,
+            peers: Vec::new(),
+            peer_latency_ms: 0,
             http: None,
-            ack_level: AckLevel::Durable,
+            ack_level: AckLevel::Final,
             connections_max: 128,
             connection_bytes_max: 8 << 20,
             connection_idle_ms: 30_000,
@@ -133,6 +146,7 @@ impl Default for Config {
             tip_alpha: 0.001,
             clock_ahead_us_max: None,
             clock_behind_us_max: None,
+            round_ms: 100,
             stop_grace_ms: 10_000,
             log: "info".to_owned(),
             log_format: LogFormat::Human,
@@ -175,9 +189,14 @@ const TIP_SELECTIONS: &[(&str, TipSelectionName)] = &[
     ("mcmc", TipSelectionName::Mcmc),
 ];
 
-/// The levels a node of this version gives.
-const ACK_LEVELS: &[(&str, AckLevel)] =
-    &[("received", AckLevel::Received), ("written", AckLevel::Written), ("durable", AckLevel::Durable)];
+/// The levels of acknowledgement.
+const ACK_LEVELS: &[(&str, AckLevel)] = &[
+    ("received", AckLevel::Received),
+    ("written", AckLevel::Written),
+    ("durable", AckLevel::Durable),
+    ("certified", AckLevel::Certified),
+    ("final", AckLevel::Final),
+];
 
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
 

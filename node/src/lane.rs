@@ -5,24 +5,33 @@
 //! [`Lane::rebuild`] makes them match the log again, from the log; the same code fills them at start.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_core::arena::VerifiedMessage;
+use weft_core::confirm::BatchDigest;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::random::RandomSource as _;
 use weft_core::recent::RecentIds;
 use weft_core::replay::ReplayTable;
 use weft_core::tips::{TipPool, TipSelection};
 use weft_core::{
-    BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection,
+    BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, NodeKey, Place, Reason,
+    Rejection,
 };
 use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk};
 
+use crate::confirm::Confirm;
+use crate::lanes::Lanes;
 use crate::random::Random;
 
 /// Entry bytes of one lane batch: large enough that sealing and signing are shared by thousands of small messages, small enough that
 /// a batch of the longest messages is not 64 MiB in one write.
 pub const BATCH_ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Messages of one final batch of another lane that may become tips: its newest. A batch is a moment's worth of messages, and tips are to
+/// be as recent as they can be.
+const TIPS_ELSEWHERE: usize = 32;
 
 /// How the tables are sized.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +91,16 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 /// A batch that is in the log now, though not synced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Appended {
     /// Size of the lane after it.
     pub size: u64,
     /// Its bytes.
     pub bytes: u64,
-    /// Its messages.
+    /// Its messages, without witnesses.
     pub messages: u64,
+    /// What confirmation needs to know of it.
+    pub digest: Arc<BatchDigest>,
 }
 
 /// The lane.
@@ -99,9 +110,13 @@ pub struct Lane {
     id: LaneId,
     roots: [MessageId; 2],
     key: SigningKey,
+    public: NodeKey,
     config: LaneConfig,
     writer: LaneWriter,
     reader: LogReader,
+    /// All logs, and how far they are final: where parents may lie.
+    lanes: Lanes,
+    confirm: Arc<Confirm>,
     tree: LaneTree,
     open: Option<BatchBuilder>,
     /// A sealed batch's buffers, to be used again.
@@ -126,6 +141,7 @@ impl Lane {
         roots: [MessageId; 2],
         writer: LaneWriter,
         reader: LogReader,
+        (lanes, confirm): (Lanes, Arc<Confirm>),
         dir: &Path,
         config: LaneConfig,
         mut random: Random,
@@ -134,11 +150,14 @@ impl Lane {
             network: reader.network(),
             id: reader.lane(),
             roots,
+            public: NodeKey::from(key.verifying_key().to_bytes()),
             key,
             config,
             tree: writer.tree().clone(),
             writer,
             reader,
+            lanes,
+            confirm,
             open: None,
             spare: None,
             recent: RecentIds::new(config.recent_ids_max, random.next_u64()),
@@ -150,6 +169,11 @@ impl Lane {
         };
         lane.fill()?;
         Ok(lane)
+    }
+
+    /// Which lane it is.
+    pub fn id(&self) -> LaneId {
+        self.id
     }
 
     /// Size of the lane in the log.
@@ -192,7 +216,21 @@ impl Lane {
         verdict
     }
 
-    /// Where a message lies that may be named as a parent: in this lane, or a genesis root.
+    /// Lets messages of another lane be tips: the newest of the batch at a place below final there.
+    pub fn learn_elsewhere(&mut self, place: Place) {
+        let Some(reader) = self.lanes.get(place.lane()) else { return };
+        let Ok(Some(batch)) = reader.batch_at(place.position()) else { return };
+        let Ok(view) = batch.view() else { return };
+        let skip = (view.count() as usize).saturating_sub(TIPS_ELSEWHERE);
+        for entry in view.messages().skip(skip) {
+            let (message, id) = (entry.message, entry.message.id());
+            let place = Place::new(place.lane(), entry.position);
+            self.recent.insert(id, place);
+            self.tips.insert(id, message.issuer(), place, message.parents());
+        }
+    }
+
+    /// Where a message lies that may be named as a parent: in this lane, below final in another, or a genesis root.
     pub fn find(&self, id: &MessageId) -> Option<Place> {
         if let Some(place) = self.recent.get(id) {
             return Some(place);
@@ -200,14 +238,15 @@ impl Lane {
         if let Some(index) = self.roots.iter().position(|root| root == id) {
             return Some(Place::root(u8::from(index == 1)));
         }
-        self.reader.find(id)
+        let found = self.reader.find(id);
+        found.or_else(|| self.lanes.find_elsewhere(id, |lane| self.confirm.final_size(lane)))
     }
 
-    /// Gives a message its place in the open batch. The caller has checked that it is new and where its parents lie.
+    /// Gives a message its place in the open batch, and tells it. The caller has checked that it is new and where its parents lie.
     ///
     /// # Errors
     /// `overloaded` if the batch is full: the caller flushes full batches, so this is a bug that costs one message its place.
-    pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<(), Rejection> {
+    pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<Place, Rejection> {
         let config = &self.config;
         let open = self.open.get_or_insert_with(|| {
             self.spare
@@ -219,13 +258,32 @@ impl Lane {
         })?;
         let place = Place::new(self.id, self.tree.size() + 1 + u64::from(index));
         self.learn(message.id(), &message.view(), place);
-        Ok(())
+        Ok(place)
     }
 
     fn learn(&mut self, id: MessageId, view: &MessageView<'_>, place: Place) {
         self.recent.insert(id, place);
         self.replay.set(view.issuer(), view.sequence());
         self.tips.insert(id, view.issuer(), place, view.parents());
+    }
+
+    /// Gives a witness of this node its place, at the head of the open batch. Its parents are durable messages of this ledger.
+    ///
+    /// # Errors
+    /// `unknown_parent` if they are not: then the witness was made for another log.
+    pub fn push_witness(&mut self, bytes: &[u8]) -> Result<(), Rejection> {
+        let message = VerifiedMessage::vouch(MessageView::parse(bytes)?);
+        let [first, second] = message.view().parents();
+        let place = |parent: &MessageId, which| self.find(parent).ok_or(Reason::UnknownParent.with(which, 0));
+        let parents = [place(first, 0)?, place(second, 1)?];
+        let place = self.push(&message, parents)?;
+        self.tips.set_witness(message.id(), place);
+        Ok(())
+    }
+
+    /// Whether the message is in the log.
+    pub fn has(&self, id: &MessageId) -> bool {
+        self.reader.find(id).is_some()
     }
 
     /// Whether the open batch must be appended before the longest message is sure to fit.
@@ -249,9 +307,18 @@ impl Lane {
                 self.full = (*free_bytes, *needed_bytes);
             }
         })?;
-        self.tree = after;
-        let appended =
-            Appended { size, bytes: sealed.bytes().len() as u64, messages: u64::from(sealed.count()) };
+        let before = std::mem::replace(&mut self.tree, after).root();
+        let view = sealed.view().map_err(|error| AppendError::Failed {
+            cause: format!("a sealed batch cannot be read: {error}"),
+        })?;
+        let digest = Arc::new(BatchDigest::vouched(&view, before, &self.public));
+        let witnesses = u64::from(digest.witness().is_some());
+        let appended = Appended {
+            size,
+            bytes: sealed.bytes().len() as u64,
+            messages: u64::from(sealed.count()) - witnesses,
+            digest,
+        };
         self.spare = Some(sealed.recycle());
         Ok(Some(appended))
     }

@@ -9,38 +9,56 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use ed25519_dalek::SigningKey;
+use weft_core::confirm::Setup;
 use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
+use weft_net::peer::{PeerNet, PeerStatus};
 use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
 use weft_storage::datadir::{DataDir, DataDirError};
 use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Syncer};
 
-use crate::config::Config;
+use crate::config::{Config, PeersError, peer_config};
+use crate::confirm::acks::ConfirmAcks;
+use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
+use crate::confirm::record::{RecordError, RecordFile};
+use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
-use crate::pipeline::Budget;
-use crate::pipeline::commit::{Committer, Sync};
+use crate::lanes::Lanes;
+use crate::pipeline::commit::{Committer, Confirming, Sync};
 use crate::pipeline::devices::{Device, DeviceReport, FEEDERS};
 use crate::pipeline::queue::JobQueue;
-use crate::pipeline::sequence::Sequencer;
+use crate::pipeline::sequence::{ConfirmLink, Sequencer};
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
+use crate::pipeline::{Budget, PendingAck};
 use crate::random::Random;
+use crate::replicate::store::Stores;
+use crate::replicate::{self, Link, Replication, ReplicationError};
 use crate::service::NodeService;
 use crate::stats::Counters;
 use crate::verifier::{self, VerifierError};
 
-/// The lane that this version's one node writes.
-pub const LANE: LaneId = LaneId(0);
+/// Own witnesses under way to the sequencer: there is one at a time.
+const WITNESSES_QUEUED_MAX: usize = 1;
+
+/// Longest segments of other nodes' lanes: a node of a large committee must not allocate as many of its own lane's.
+const OTHER_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Final batches of other lanes whose messages wait to become tips; more are left out.
+const TIPS_QUEUED_MAX: usize = 64;
+
+/// Share of the pipeline's bytes that acks may hold which wait for confirmation: the rest is for clients who ask for less.
+const CONFIRM_BYTES_SHARE: usize = 2;
 
 /// Groups between sequencer and committer. Two: one under way to the disk and one to follow it; more would only hide that the disk is
 /// the bound from the stages before.
@@ -64,14 +82,21 @@ pub enum StartError {
     /// The genesis is not valid.
     #[error("the genesis is not valid: {0}")]
     Genesis(#[from] GenesisError),
-    /// This node's key is not in the committee.
-    #[error(
-        "the key in node.key ({got}) is not in the committee of the genesis: this directory is not that node's"
-    )]
-    NotInCommittee {
+    /// This node's key is not in the genesis.
+    #[error("the key in node.key ({got}) is none of the genesis: this directory is not that node's")]
+    NotInGenesis {
         /// This node's public key.
         got: NodeKey,
     },
+    /// The settings about other nodes do not fit the genesis.
+    #[error("{0}")]
+    Peers(#[from] PeersError),
+    /// Connections to other nodes cannot be started.
+    #[error("{}", with_sources(.0))]
+    Replication(#[from] ReplicationError),
+    /// The record of votes cannot be used.
+    #[error("{}", with_sources(.0))]
+    Votes(#[from] RecordError),
     /// The TLS identity cannot be read or made.
     #[error("{}", with_sources(.0))]
     Identity(#[from] IdentityError),
@@ -137,6 +162,7 @@ pub struct RunningNode {
     counters: Arc<Counters>,
     health: Arc<Health>,
     service: Arc<NodeService>,
+    confirm: Arc<Confirm>,
     stop_grace: Duration,
     /// Everything that a stop takes apart; `None` afterwards.
     parts: Option<Parts>,
@@ -150,8 +176,36 @@ struct Parts {
     workers: Vec<JoinHandle<()>>,
     sequencer: JoinHandle<Option<Lane>>,
     committer: JoinHandle<()>,
+    confirmation: JoinHandle<()>,
+    events: Sender<Event>,
+    replication: Option<Replication>,
+    stores: Arc<Stores>,
     /// Holds the directory's lock; let go last.
     _data: DataDir,
+}
+
+/// Confirmation as the committer sees it.
+struct DurableLane {
+    confirm: Arc<Confirm>,
+    acks: Arc<ConfirmAcks>,
+    counters: Arc<Counters>,
+    events: Sender<Event>,
+    net: Arc<OnceLock<PeerNet>>,
+}
+
+impl Confirming<PendingAck> for DurableLane {
+    fn durable(&self, size: u64) {
+        self.confirm.set_durable(size);
+        // A full queue means that the driver is awake; it looks at the size each time.
+        let _ = self.events.try_send(Event::Wake);
+        if let Some(net) = self.net.get() {
+            net.lane_grew(self.confirm.lane());
+        }
+    }
+
+    fn hold(&self, ack: PendingAck) {
+        self.acks.hold(ack, &self.counters);
+    }
 }
 
 struct LogSync(Syncer);
@@ -183,9 +237,9 @@ impl RunningNode {
         let genesis = data.genesis().clone();
         let key = SigningKey::from_bytes(data.node_seed());
         let public = NodeKey::from(key.verifying_key().to_bytes());
-        if !genesis.committee.iter().any(|validator| validator.key == public) {
-            return Err(StartError::NotInCommittee { got: public });
-        }
+        let setup =
+            Setup { round_us: config.round_ms.saturating_mul(1000), ..Setup::new(&genesis, Some(&public)) };
+        let own = setup.lane.ok_or(StartError::NotInGenesis { got: public })?;
         let options = weft_crypto::backend::Options { cached_keys: config.key_cache_max };
         let chosen = verifier::choose(&config.verifier, &config.gpu, &options)?;
         tracing::info!(setting = config.verifier, gpu = %config.gpu, "verifiers chosen: {}", chosen.why);
@@ -201,7 +255,8 @@ impl RunningNode {
         let health = Arc::new(Health::new());
         let counters = Arc::new(Counters::default());
 
-        let (log, recovered) = open_log(&data, config, public)?;
+        let keys: Vec<NodeKey> = genesis.node_keys().collect();
+        let (log, recovered, others) = open_logs(&data, config, own, &keys)?;
         let lane_config = LaneConfig {
             recent_ids_max: config.recent_ids_max,
             replay_issuers_max: config.replay_issuers_max,
@@ -211,18 +266,39 @@ impl RunningNode {
         };
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
+        let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
+        let stores = Arc::new(Stores::new(own, &keys, others));
+        let (record, recorded) = RecordFile::open(data.path())?;
+        let votes = recorded.as_ref().map(|recorded| &recorded.votes);
+        let weights = setup.weights.clone();
+        // What was final here was verified here.
+        let verified = votes.map(|votes| votes.lanes.iter().map(|lane| lane.final_size).collect());
+        let confirm = Arc::new(Confirm::new(confirm::machine(setup, votes), own));
         let mut lane = Lane::open(
             key,
             roots,
             writer,
             reader.clone(),
-            &data.lane_dir(LANE),
+            (lanes.clone(), confirm.clone()),
+            &data.lane_dir(own),
             lane_config,
             Random::from_system()?,
         )?;
         health.recovered(recovered.size);
+        let confirm_acks = Arc::new(ConfirmAcks::new(config.queue_bytes_max / CONFIRM_BYTES_SHARE));
+        let (events_in, events_out) = bounded(EVENTS_QUEUED_MAX);
+        let (witnesses_in, witnesses_out) = bounded(WITNESSES_QUEUED_MAX);
+        let (tips_in, tips_out) = bounded(TIPS_QUEUED_MAX);
+        let peers = peer_config(config, &data, own)?;
+        let (link, asked) = Link::new(stores.clone(), weights.len());
+        // The log may have lost the last witness in a crash; the record has it.
+        let witness = recorded.and_then(|recorded| recorded.witness).and_then(|bytes| {
+            let id = weft_core::MessageView::parse(&bytes).ok()?.id();
+            (!lane.has(&id)).then_some(OwnWitness { bytes, id })
+        });
 
-        let mut limits = genesis.limits()?;
+        let genesis_limits = genesis.limits()?;
+        let mut limits = genesis_limits;
         limits.clock_ahead_us_max = config.clock_ahead_us_max.unwrap_or(limits.clock_ahead_us_max);
         limits.clock_behind_us_max = config.clock_behind_us_max.unwrap_or(limits.clock_behind_us_max);
         let clock_us_max = (limits.clock_ahead_us_max, limits.clock_behind_us_max);
@@ -234,6 +310,35 @@ impl RunningNode {
             bounded(VERIFIED_QUEUED_PER_WORKER * (workers_count + feeders_count));
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
         let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let mut driver = Driver::new(confirm::driver::Parts {
+            confirm: confirm.clone(),
+            acks: confirm_acks.clone(),
+            counters: counters.clone(),
+            health: health.clone(),
+            lanes: keys
+                .iter()
+                .zip(lanes.readers())
+                .map(|(key, reader)| LaneSource { reader: reader.clone(), key: *key })
+                .collect(),
+            record,
+            signer: DeviceSigner::from_seed(*data.node_seed()),
+            network: data.network(),
+            roots,
+            tips: published_tips.clone(),
+            random: Random::from_system()?,
+            witnesses: witnesses_in,
+            verified: verified.unwrap_or_default(),
+            link: peers.is_some().then(|| link.clone()),
+            tips_elsewhere: tips_in,
+        });
+        let replay_started = std::time::Instant::now();
+        driver.replay()?;
+        tracing::info!(
+            size = confirm.marks(own).held,
+            final_size = confirm.final_size(own),
+            ms = replay_started.elapsed().as_millis() as u64,
+            "confirmation is where it was"
+        );
         let stage = Arc::new(VerifyStage {
             verifier: verifier.clone(),
             workers: workers_count,
@@ -251,12 +356,16 @@ impl RunningNode {
             genesis_id: data.genesis_id(),
             network: data.network(),
             name: config.name.clone(),
-            lane: LANE,
+            lane: own,
+            confirm: confirm.clone(),
+            acks: confirm_acks.clone(),
+            round_us: config.round_ms.saturating_mul(1000),
+            net: link.net.clone(),
             clock_us_max,
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
             budget: Budget::new(config.queue_bytes_max),
-            reader,
+            lanes: lanes.clone(),
             tips: published_tips.clone(),
             counters: counters.clone(),
             health: health.clone(),
@@ -303,6 +412,7 @@ impl RunningNode {
                 let bound = listener.local_addr().map_err(bind)?;
                 let pages = http::Pages {
                     health: health.clone(),
+                    confirm: Some(service.clone()),
                     counters: counters.clone(),
                     devices: devices.clone(),
                 };
@@ -333,7 +443,21 @@ impl RunningNode {
             })?);
         }
         drop(verified_in);
-        let sequencer = Sequencer::new(lane, counters.clone(), health.clone());
+        let confirmation = {
+            let guard = PanicGuard { stage: "confirm", health: health.clone() };
+            spawn("weft-confirm".to_owned(), move || {
+                let _guard = guard;
+                driver.run(&events_out);
+            })?
+        };
+        let handed = ConfirmLink {
+            confirm: confirm.clone(),
+            events: events_in.clone(),
+            witnesses: witnesses_out,
+            witness,
+            tips_elsewhere: tips_out,
+        };
+        let sequencer = Sequencer::new(lane, counters.clone(), health.clone(), handed);
         let guard = PanicGuard { stage: "sequencer", health: health.clone() };
         let sequencer = spawn("weft-sequence".to_owned(), move || {
             let _guard = guard;
@@ -341,6 +465,13 @@ impl RunningNode {
         })?;
         let committer = Committer {
             syncer: LogSync(syncer),
+            confirming: DurableLane {
+                confirm: confirm.clone(),
+                acks: confirm_acks.clone(),
+                counters: counters.clone(),
+                events: events_in.clone(),
+                net: link.net.clone(),
+            },
             counters: counters.clone(),
             health: health.clone(),
             published_tips,
@@ -351,7 +482,42 @@ impl RunningNode {
             committer.run(&groups_out);
         })?;
 
-        health.set_state(State::Live, None);
+        let replication = match peers {
+            None => {
+                health.set_state(State::Live, None);
+                None
+            }
+            Some(peers) => {
+                health.set_state(State::Joining, None);
+                let needs = replicate::Needs {
+                    peers,
+                    lanes,
+                    stores: stores.clone(),
+                    keys,
+                    weights,
+                    network: data.network(),
+                    limits: genesis_limits,
+                    roots,
+                    verifier: verifier.clone(),
+                    workers: workers_count,
+                    confirm: confirm.clone(),
+                    acks: confirm_acks,
+                    events: events_in.clone(),
+                    counters: counters.clone(),
+                    health: health.clone(),
+                    link,
+                    asked,
+                };
+                let health = health.clone();
+                Some(Replication::start(needs, runtime.handle(), move |name, work| {
+                    let guard = PanicGuard { stage: name, health: health.clone() };
+                    spawn(name.to_owned(), move || {
+                        let _guard = guard;
+                        work();
+                    })
+                })?)
+            }
+        };
         Ok(Self {
             address,
             http_address,
@@ -363,8 +529,21 @@ impl RunningNode {
             counters,
             health,
             service,
+            confirm,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
-            parts: Some(Parts { runtime, server, http_stop, workers, sequencer, committer, _data: data }),
+            parts: Some(Parts {
+                runtime,
+                server,
+                http_stop,
+                workers,
+                sequencer,
+                committer,
+                confirmation,
+                events: events_in,
+                replication,
+                stores,
+                _data: data,
+            }),
         })
     }
 
@@ -408,6 +587,29 @@ impl RunningNode {
         &self.counters
     }
 
+    /// Where other nodes reach this one, if it has others.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        Some(self.parts.as_ref()?.replication.as_ref()?.net().local_addr())
+    }
+
+    /// Figures of the connections to other nodes.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let replication = self.parts.as_ref().and_then(|parts| parts.replication.as_ref());
+        replication.map(|replication| replication.net().status()).unwrap_or_default()
+    }
+
+    /// Changes where the node of `lane` is dialled.
+    pub fn set_peer_address(&self, lane: LaneId, address: Option<String>) {
+        if let Some(replication) = self.parts.as_ref().and_then(|parts| parts.replication.as_ref()) {
+            replication.net().set_address(lane, address);
+        }
+    }
+
+    /// Confirmation: watermarks, accounts.
+    pub fn confirm(&self) -> &Arc<Confirm> {
+        &self.confirm
+    }
+
     /// How the node is.
     pub fn health(&self) -> HealthReport {
         self.health.report()
@@ -425,9 +627,23 @@ impl RunningNode {
                 durable_size: Ok(self.health.durable_size()),
             };
         };
-        let Parts { runtime, server, http_stop, workers, sequencer, committer, _data } = parts;
+        let Parts {
+            runtime,
+            server,
+            http_stop,
+            workers,
+            sequencer,
+            committer,
+            confirmation,
+            events,
+            replication,
+            stores,
+            _data,
+        } = parts;
         self.health.set_state(State::Stopping, None);
         let sessions = runtime.block_on(server.shutdown(grace));
+        // No ack is left that waits for other nodes.
+        let replicating = replication.map(|replication| replication.stop(&runtime));
         // No session is left to send jobs: the stages end one after the other, each with an empty queue.
         self.service.close();
         for worker in workers {
@@ -435,6 +651,14 @@ impl RunningNode {
         }
         let lane = sequencer.join().ok().flatten();
         let _ = committer.join();
+        let _ = events.send(Event::Stop);
+        let _ = confirmation.join();
+        for thread in replicating.into_iter().flatten() {
+            let _ = thread.join();
+        }
+        if let Some(stores) = Arc::into_inner(stores) {
+            stores.close();
+        }
         if let Some(stop) = http_stop {
             let _ = stop.send(());
         }
@@ -453,37 +677,61 @@ impl Drop for RunningNode {
     }
 }
 
-/// Opens the node's lane. The last batch must carry this node's signature: a log that was copied here from another node is refused.
-fn open_log(data: &DataDir, config: &Config, public: NodeKey) -> Result<(LaneLog, Recovered), StartError> {
-    let log_config = LogConfig {
-        segment_bytes: config.segment_bytes.next_multiple_of(4096),
-        free_bytes_min: config.free_space_watermark_bytes,
-        ..LogConfig::default()
-    };
-    let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
-        batch
-            .verify_seal(&public, |key, text, signature| {
-                weft_crypto::serial::verify_one(&key.0, text, signature)
-            })
-            .is_ok()
-    };
-    let disk = Arc::new(RealDisk);
-    let (log, recovered) =
-        LaneLog::open(disk, &data.lane_dir(LANE), data.network(), LANE, log_config, &verify_last)?;
-    if let Some(cut) = &recovered.cut {
-        tracing::warn!(
-            file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
-            "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
+/// Opens the logs of all lanes: the own one, what was found in it, and the others in order of lanes. The last batch of each must carry its
+/// node's signature: a log that was copied here from another ledger or lane is refused.
+fn open_logs(
+    data: &DataDir,
+    config: &Config,
+    own: LaneId,
+    keys: &[NodeKey],
+) -> Result<(LaneLog, Recovered, Vec<LaneLog>), StartError> {
+    let mut mine = None;
+    let mut others = Vec::with_capacity(keys.len());
+    // A genesis has at most 1,024 lanes.
+    for (lane, key) in (0..).map(LaneId).zip(keys) {
+        let segment_bytes = if lane == own {
+            config.segment_bytes
+        } else {
+            config.segment_bytes.min(OTHER_SEGMENT_BYTES_MAX)
+        };
+        let log_config = LogConfig {
+            segment_bytes: segment_bytes.next_multiple_of(4096),
+            free_bytes_min: config.free_space_watermark_bytes,
+            ..LogConfig::default()
+        };
+        let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
+            batch
+                .verify_seal(key, |key, text, signature| {
+                    weft_crypto::serial::verify_one(&key.0, text, signature)
+                })
+                .is_ok()
+        };
+        let disk = Arc::new(RealDisk);
+        let (log, recovered) =
+            LaneLog::open(disk, &data.lane_dir(lane), data.network(), lane, log_config, &verify_last)?;
+        if let Some(cut) = &recovered.cut {
+            tracing::warn!(
+                %lane, file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
+                "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
+            );
+        }
+        tracing::info!(
+            %lane,
+            size = recovered.size,
+            segments = recovered.segments,
+            messages = recovered.messages,
+            indexes_built = recovered.indexes_built,
+            "the log is open"
         );
+        if lane == own {
+            mine = Some((log, recovered));
+        } else {
+            others.push(log);
+        }
     }
-    tracing::info!(
-        size = recovered.size,
-        segments = recovered.segments,
-        messages = recovered.messages,
-        indexes_built = recovered.indexes_built,
-        "the log is open"
-    );
-    Ok((log, recovered))
+    let (log, recovered) =
+        mine.ok_or_else(|| std::io::Error::other("the own lane is none of the genesis"))?;
+    Ok((log, recovered, others))
 }
 
 fn spawn<T: Send + 'static>(

@@ -12,6 +12,7 @@
 //! crash may do is written down in [`disk`], simulated in [`sim`], and repaired in [`recovery`].
 #![deny(unsafe_code)]
 
+mod cut;
 pub mod datadir;
 pub mod disk;
 mod error;
@@ -25,6 +26,7 @@ pub mod recovery;
 mod scan;
 pub mod segment;
 pub mod sim;
+pub mod slots;
 mod state;
 pub mod verify;
 
@@ -36,4 +38,5 @@ pub use reader::{LogReader, LogStats, StoredBatch, StoredMessage};
 pub use real::RealDisk;
 pub use recovery::{Cut, Recovered};
 pub use sim::SimDisk;
+pub use slots::SlotFile;
 pub use verify::{Report, verify_log};

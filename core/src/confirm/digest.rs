@@ -72,14 +72,37 @@ impl BatchDigest {
         node: &NodeKey,
         verify: impl FnOnce(&NodeKey, &[u8], &[u8; SIGNATURE_BYTES]) -> bool,
     ) -> Result<(Self, LaneTree), BatchError> {
+        Self::read_with_ids(view, view.ids(), before, node, verify)
+    }
+
+    /// Like [`read`](Self::read), with the ids of the batch's messages from somebody who hashes many at once. Wrong
+    /// ones do not give the root.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_with_ids(
+        view: &BatchView<'_>,
+        ids: impl Iterator<Item = MessageId>,
+        before: &LaneTree,
+        node: &NodeKey,
+        verify: impl FnOnce(&NodeKey, &[u8], &[u8; SIGNATURE_BYTES]) -> bool,
+    ) -> Result<(Self, LaneTree), BatchError> {
         view.check_hashes()?;
-        let after = view.check_root(before)?;
+        let after = view.check_root_of(before, ids)?;
         view.verify_seal(node, verify)?;
+        Ok((Self::vouched(view, before.root(), node), after))
+    }
+
+    /// Reads a batch that the caller vouches for: one that this process has just sealed, or read back from its own
+    /// log, where only authentic ones are stored. `before` is the root of the lane's tree before it. Hashes operations
+    /// and one witness and nothing else.
+    #[must_use]
+    pub fn vouched(view: &BatchView<'_>, before: Hash, node: &NodeKey) -> Self {
         let mut digest = Self {
             lane: view.lane(),
             first: view.first(),
             size: view.size(),
-            before: before.root(),
+            before,
             root: *view.root(),
             cites: Vec::new(),
             operations: Vec::new(),
@@ -108,7 +131,7 @@ impl BatchDigest {
                 digest.operations.push(PlacedOperation { position, operation });
             }
         }
-        Ok((digest, after))
+        digest
     }
 
     /// Notes that `lane` must be final up to `size`: one entry per lane, the highest size.
