@@ -4,17 +4,20 @@
 //! reads run on the runtime's blocking threads, so that a cold page never stops a session's neighbours.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
+use weft_net::frame::{lane_flags, node_flags};
+use weft_net::peer::PeerNet;
 use weft_net::{
     AckLevel, Found, LaneStatus, NodeState, Refusal, Service, SessionHandle, Status, Submit, WelcomeInfo,
 };
-use weft_storage::LogReader;
 
-use crate::confirm::Confirm;
+use crate::confirm::acks::ConfirmAcks;
+use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
+use crate::lanes::Lanes;
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
@@ -40,6 +43,12 @@ pub struct NodeService {
     pub lane: LaneId,
     /// Confirmation.
     pub confirm: Arc<Confirm>,
+    /// Acks that wait for it.
+    pub acks: Arc<ConfirmAcks>,
+    /// Shortest time between two witnesses, microseconds.
+    pub round_us: u64,
+    /// Other nodes, once they are there.
+    pub net: Arc<OnceLock<PeerNet>>,
     /// Largest clock differences allowed, ahead and behind, microseconds.
     pub clock_us_max: (u64, u64),
     /// Strongest level of acknowledgement that clients may ask for.
@@ -48,8 +57,8 @@ pub struct NodeService {
     pub jobs: Arc<JobQueue<Job>>,
     /// The pipeline's byte budget.
     pub budget: Budget,
-    /// Stored messages.
-    pub reader: LogReader,
+    /// Stored messages of all lanes.
+    pub lanes: Lanes,
     /// Durable tips, kept by the committer.
     pub tips: Arc<Mutex<Vec<MessageId>>>,
     /// Statistics.
@@ -76,6 +85,41 @@ impl NodeService {
     pub fn close(&self) {
         self.budget.close();
         self.jobs.close();
+    }
+}
+
+impl NodeService {
+    /// Every lane as this node has it.
+    pub fn lane_statuses(&self) -> Vec<LaneStatus> {
+        let (weights, followed): (Vec<u64>, Vec<u64>) = self.confirm.ask(|machine| {
+            let of = |lane| (machine.setup().weights.of(lane), machine.followed(lane));
+            (0..self.lanes.readers().len()).map(of).unzip()
+        });
+        let net = self.net.get();
+        let numbers = weights.into_iter().zip(followed);
+        let status = |(reader, (weight, witness)): (&weft_storage::LogReader, (u64, u64))| {
+            let lane = reader.lane();
+            let marks = self.confirm.marks(lane);
+            let connected = lane == self.lane || net.is_some_and(|net| net.is_connected(lane));
+            let fault = |fault: &Fault| match fault {
+                Fault::Forked => lane_flags::FORKED,
+                Fault::Ended => lane_flags::ENDED,
+                Fault::Equivocated => lane_flags::EQUIVOCATED,
+            };
+            LaneStatus {
+                lane,
+                flags: self.confirm.faults(lane).iter().map(fault).sum::<u8>()
+                    + u8::from(connected) * lane_flags::CONNECTED,
+                weight,
+                written: reader.size(),
+                durable: reader.durable_size(),
+                applied: marks.applied,
+                certified: marks.certified,
+                final_size: marks.final_size,
+                witness,
+            }
+        };
+        self.lanes.readers().iter().zip(numbers).map(status).collect()
     }
 }
 
@@ -107,9 +151,9 @@ impl Service for NodeService {
 
     async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
         let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
-        let reader = self.reader.clone();
+        let (lanes, confirm) = (self.lanes.clone(), self.confirm.clone());
         let read = tokio::task::spawn_blocking(move || {
-            ids.iter().map(|id| find(&reader, id)).collect::<Result<Vec<_>, _>>()
+            ids.iter().map(|id| find(&lanes, &confirm, id)).collect::<Result<Vec<_>, _>>()
         });
         match read.await {
             Ok(Ok(found)) => Ok(found),
@@ -126,7 +170,8 @@ impl Service for NodeService {
         let (messages, messages_max) = self.budget.fill_messages();
         Ok(Status {
             state: match report.state {
-                State::Starting => NodeState::Joining,
+                State::Starting | State::Joining => NodeState::Joining,
+                State::CatchingUp => NodeState::CatchingUp,
                 State::Live => NodeState::Live,
                 State::Poisoned => NodeState::Poisoned,
                 // Not one to send clients to, like a node that goes down; `/health` has the reason.
@@ -138,17 +183,23 @@ impl Service for NodeService {
             queue_messages: messages,
             queue_messages_max: messages_max,
             durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
-            lanes: vec![LaneStatus {
-                lane: self.lane,
-                written: report.written_size,
-                durable: report.durable_size,
-            }],
+            flags: u8::from(self.confirm.is_silenced()) * node_flags::SILENCED
+                | u8::from(self.confirm.is_restoring()) * node_flags::RESTORING,
+            lane: self.lane,
+            witnesses_total: self.confirm.counters.witnesses.load(Ordering::Relaxed),
+            round_us: self.round_us,
+            acks_waiting: self.acks.len() as u64,
+            lanes: self.lane_statuses(),
         })
     }
 }
 
-fn find(reader: &LogReader, id: &MessageId) -> Result<Option<Found>, weft_storage::LogError> {
-    let Some(place) = reader.find(id) else { return Ok(None) };
+/// In the own lane, or final in another.
+fn find(lanes: &Lanes, confirm: &Confirm, id: &MessageId) -> Result<Option<Found>, weft_storage::LogError> {
+    let own = lanes.get(lanes.own()).and_then(|reader| reader.find(id));
+    let place = own.or_else(|| lanes.find_elsewhere(id, |lane| confirm.final_size(lane)));
+    let Some(place) = place else { return Ok(None) };
+    let Some(reader) = lanes.get(place.lane()) else { return Ok(None) };
     let message = reader.message_at(place)?;
     Ok(message.map(|message| Found { place, bytes: Bytes::copy_from_slice(message.bytes()) }))
 }
