@@ -92,7 +92,9 @@ mod tests {
     #[test]
     fn text_that_is_not_canonical_is_refused() {
         // Bits beyond the end, padding missing or too much or in the middle, white space, the URL alphabet.
-        for text in ["Zh==", "Zm9=", "Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Zm9v\n", "Zm 9v", "-__-", "Zm9é"] {
+        for text in
+            ["Zh==", "Zm9=", "Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Zm9v\n", "Zm 9v", "-__-", "Zm9é"]
+        {
             assert_eq!(base64_decode(text), None, "{text:?}");
         }
     }

@@ -98,8 +98,7 @@ impl Checkpoint {
         let size = parse_decimal(size)
             .filter(|size| *size <= LANE_POSITIONS_MAX)
             .ok_or_else(|| CheckpointError::Size { got: String::from(size) })?;
-        let root =
-            parse_hash(root).ok_or_else(|| CheckpointError::Root { got: String::from(root) })?;
+        let root = parse_hash(root).ok_or_else(|| CheckpointError::Root { got: String::from(root) })?;
         Ok(Self { network, lane, size, root })
     }
 }
@@ -159,7 +158,9 @@ mod tests {
         assert_eq!(with("\n1234", ""), CheckpointError::Lines { got: 2 });
         assert_eq!(with("FU=\n", "FU=\nextension\n"), CheckpointError::Lines { got: 4 });
         assert_eq!(Checkpoint::parse(&text[..text.len() - 1]), Err(CheckpointError::Lines { got: 1 }));
-        for origin in ["weft/0001feff/07", "weft/0001FEFF/7", "weft/0001feff/1024", "weft/0001feff", "x/0001feff/7"] {
+        for origin in
+            ["weft/0001feff/07", "weft/0001FEFF/7", "weft/0001feff/1024", "weft/0001feff", "x/0001feff/7"]
+        {
             assert_eq!(with("weft/0001feff/7", origin), CheckpointError::Origin { got: origin.into() });
         }
         for size in ["01234", "+1234", "-1", "", "281474976710657", "99999999999999999999"] {

@@ -255,7 +255,8 @@ impl SignedCheckpoint {
         // again from it, instead of a table of all names.
         let prefix = format!("weft/{network}/validator/");
         for line in &self.lines {
-            let Some(validator) = line.name.strip_prefix(&prefix).and_then(|number| number.parse().ok()) else {
+            let Some(validator) = line.name.strip_prefix(&prefix).and_then(|number| number.parse().ok())
+            else {
                 continue;
             };
             let Some(member) = genesis.committee.get(usize::from(validator)) else { continue };

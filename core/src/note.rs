@@ -207,6 +207,9 @@ mod tests {
         let limit = NOTE_BYTES_MAX;
         assert_eq!(SignedNote::parse(long.as_bytes()), Err(NoteError::TooLong { got: limit + 1, limit }));
         // Four bytes of key id and no signature.
-        assert_eq!(SignedNote::parse("t\n\n\u{2014} a AAAAAA==\n".as_bytes()), Err(NoteError::Line { line: 0 }));
+        assert_eq!(
+            SignedNote::parse("t\n\n\u{2014} a AAAAAA==\n".as_bytes()),
+            Err(NoteError::Line { line: 0 })
+        );
     }
 }

@@ -17,6 +17,7 @@ use crate::limits::{
     FRAME_HEAD_BYTES, GET_MESSAGES_MAX, MESSAGES_BYTES_MAX, NODE_NAME_BYTES_MAX, SUBMIT_MESSAGES_MAX,
     TEXT_BYTES_MAX, TIPS_IN_ACK_MAX, TIPS_IN_REPLY_MAX, WIRE_VERSION,
 };
+use crate::query::{self, Answer, Query};
 
 /// First bytes of a Hello.
 pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
@@ -128,6 +129,9 @@ impl FrameKind {
     /// Largest body of this type, where no frame may exceed `frame_bytes_max`.
     #[must_use]
     pub fn body_bytes_max(self, frame_bytes_max: u32) -> usize {
+        if let Some(own) = query::body_bytes_max(self) {
+            return own;
+        }
         let own = match self {
             // A later version may say more after the version; enough is read to refuse it by name.
             Self::Hello => 64,
@@ -141,17 +145,18 @@ impl FrameKind {
             Self::GetStatus => 8,
             Self::Status => 60 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
-            Self::Close => 1,
+            // The kinds of queries, whose limits were given above.
+            _ => 1,
         };
         own.min(crate::limits::FRAME_BYTES_MAX as usize)
     }
 }
 
 /// The rest of a body.
-struct Body(Bytes);
+pub(crate) struct Body(Bytes);
 
 impl Body {
-    fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
+    pub(crate) fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
         let got = self.0.len();
         if got < limit {
             return Err(FrameError::Truncated { field, got: got as u64, limit: limit as u64 });
@@ -159,34 +164,34 @@ impl Body {
         Ok(())
     }
 
-    fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
         self.need(field, 1)?;
         Ok(self.0.get_u8())
     }
 
-    fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
         self.need(field, 2)?;
         Ok(self.0.get_u16_le())
     }
 
-    fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
         self.need(field, 4)?;
         Ok(self.0.get_u32_le())
     }
 
-    fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
         self.need(field, 8)?;
         Ok(self.0.get_u64_le())
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
         self.need(field, N)?;
         let mut array = [0; N];
         self.0.copy_to_slice(&mut array);
         Ok(array)
     }
 
-    fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
+    pub(crate) fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
         self.need(field, bytes)?;
         Ok(self.0.split_to(bytes))
     }
@@ -233,14 +238,14 @@ impl Body {
     }
 }
 
-fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got > limit {
         return Err(FrameError::Count { field, got: got as u64, limit: limit as u64 });
     }
     Ok(())
 }
 
-fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
+pub(crate) fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
     if got == 0 {
         return Err(FrameError::Count { field, got: 0, limit: limit as u64 });
     }
@@ -538,6 +543,8 @@ impl Frame {
             Self::Status { .. } => FrameKind::Status,
             Self::Error(_) => FrameKind::Error,
             Self::Close(_) => FrameKind::Close,
+            Self::Query { query, .. } => query.kind(),
+            Self::Answer { answer, .. } => answer.kind(),
         }
     }
 
@@ -584,6 +591,14 @@ impl Frame {
                 out.extend_from_slice(error.text.as_bytes());
             }
             Self::Close(reason) => out.push(reason.code()),
+            Self::Query { request_id, query } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                query.encode(out);
+            }
+            Self::Answer { request_id, answer } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                answer.encode(out);
+            }
         });
     }
 
@@ -635,6 +650,17 @@ impl Frame {
                 Self::Error(WireError { request_id, code, retry_after_ms, text })
             }
             FrameKind::Close => Self::Close(body.code("close reason", CloseReason::from_code)?),
+            kind => {
+                let request_id = body.request_id()?;
+                match Query::decode(kind, &mut body)? {
+                    Some(query) => Self::Query { request_id, query },
+                    None => {
+                        let answer = Answer::decode(kind, &mut body)?;
+                        let answer = answer.ok_or(FrameError::UnknownKind { got: kind.code() })?;
+                        Self::Answer { request_id, answer }
+                    }
+                }
+            }
         };
         body.end()?;
         Ok(frame)

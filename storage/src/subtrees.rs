@@ -163,7 +163,8 @@ impl Subtrees {
         if roots.is_empty() || state.count != position >> SUBTREE_LEVEL {
             return Ok(());
         }
-        self.file.write_all_at(roots.as_flattened(), HEADER_BYTES as u64 + state.count * HASH_BYTES as u64)?;
+        self.file
+            .write_all_at(roots.as_flattened(), HEADER_BYTES as u64 + state.count * HASH_BYTES as u64)?;
         roots.iter().for_each(|root| state.push(*root));
         Ok(())
     }
