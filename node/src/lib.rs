@@ -1,7 +1,7 @@
 //! The running node: ingest pipeline, configuration, and the weft binary.
 //!
 //! [`node`] puts a node together; [`pipeline`] is what a message goes through, [`lane`] what the sequencer knows, [`service`] what
-//! clients are answered, [`verifier`] the choice of CPU backend and GPUs. [`config`], [`telemetry`], [`http`], [`health`] and [`stats`] are the operator's side, [`cli`] the commands of
+//! clients are answered, [`receipts`] what proves to others what is here, [`verifier`] the choice of CPU backend and GPUs. [`config`], [`telemetry`], [`http`], [`health`] and [`stats`] are the operator's side, [`cli`] the commands of
 //! the `weft` binary.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod lane;
 pub mod node;
 pub mod pipeline;
 pub mod random;
+pub mod receipts;
 pub mod service;
 pub mod stats;
 pub mod telemetry;

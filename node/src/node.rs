@@ -21,7 +21,7 @@ use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
 use weft_storage::datadir::{DataDir, DataDirError};
-use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Syncer};
+use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Subtrees, Syncer};
 
 use crate::config::Config;
 use crate::health::{Health, HealthReport, State};
@@ -35,6 +35,7 @@ use crate::pipeline::sequence::Sequencer;
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
 use crate::random::Random;
+use crate::receipts::{LaneProofs, NoCosigners, Receipts};
 use crate::service::NodeService;
 use crate::stats::Counters;
 use crate::verifier::{self, VerifierError};
@@ -212,7 +213,7 @@ impl RunningNode {
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
         let mut lane = Lane::open(
-            key,
+            key.clone(),
             roots,
             writer,
             reader.clone(),
@@ -220,6 +221,9 @@ impl RunningNode {
             lane_config,
             Random::from_system()?,
         )?;
+        let subtrees = Subtrees::open(&data.lane_dir(LANE), data.network(), LANE, lane.tree())?;
+        let subtrees = Arc::new(subtrees);
+        lane.tell_subtrees(subtrees.clone());
         health.recovered(recovered.size);
 
         let mut limits = genesis.limits()?;
@@ -247,6 +251,10 @@ impl RunningNode {
             counters: counters.clone(),
             suspects: Mutex::new(Suspects::default()),
         });
+        let proofs = LaneProofs::new(reader.clone(), subtrees, public);
+        let durable = health.clone();
+        let final_size = Arc::new(move |_| durable.durable_size());
+        let receipts = Receipts::new(genesis.clone(), key, vec![proofs], final_size, Arc::new(NoCosigners))?;
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
             network: data.network(),
@@ -257,6 +265,7 @@ impl RunningNode {
             jobs: jobs.clone(),
             budget: Budget::new(config.queue_bytes_max),
             reader,
+            receipts,
             tips: published_tips.clone(),
             counters: counters.clone(),
             health: health.clone(),

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::{
-    AckLevel, Found, LaneStatus, NodeState, Refusal, Service, SessionHandle, Status, Submit, WelcomeInfo,
+    AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service, SessionHandle, Status, Submit,
+    WelcomeInfo,
 };
 use weft_storage::LogReader;
 
@@ -17,6 +18,7 @@ use crate::health::{Health, State};
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
+use crate::receipts::Receipts;
 use crate::stats::Counters;
 
 /// Reads of the log that run at once; more wait their turn.
@@ -47,6 +49,8 @@ pub struct NodeService {
     pub budget: Budget,
     /// Stored messages.
     pub reader: LogReader,
+    /// Makes receipts.
+    pub receipts: Receipts,
     /// Durable tips, kept by the committer.
     pub tips: Arc<Mutex<Vec<MessageId>>>,
     /// Statistics.
@@ -115,6 +119,25 @@ impl Service for NodeService {
                 Err(Refusal::internal(format!("the log cannot be read: {error}")))
             }
             Err(_) => Err(Refusal::overloaded(RETRY_AFTER_MS, "the read was cut off")),
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, Refusal> {
+        let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+        match query {
+            Query::Receipt { id, size } => {
+                self.receipts.receipt(id, size).await.map(|text| Answer::Receipt(text.into()))
+            }
+            Query::Consistency { lane, old_size, size } => {
+                let proof = self.receipts.consistency(lane, old_size, size).await;
+                proof.map(|text| Answer::Consistency(text.into()))
+            }
+            Query::Cosign { lane, size, root } => {
+                self.receipts.cosign(lane, size, &root).map(Answer::Cosignature)
+            }
+            Query::Account { .. } | Query::History { .. } => {
+                Err(Refusal::unsupported("this node keeps no accounts"))
+            }
         }
     }
 

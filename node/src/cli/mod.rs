@@ -35,6 +35,7 @@ pub mod key;
 pub mod loadgen;
 pub mod node;
 pub mod progress;
+pub mod receipt;
 pub mod send;
 pub mod signals;
 pub mod status;
@@ -129,6 +130,9 @@ pub enum Command {
     /// Ask a node how it is
     #[command(long_about = status::LONG_ABOUT)]
     Status(status::StatusArgs),
+    /// Fetch and verify the proof that a message is in the ledger
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
     /// Read a log, a segment or a message from a data directory, without a node
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
@@ -201,6 +205,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get(args) => get::run(args, &globals),
         Command::Tips(args) => tips::run(args, &globals),
         Command::Status(args) => status::run(args, &globals),
+        Command::Receipt(command) => receipt::run(command),
         Command::Inspect(command) => inspect::run(command),
         Command::VerifyLog(args) => verify_log::run(args),
         Command::VerifySignatures(args) => verify_signatures::run(args),

@@ -6,3 +6,4 @@ mod concurrent;
 mod crash;
 mod faults;
 mod log;
+mod subtrees;
