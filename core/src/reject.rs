@@ -52,11 +52,23 @@ pub enum Reason {
     LogFailed = 17,
     /// This issuer sends more than its share (got, limit: messages).
     IssuerLimit = 18,
+    /// The operation is not the account's next one (got: its account sequence; limit: the next one). A higher one
+    /// may come later, a lower one is in the ledger.
+    AccountSequence = 19,
+    /// The account's final balance does not cover the operation (got: amount; limit: balance).
+    InsufficientBalance = 20,
+    /// Another operation for this account sequence is known here (got: account sequence; limit: 0).
+    OperationConflict = 21,
+    /// The node is not up to date: it cannot judge operations yet (got, limit: 0).
+    CatchingUp = 22,
+    /// The message is durable, but was not confirmed in time to the level that the client asked for (got: level
+    /// reached; limit: level asked for).
+    NotConfirmed = 23,
 }
 
 impl Reason {
     /// Every reason, in the order of the wire codes.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Truncated,
         Self::Oversized,
         Self::BadVersion,
@@ -75,6 +87,11 @@ impl Reason {
         Self::ShuttingDown,
         Self::LogFailed,
         Self::IssuerLimit,
+        Self::AccountSequence,
+        Self::InsufficientBalance,
+        Self::OperationConflict,
+        Self::CatchingUp,
+        Self::NotConfirmed,
     ];
 
     /// The wire code.
@@ -105,6 +122,11 @@ impl Reason {
             Self::ShuttingDown => "shutting_down",
             Self::LogFailed => "log_failed",
             Self::IssuerLimit => "issuer_limit",
+            Self::AccountSequence => "account_sequence",
+            Self::InsufficientBalance => "insufficient_balance",
+            Self::OperationConflict => "operation_conflict",
+            Self::CatchingUp => "catching_up",
+            Self::NotConfirmed => "not_confirmed",
         }
     }
 
@@ -119,6 +141,9 @@ impl Reason {
                 | Self::ShuttingDown
                 | Self::LogFailed
                 | Self::IssuerLimit
+                | Self::AccountSequence
+                | Self::InsufficientBalance
+                | Self::CatchingUp
         )
     }
 
@@ -150,6 +175,11 @@ impl fmt::Display for Reason {
             Self::ShuttingDown => "node is shutting down",
             Self::LogFailed => "log does not take writes",
             Self::IssuerLimit => "issuer sends more than its share",
+            Self::AccountSequence => "operation is not the account's next one",
+            Self::InsufficientBalance => "final balance does not cover the operation",
+            Self::OperationConflict => "another operation for this account sequence is known",
+            Self::CatchingUp => "node is catching up and judges no operations yet",
+            Self::NotConfirmed => "message is durable, but not confirmed in time",
         })
     }
 }

@@ -153,7 +153,7 @@ impl FrameKind {
 }
 
 /// The rest of a body.
-pub(crate) struct Body(Bytes);
+pub(crate) struct Body(pub(crate) Bytes);
 
 impl Body {
     pub(crate) fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
@@ -196,7 +196,7 @@ impl Body {
         Ok(self.0.split_to(bytes))
     }
 
-    fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
+    pub(crate) fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
         for _ in 0..bytes {
             match self.u8(field)? {
                 0 => {}
@@ -206,31 +206,40 @@ impl Body {
         Ok(())
     }
 
-    fn request_id(&mut self) -> Result<u64, FrameError> {
+    pub(crate) fn request_id(&mut self) -> Result<u64, FrameError> {
         match self.u64("request id")? {
             0 => Err(FrameError::Value { field: "request id", got: 0 }),
             id => Ok(id),
         }
     }
 
-    fn code<T>(&mut self, field: &'static str, from: fn(u8) -> Option<T>) -> Result<T, FrameError> {
+    pub(crate) fn code<T>(
+        &mut self,
+        field: &'static str,
+        from: fn(u8) -> Option<T>,
+    ) -> Result<T, FrameError> {
         let got = self.u8(field)?;
         from(got).ok_or(FrameError::Value { field, got: u64::from(got) })
     }
 
     /// A list of ids. Its count is checked before memory is taken for it.
-    fn ids(&mut self, field: &'static str, count: usize, limit: usize) -> Result<Vec<MessageId>, FrameError> {
+    pub(crate) fn ids(
+        &mut self,
+        field: &'static str,
+        count: usize,
+        limit: usize,
+    ) -> Result<Vec<MessageId>, FrameError> {
         at_most(field, count, limit)?;
         let bytes = self.take(field, count * ID_BYTES)?;
         Ok(bytes.as_chunks::<ID_BYTES>().0.iter().copied().map(MessageId).collect())
     }
 
-    fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
+    pub(crate) fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
         let bytes = self.take(field, bytes)?;
         std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Text { field })
     }
 
-    fn end(self) -> Result<(), FrameError> {
+    pub(crate) fn end(self) -> Result<(), FrameError> {
         match self.0.len() {
             0 => Ok(()),
             got => Err(FrameError::Trailing { got: got as u64 }),

@@ -76,6 +76,8 @@ macro_rules! wire_enum {
     };
 }
 
+pub(crate) use wire_enum;
+
 wire_enum! {
     /// Type byte of a frame.
     FrameKind {

@@ -10,6 +10,7 @@
 pub mod codec;
 pub mod frame;
 pub mod limits;
+pub mod peer;
 pub mod query;
 #[cfg(feature = "quic")]
 pub mod quic;

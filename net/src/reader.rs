@@ -23,37 +23,26 @@ pub struct FrameReader {
     frame_bytes_max: u32,
     /// Types that may come.
     allowed: fn(FrameKind) -> bool,
-    head: [u8; FRAME_HEAD_BYTES],
-    head_bytes: usize,
-    /// Type and length, once the head is whole.
-    open: Option<(FrameKind, usize)>,
-    body: Vec<u8>,
+    bodies: BodyReader,
 }
 
 impl FrameReader {
     /// A reader of frames of the `allowed` types, with bodies of at most `frame_bytes_max` bytes.
     #[must_use]
     pub fn new(frame_bytes_max: u32, allowed: fn(FrameKind) -> bool) -> Self {
-        Self {
-            frame_bytes_max,
-            allowed,
-            head: [0; FRAME_HEAD_BYTES],
-            head_bytes: 0,
-            open: None,
-            body: Vec::new(),
-        }
+        Self { frame_bytes_max, allowed, bodies: BodyReader::default() }
     }
 
     /// Bytes held of a frame that is not whole.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.head_bytes + self.body.capacity()
+        self.bodies.held_bytes()
     }
 
     /// Whether the stream stands between two frames.
     #[must_use]
     pub fn is_between_frames(&self) -> bool {
-        self.head_bytes == 0
+        self.bodies.is_between_frames()
     }
 
     /// Takes bytes from the front of `input` up to the end of a frame, and returns that frame; `None` once
@@ -62,6 +51,54 @@ impl FrameReader {
     /// # Errors
     /// The bytes are no frame of an allowed type and size.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
+        let (allowed, frame_bytes_max) = (self.allowed, self.frame_bytes_max);
+        let body = self.bodies.next(input, |code, length| {
+            let kind = FrameKind::from_code(code).ok_or(FrameError::UnknownKind { got: code })?;
+            if !allowed(kind) {
+                return Err(FrameError::Unexpected { got: kind, when: "from this side" });
+            }
+            let limit = kind.body_bytes_max(frame_bytes_max);
+            if length > limit {
+                return Err(FrameError::TooLarge { kind, got: length as u64, limit: limit as u64 });
+            }
+            Ok(kind)
+        })?;
+        body.map(|(kind, body)| Frame::decode(kind, body)).transpose()
+    }
+}
+
+/// Cuts a stream into heads and bodies, whatever types of frames travel on it.
+#[derive(Debug)]
+pub(crate) struct BodyReader<K = FrameKind> {
+    head: [u8; FRAME_HEAD_BYTES],
+    head_bytes: usize,
+    /// Type and length, once the head is whole.
+    open: Option<(K, usize)>,
+    body: Vec<u8>,
+}
+
+impl<K> Default for BodyReader<K> {
+    fn default() -> Self {
+        Self { head: [0; FRAME_HEAD_BYTES], head_bytes: 0, open: None, body: Vec::new() }
+    }
+}
+
+impl<K: Copy> BodyReader<K> {
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.head_bytes + self.body.capacity()
+    }
+
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.head_bytes == 0
+    }
+
+    /// Takes bytes from the front of `input` up to the end of a body. `check` names the type of a frame by its code
+    /// and refuses types and lengths that may not come.
+    pub(crate) fn next<E>(
+        &mut self,
+        input: &mut &[u8],
+        check: impl FnOnce(u8, usize) -> Result<K, E>,
+    ) -> Result<Option<(K, Bytes)>, E> {
         let (kind, length) = match self.open {
             Some(open) => open,
             None => {
@@ -72,7 +109,9 @@ impl FrameReader {
                 if self.head_bytes < FRAME_HEAD_BYTES {
                     return Ok(None);
                 }
-                *self.open.insert(self.check_head()?)
+                let [a, b, c, d, code] = self.head;
+                let length = u32::from_le_bytes([a, b, c, d]) as usize;
+                *self.open.insert((check(code, length)?, length))
             }
         };
         let body = if self.body.is_empty() && input.len() >= length {
@@ -91,21 +130,7 @@ impl FrameReader {
         };
         self.open = None;
         self.head_bytes = 0;
-        Frame::decode(kind, body).map(Some)
-    }
-
-    fn check_head(&self) -> Result<(FrameKind, usize), FrameError> {
-        let [a, b, c, d, code] = self.head;
-        let kind = FrameKind::from_code(code).ok_or(FrameError::UnknownKind { got: code })?;
-        if !(self.allowed)(kind) {
-            return Err(FrameError::Unexpected { got: kind, when: "from this side" });
-        }
-        let length = u32::from_le_bytes([a, b, c, d]);
-        let limit = kind.body_bytes_max(self.frame_bytes_max);
-        if length as usize > limit {
-            return Err(FrameError::TooLarge { kind, got: length.into(), limit: limit as u64 });
-        }
-        Ok((kind, length as usize))
+        Ok(Some((kind, body)))
     }
 
     /// Room for `more` bytes of a body of `length`: by doubling, so that memory follows what has come, not

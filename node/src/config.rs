@@ -97,6 +97,8 @@ pub struct Config {
     pub clock_ahead_us_max: Option<u64>,
     /// How far a device's clock may be behind; none: what the genesis says.
     pub clock_behind_us_max: Option<u64>,
+    /// Time between two witnesses of this validator.
+    pub round_ms: u64,
     /// How long a stop waits for what was accepted to be logged.
     pub stop_grace_ms: u64,
     /// Log filter.
@@ -112,7 +114,7 @@ impl Default for Config {
             name: "weft".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7272)),
             http: None,
-            ack_level: AckLevel::Durable,
+            ack_level: AckLevel::Final,
             connections_max: 128,
             connection_bytes_max: 8 << 20,
             connection_idle_ms: 30_000,
@@ -133,6 +135,7 @@ impl Default for Config {
             tip_alpha: 0.001,
             clock_ahead_us_max: None,
             clock_behind_us_max: None,
+            round_ms: 100,
             stop_grace_ms: 10_000,
             log: "info".to_owned(),
             log_format: LogFormat::Human,
@@ -175,9 +178,14 @@ const TIP_SELECTIONS: &[(&str, TipSelectionName)] = &[
     ("mcmc", TipSelectionName::Mcmc),
 ];
 
-/// The levels a node of this version gives.
-const ACK_LEVELS: &[(&str, AckLevel)] =
-    &[("received", AckLevel::Received), ("written", AckLevel::Written), ("durable", AckLevel::Durable)];
+/// The levels of acknowledgement.
+const ACK_LEVELS: &[(&str, AckLevel)] = &[
+    ("received", AckLevel::Received),
+    ("written", AckLevel::Written),
+    ("durable", AckLevel::Durable),
+    ("certified", AckLevel::Certified),
+    ("final", AckLevel::Final),
+];
 
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
 

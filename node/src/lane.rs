@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_core::arena::VerifiedMessage;
+use weft_core::confirm::BatchDigest;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::random::RandomSource as _;
 use weft_core::recent::RecentIds;
 use weft_core::replay::ReplayTable;
 use weft_core::tips::{TipPool, TipSelection};
 use weft_core::{
-    BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, Place, Reason, Rejection,
+    BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, NodeKey, Place, Reason,
+    Rejection,
 };
 use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk, Subtrees};
 
@@ -83,14 +85,16 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 /// A batch that is in the log now, though not synced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Appended {
     /// Size of the lane after it.
     pub size: u64,
     /// Its bytes.
     pub bytes: u64,
-    /// Its messages.
+    /// Its messages, without witnesses.
     pub messages: u64,
+    /// What confirmation needs to know of it.
+    pub digest: Arc<BatchDigest>,
 }
 
 /// The lane.
@@ -100,6 +104,7 @@ pub struct Lane {
     id: LaneId,
     roots: [MessageId; 2],
     key: SigningKey,
+    public: NodeKey,
     config: LaneConfig,
     writer: LaneWriter,
     reader: LogReader,
@@ -137,6 +142,7 @@ impl Lane {
             network: reader.network(),
             id: reader.lane(),
             roots,
+            public: NodeKey::from(key.verifying_key().to_bytes()),
             key,
             config,
             tree: writer.tree().clone(),
@@ -218,11 +224,11 @@ impl Lane {
         self.reader.find(id)
     }
 
-    /// Gives a message its place in the open batch. The caller has checked that it is new and where its parents lie.
+    /// Gives a message its place in the open batch, and tells it. The caller has checked that it is new and where its parents lie.
     ///
     /// # Errors
     /// `overloaded` if the batch is full: the caller flushes full batches, so this is a bug that costs one message its place.
-    pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<(), Rejection> {
+    pub fn push(&mut self, message: &VerifiedMessage<'_>, parents: [Place; 2]) -> Result<Place, Rejection> {
         let config = &self.config;
         let open = self.open.get_or_insert_with(|| {
             self.spare
@@ -234,13 +240,32 @@ impl Lane {
         })?;
         let place = Place::new(self.id, self.tree.size() + 1 + u64::from(index));
         self.learn(message.id(), &message.view(), place);
-        Ok(())
+        Ok(place)
     }
 
     fn learn(&mut self, id: MessageId, view: &MessageView<'_>, place: Place) {
         self.recent.insert(id, place);
         self.replay.set(view.issuer(), view.sequence());
         self.tips.insert(id, view.issuer(), place, view.parents());
+    }
+
+    /// Gives a witness of this node its place, at the head of the open batch. Its parents are durable messages of this ledger.
+    ///
+    /// # Errors
+    /// `unknown_parent` if they are not: then the witness was made for another log.
+    pub fn push_witness(&mut self, bytes: &[u8]) -> Result<(), Rejection> {
+        let message = VerifiedMessage::vouch(MessageView::parse(bytes)?);
+        let [first, second] = message.view().parents();
+        let place = |parent: &MessageId, which| self.find(parent).ok_or(Reason::UnknownParent.with(which, 0));
+        let parents = [place(first, 0)?, place(second, 1)?];
+        let place = self.push(&message, parents)?;
+        self.tips.set_witness(message.id(), place);
+        Ok(())
+    }
+
+    /// Whether the message is in the log.
+    pub fn has(&self, id: &MessageId) -> bool {
+        self.reader.find(id).is_some()
     }
 
     /// Whether the open batch must be appended before the longest message is sure to fit.
@@ -264,9 +289,18 @@ impl Lane {
                 self.full = (*free_bytes, *needed_bytes);
             }
         })?;
-        self.tree = after;
-        let appended =
-            Appended { size, bytes: sealed.bytes().len() as u64, messages: u64::from(sealed.count()) };
+        let before = std::mem::replace(&mut self.tree, after).root();
+        let view = sealed.view().map_err(|error| AppendError::Failed {
+            cause: format!("a sealed batch cannot be read: {error}"),
+        })?;
+        let digest = Arc::new(BatchDigest::vouched(&view, before, &self.public));
+        let witnesses = u64::from(digest.witness().is_some());
+        let appended = Appended {
+            size,
+            bytes: sealed.bytes().len() as u64,
+            messages: u64::from(sealed.count()) - witnesses,
+            digest,
+        };
         if let Some(subtrees) = &self.subtrees
             && let Err(error) = subtrees.extend(sealed.first(), sealed.subtrees())
         {

@@ -1,6 +1,6 @@
 //! The running node: ingest pipeline, configuration, and the weft binary.
 //!
-//! [`node`] puts a node together; [`pipeline`] is what a message goes through, [`lane`] what the sequencer knows, [`service`] what
+//! [`node`] puts a node together; [`pipeline`] is what a message goes through, [`lane`] what the sequencer knows, [`confirm`] what makes it final, [`lanes`] the logs of all nodes, [`service`] what
 //! clients are answered, [`receipts`] what proves to others what is here, [`verifier`] the choice of CPU backend and GPUs. [`config`], [`telemetry`], [`http`], [`health`] and [`stats`] are the operator's side, [`cli`] the commands of
 //! the `weft` binary.
 
@@ -8,9 +8,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod confirm;
 pub mod health;
 pub mod http;
 pub mod lane;
+pub mod lanes;
 pub mod node;
 pub mod pipeline;
 pub mod random;

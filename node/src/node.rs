@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use ed25519_dalek::SigningKey;
+use weft_core::confirm::Setup;
 use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::{
@@ -24,24 +25,35 @@ use weft_storage::datadir::{DataDir, DataDirError};
 use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Subtrees, Syncer};
 
 use crate::config::Config;
+use crate::confirm::acks::ConfirmAcks;
+use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
+use crate::confirm::record::{RecordError, RecordFile};
+use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
-use crate::pipeline::Budget;
-use crate::pipeline::commit::{Committer, Sync};
+use crate::lanes::Lanes;
+use crate::pipeline::commit::{Committer, Confirming, Sync};
 use crate::pipeline::devices::{Device, DeviceReport, FEEDERS};
 use crate::pipeline::queue::JobQueue;
-use crate::pipeline::sequence::Sequencer;
+use crate::pipeline::sequence::{ConfirmLink, Sequencer};
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
+use crate::pipeline::{Budget, PendingAck};
 use crate::random::Random;
 use crate::receipts::{LaneProofs, NoCosigners, Receipts};
 use crate::service::NodeService;
 use crate::stats::Counters;
 use crate::verifier::{self, VerifierError};
 
-/// The lane that this version's one node writes.
-pub const LANE: LaneId = LaneId(0);
+/// Own witnesses under way to the sequencer: there is one at a time.
+const WITNESSES_QUEUED_MAX: usize = 1;
+
+/// Longest segments of other nodes' lanes: a node of a large committee must not allocate as many of its own lane's.
+const OTHER_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Share of the pipeline's bytes that acks may hold which wait for confirmation: the rest is for clients who ask for less.
+const CONFIRM_BYTES_SHARE: usize = 2;
 
 /// Groups between sequencer and committer. Two: one under way to the disk and one to follow it; more would only hide that the disk is
 /// the bound from the stages before.
@@ -65,14 +77,15 @@ pub enum StartError {
     /// The genesis is not valid.
     #[error("the genesis is not valid: {0}")]
     Genesis(#[from] GenesisError),
-    /// This node's key is not in the committee.
-    #[error(
-        "the key in node.key ({got}) is not in the committee of the genesis: this directory is not that node's"
-    )]
-    NotInCommittee {
+    /// This node's key is not in the genesis.
+    #[error("the key in node.key ({got}) is none of the genesis: this directory is not that node's")]
+    NotInGenesis {
         /// This node's public key.
         got: NodeKey,
     },
+    /// The record of votes cannot be used.
+    #[error("{}", with_sources(.0))]
+    Votes(#[from] RecordError),
     /// The TLS identity cannot be read or made.
     #[error("{}", with_sources(.0))]
     Identity(#[from] IdentityError),
@@ -138,6 +151,7 @@ pub struct RunningNode {
     counters: Arc<Counters>,
     health: Arc<Health>,
     service: Arc<NodeService>,
+    confirm: Arc<Confirm>,
     stop_grace: Duration,
     /// Everything that a stop takes apart; `None` afterwards.
     parts: Option<Parts>,
@@ -151,8 +165,30 @@ struct Parts {
     workers: Vec<JoinHandle<()>>,
     sequencer: JoinHandle<Option<Lane>>,
     committer: JoinHandle<()>,
+    confirmation: JoinHandle<()>,
+    events: Sender<Event>,
     /// Holds the directory's lock; let go last.
     _data: DataDir,
+}
+
+/// Confirmation as the committer sees it.
+struct DurableLane {
+    confirm: Arc<Confirm>,
+    acks: Arc<ConfirmAcks>,
+    counters: Arc<Counters>,
+    events: Sender<Event>,
+}
+
+impl Confirming<PendingAck> for DurableLane {
+    fn durable(&self, size: u64) {
+        self.confirm.set_durable(size);
+        // A full queue means that the driver is awake; it looks at the size each time.
+        let _ = self.events.try_send(Event::Wake);
+    }
+
+    fn hold(&self, size: u64, ack: PendingAck) {
+        self.acks.hold(size, ack, &self.counters);
+    }
 }
 
 struct LogSync(Syncer);
@@ -184,9 +220,9 @@ impl RunningNode {
         let genesis = data.genesis().clone();
         let key = SigningKey::from_bytes(data.node_seed());
         let public = NodeKey::from(key.verifying_key().to_bytes());
-        if !genesis.committee.iter().any(|validator| validator.key == public) {
-            return Err(StartError::NotInCommittee { got: public });
-        }
+        let setup =
+            Setup { round_us: config.round_ms.saturating_mul(1000), ..Setup::new(&genesis, Some(&public)) };
+        let own = setup.lane.ok_or(StartError::NotInGenesis { got: public })?;
         let options = weft_crypto::backend::Options { cached_keys: config.key_cache_max };
         let chosen = verifier::choose(&config.verifier, &config.gpu, &options)?;
         tracing::info!(setting = config.verifier, gpu = %config.gpu, "verifiers chosen: {}", chosen.why);
@@ -202,7 +238,8 @@ impl RunningNode {
         let health = Arc::new(Health::new());
         let counters = Arc::new(Counters::default());
 
-        let (log, recovered) = open_log(&data, config, public)?;
+        let keys: Vec<NodeKey> = genesis.node_keys().collect();
+        let (log, recovered, others) = open_logs(&data, config, own, &keys)?;
         let lane_config = LaneConfig {
             recent_ids_max: config.recent_ids_max,
             replay_issuers_max: config.replay_issuers_max,
@@ -212,19 +249,40 @@ impl RunningNode {
         };
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
+        let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
         let mut lane = Lane::open(
             key.clone(),
             roots,
             writer,
             reader.clone(),
-            &data.lane_dir(LANE),
+            &data.lane_dir(own),
             lane_config,
             Random::from_system()?,
         )?;
-        let subtrees = Subtrees::open(&data.lane_dir(LANE), data.network(), LANE, lane.tree())?;
-        let subtrees = Arc::new(subtrees);
-        lane.tell_subtrees(subtrees.clone());
+        let mut other_trees = others.iter().map(|log| log.writer.tree());
+        let mut proofs = Vec::with_capacity(keys.len());
+        for (reader, node) in lanes.readers().iter().zip(&keys) {
+            let id = reader.lane();
+            let tree = if id == own { Some(lane.tree()) } else { other_trees.next() };
+            let Some(tree) = tree else { break };
+            let subtrees = Arc::new(Subtrees::open(&data.lane_dir(id), data.network(), id, tree)?);
+            proofs.push(LaneProofs::new(reader.clone(), subtrees, *node));
+        }
+        if let Some(own) = proofs.get(usize::from(own.0)) {
+            lane.tell_subtrees(own.subtrees().clone());
+        }
         health.recovered(recovered.size);
+        let (record, recorded) = RecordFile::open(data.path())?;
+        let machine = confirm::machine(setup, recorded.as_ref().map(|recorded| &recorded.votes));
+        let confirm = Arc::new(Confirm::new(machine, own));
+        let confirm_acks = Arc::new(ConfirmAcks::new(config.queue_bytes_max / CONFIRM_BYTES_SHARE));
+        let (events_in, events_out) = bounded(EVENTS_QUEUED_MAX);
+        let (witnesses_in, witnesses_out) = bounded(WITNESSES_QUEUED_MAX);
+        // The log may have lost the last witness in a crash; the record has it.
+        let witness = recorded.and_then(|recorded| recorded.witness).and_then(|bytes| {
+            let id = weft_core::MessageView::parse(&bytes).ok()?.id();
+            (!lane.has(&id)).then_some(OwnWitness { bytes, id })
+        });
 
         let mut limits = genesis.limits()?;
         limits.clock_ahead_us_max = config.clock_ahead_us_max.unwrap_or(limits.clock_ahead_us_max);
@@ -238,6 +296,32 @@ impl RunningNode {
             bounded(VERIFIED_QUEUED_PER_WORKER * (workers_count + feeders_count));
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
         let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let mut driver = Driver::new(confirm::driver::Parts {
+            confirm: confirm.clone(),
+            acks: confirm_acks.clone(),
+            counters: counters.clone(),
+            health: health.clone(),
+            lanes: keys
+                .iter()
+                .zip(lanes.readers())
+                .map(|(key, reader)| LaneSource { reader: reader.clone(), key: *key })
+                .collect(),
+            record,
+            signer: DeviceSigner::from_seed(*data.node_seed()),
+            network: data.network(),
+            roots,
+            tips: published_tips.clone(),
+            random: Random::from_system()?,
+            witnesses: witnesses_in,
+        });
+        let replay_started = std::time::Instant::now();
+        driver.replay()?;
+        tracing::info!(
+            size = confirm.marks(own).held,
+            final_size = confirm.final_size(own),
+            ms = replay_started.elapsed().as_millis() as u64,
+            "confirmation is where it was"
+        );
         let stage = Arc::new(VerifyStage {
             verifier: verifier.clone(),
             workers: workers_count,
@@ -251,15 +335,15 @@ impl RunningNode {
             counters: counters.clone(),
             suspects: Mutex::new(Suspects::default()),
         });
-        let proofs = LaneProofs::new(reader.clone(), subtrees, public);
-        let durable = health.clone();
-        let final_size = Arc::new(move |_| durable.durable_size());
-        let receipts = Receipts::new(genesis.clone(), key, vec![proofs], final_size, Arc::new(NoCosigners))?;
+        let marks = confirm.clone();
+        let final_size = Arc::new(move |lane| marks.final_size(lane));
+        let receipts = Receipts::new(genesis.clone(), key, proofs, final_size, Arc::new(NoCosigners))?;
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
             network: data.network(),
             name: config.name.clone(),
-            lane: LANE,
+            lane: own,
+            confirm: confirm.clone(),
             clock_us_max,
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
@@ -342,7 +426,20 @@ impl RunningNode {
             })?);
         }
         drop(verified_in);
-        let sequencer = Sequencer::new(lane, counters.clone(), health.clone());
+        let confirmation = {
+            let guard = PanicGuard { stage: "confirm", health: health.clone() };
+            spawn("weft-confirm".to_owned(), move || {
+                let _guard = guard;
+                driver.run(&events_out);
+            })?
+        };
+        let link = ConfirmLink {
+            confirm: confirm.clone(),
+            events: events_in.clone(),
+            witnesses: witnesses_out,
+            witness,
+        };
+        let sequencer = Sequencer::new(lane, counters.clone(), health.clone(), link);
         let guard = PanicGuard { stage: "sequencer", health: health.clone() };
         let sequencer = spawn("weft-sequence".to_owned(), move || {
             let _guard = guard;
@@ -350,6 +447,12 @@ impl RunningNode {
         })?;
         let committer = Committer {
             syncer: LogSync(syncer),
+            confirming: DurableLane {
+                confirm: confirm.clone(),
+                acks: confirm_acks,
+                counters: counters.clone(),
+                events: events_in.clone(),
+            },
             counters: counters.clone(),
             health: health.clone(),
             published_tips,
@@ -372,8 +475,19 @@ impl RunningNode {
             counters,
             health,
             service,
+            confirm,
             stop_grace: Duration::from_millis(config.stop_grace_ms),
-            parts: Some(Parts { runtime, server, http_stop, workers, sequencer, committer, _data: data }),
+            parts: Some(Parts {
+                runtime,
+                server,
+                http_stop,
+                workers,
+                sequencer,
+                committer,
+                confirmation,
+                events: events_in,
+                _data: data,
+            }),
         })
     }
 
@@ -417,6 +531,11 @@ impl RunningNode {
         &self.counters
     }
 
+    /// Confirmation: watermarks, accounts.
+    pub fn confirm(&self) -> &Arc<Confirm> {
+        &self.confirm
+    }
+
     /// How the node is.
     pub fn health(&self) -> HealthReport {
         self.health.report()
@@ -434,7 +553,8 @@ impl RunningNode {
                 durable_size: Ok(self.health.durable_size()),
             };
         };
-        let Parts { runtime, server, http_stop, workers, sequencer, committer, _data } = parts;
+        let Parts { runtime, server, http_stop, workers, sequencer, committer, confirmation, events, _data } =
+            parts;
         self.health.set_state(State::Stopping, None);
         let sessions = runtime.block_on(server.shutdown(grace));
         // No session is left to send jobs: the stages end one after the other, each with an empty queue.
@@ -444,6 +564,8 @@ impl RunningNode {
         }
         let lane = sequencer.join().ok().flatten();
         let _ = committer.join();
+        let _ = events.send(Event::Stop);
+        let _ = confirmation.join();
         if let Some(stop) = http_stop {
             let _ = stop.send(());
         }
@@ -462,37 +584,61 @@ impl Drop for RunningNode {
     }
 }
 
-/// Opens the node's lane. The last batch must carry this node's signature: a log that was copied here from another node is refused.
-fn open_log(data: &DataDir, config: &Config, public: NodeKey) -> Result<(LaneLog, Recovered), StartError> {
-    let log_config = LogConfig {
-        segment_bytes: config.segment_bytes.next_multiple_of(4096),
-        free_bytes_min: config.free_space_watermark_bytes,
-        ..LogConfig::default()
-    };
-    let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
-        batch
-            .verify_seal(&public, |key, text, signature| {
-                weft_crypto::serial::verify_one(&key.0, text, signature)
-            })
-            .is_ok()
-    };
-    let disk = Arc::new(RealDisk);
-    let (log, recovered) =
-        LaneLog::open(disk, &data.lane_dir(LANE), data.network(), LANE, log_config, &verify_last)?;
-    if let Some(cut) = &recovered.cut {
-        tracing::warn!(
-            file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
-            "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
+/// Opens the logs of all lanes: the own one, what was found in it, and the others in order of lanes. The last batch of each must carry its
+/// node's signature: a log that was copied here from another ledger or lane is refused.
+fn open_logs(
+    data: &DataDir,
+    config: &Config,
+    own: LaneId,
+    keys: &[NodeKey],
+) -> Result<(LaneLog, Recovered, Vec<LaneLog>), StartError> {
+    let mut mine = None;
+    let mut others = Vec::with_capacity(keys.len());
+    // A genesis has at most 1,024 lanes.
+    for (lane, key) in (0..).map(LaneId).zip(keys) {
+        let segment_bytes = if lane == own {
+            config.segment_bytes
+        } else {
+            config.segment_bytes.min(OTHER_SEGMENT_BYTES_MAX)
+        };
+        let log_config = LogConfig {
+            segment_bytes: segment_bytes.next_multiple_of(4096),
+            free_bytes_min: config.free_space_watermark_bytes,
+            ..LogConfig::default()
+        };
+        let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
+            batch
+                .verify_seal(key, |key, text, signature| {
+                    weft_crypto::serial::verify_one(&key.0, text, signature)
+                })
+                .is_ok()
+        };
+        let disk = Arc::new(RealDisk);
+        let (log, recovered) =
+            LaneLog::open(disk, &data.lane_dir(lane), data.network(), lane, log_config, &verify_last)?;
+        if let Some(cut) = &recovered.cut {
+            tracing::warn!(
+                %lane, file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
+                "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
+            );
+        }
+        tracing::info!(
+            %lane,
+            size = recovered.size,
+            segments = recovered.segments,
+            messages = recovered.messages,
+            indexes_built = recovered.indexes_built,
+            "the log is open"
         );
+        if lane == own {
+            mine = Some((log, recovered));
+        } else {
+            others.push(log);
+        }
     }
-    tracing::info!(
-        size = recovered.size,
-        segments = recovered.segments,
-        messages = recovered.messages,
-        indexes_built = recovered.indexes_built,
-        "the log is open"
-    );
-    Ok((log, recovered))
+    let (log, recovered) =
+        mine.ok_or_else(|| std::io::Error::other("the own lane is none of the genesis"))?;
+    Ok((log, recovered, others))
 }
 
 fn spawn<T: Send + 'static>(

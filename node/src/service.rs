@@ -14,6 +14,7 @@ use weft_net::{
 };
 use weft_storage::LogReader;
 
+use crate::confirm::Confirm;
 use crate::health::{Health, State};
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
@@ -39,6 +40,8 @@ pub struct NodeService {
     pub name: String,
     /// The lane that this node writes.
     pub lane: LaneId,
+    /// Confirmation.
+    pub confirm: Arc<Confirm>,
     /// Largest clock differences allowed, ahead and behind, microseconds.
     pub clock_us_max: (u64, u64),
     /// Strongest level of acknowledgement that clients may ask for.

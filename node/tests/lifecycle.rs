@@ -15,19 +15,23 @@ use weft_net::{
 };
 
 #[test]
-fn each_level_of_acknowledgement_is_given_as_asked_and_none_beyond_durable() {
+fn each_level_of_acknowledgement_is_given_as_asked_and_none_beyond_the_configured_one() {
     let data = ledger();
     let node = start(&config(data.path()));
     runtime().block_on(async {
-        for (number, level) in [AckLevel::Received, AckLevel::Written, AckLevel::Durable].into_iter().enumerate() {
-            let (_client, session) = session(&node, level).await;
+        for (number, level) in AckLevel::ALL.iter().enumerate() {
+            let (_client, session) = session(&node, *level).await;
             let message = Sketch::new(&session, number as u64).sign(&device(1));
             let ack = submit(&session, &[message]).await;
-            assert_eq!((ack.level, ack.exceptions.len()), (level, 0));
+            assert_eq!((ack.level, ack.exceptions.len()), (*level, 0));
         }
+    });
+    node.stop();
+    let node = start(&weft_node::config::Config { ack_level: AckLevel::Durable, ..config(data.path()) });
+    runtime().block_on(async {
         let client = Client::connect(ClientConfig::new(node.address(), Trust::InsecureAny)).await.unwrap();
         let options = SessionOptions { ack_level: AckLevel::Certified, ..SessionOptions::default() };
-        let error = client.open_session(options).await.expect_err("one node certifies nothing yet");
+        let error = client.open_session(options).await.expect_err("beyond what the operator allows");
         let refused = matches!(&error, NetError::Session(SessionEnd::Refused(wire)) if wire.code == ErrorCode::UnsupportedAckLevel);
         assert!(refused, "{error}");
     });

@@ -68,11 +68,19 @@ impl BatchDigest {
         view.check_hashes()?;
         let after = view.check_root(before)?;
         view.verify_seal(node, verify)?;
+        Ok((Self::vouched(view, before.root(), node), after))
+    }
+
+    /// Reads a batch that the caller vouches for: one that this process has just sealed, or read back from its own
+    /// log, where only authentic ones are stored. `before` is the root of the lane's tree before it. Hashes operations
+    /// and one witness and nothing else.
+    #[must_use]
+    pub fn vouched(view: &BatchView<'_>, before: Hash, node: &NodeKey) -> Self {
         let mut digest = Self {
             lane: view.lane(),
             first: view.first(),
             size: view.size(),
-            before: before.root(),
+            before,
             root: *view.root(),
             cites: Vec::new(),
             operations: Vec::new(),
@@ -101,7 +109,7 @@ impl BatchDigest {
                 digest.operations.push(PlacedOperation { position, operation });
             }
         }
-        Ok((digest, after))
+        digest
     }
 
     /// Notes that `lane` must be final up to `size`: one entry per lane, the highest size.

@@ -183,7 +183,7 @@ pub enum Effect {
 }
 
 /// How far a lane is, in positions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watermarks {
     /// Final: unique, and so at all honest nodes in the end. What batches may cite.
     pub final_size: u64,

@@ -203,6 +203,12 @@ impl<R: Rules> Machine<R> {
         self.restoring.is_empty() && self.ledger.may_append(operation, &self.rules)
     }
 
+    /// Whether final is still coming back after a restart: until then no operation is judged.
+    #[must_use]
+    pub fn is_restoring(&self) -> bool {
+        !self.restoring.is_empty()
+    }
+
     /// Who votes and who this is.
     #[must_use]
     pub fn setup(&self) -> &Setup {

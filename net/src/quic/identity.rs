@@ -24,7 +24,8 @@ pub const KEY_FILE: &str = "tls.key";
 pub const CERTIFICATE_FILE: &str = "tls.crt";
 
 /// DER of an Ed25519 SubjectPublicKeyInfo up to the key bytes (RFC 8410, section 4).
-const ED25519_SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+pub(crate) const ED25519_SPKI_HEAD: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// SHA-256 of a server's SubjectPublicKeyInfo.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -26,4 +26,4 @@ pub use transport::{ALPN, ClientWindows, ServerLimits, SocketBuffers};
 pub use trust::Trust;
 
 /// Name in the handshake and in certificates. Keys are trusted, not names; TLS wants one all the same.
-const SERVER_NAME: &str = "weft";
+pub(crate) const SERVER_NAME: &str = "weft";

@@ -286,6 +286,25 @@ pub(crate) fn client_transport(windows: &ClientWindows, loopback: bool) -> Arc<T
     Arc::new(config)
 }
 
+/// Transport of a connection between nodes: a window each way, streams that the other side may open, silence after
+/// which a probe is sent and after which the connection is dead.
+pub(crate) fn peer_transport(
+    window_bytes: u32,
+    streams: (u32, u32),
+    silence: (Duration, Duration),
+    loopback: bool,
+) -> Arc<TransportConfig> {
+    // A stream may fill half of the connection's window, so that one that is not read never stops the others.
+    let mut config = transport(window_bytes / 2, window_bytes, window_bytes, loopback);
+    let idle = IdleTimeout::try_from(silence.1).unwrap_or(VarInt::from_u32(QUIC_IDLE_TIMEOUT_MS).into());
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams.0))
+        .max_concurrent_uni_streams(VarInt::from_u32(streams.1))
+        .keep_alive_interval(Some(silence.0))
+        .max_idle_timeout(Some(idle));
+    Arc::new(config)
+}
+
 /// quinn's server configuration for peers on loopback, or elsewhere.
 pub(crate) fn quic_server(
     limits: &ServerLimits,

@@ -66,17 +66,12 @@ struct SendReport {
     detail: Option<String>,
 }
 
-/// Parses an ack level that a node of this version gives.
+/// Parses an ack level.
 ///
 /// # Errors
 /// What is accepted.
 pub fn parse_level(text: &str) -> Result<AckLevel, String> {
-    match text {
-        "received" => Ok(AckLevel::Received),
-        "written" => Ok(AckLevel::Written),
-        "durable" => Ok(AckLevel::Durable),
-        _ => Err("one of received, written, durable".to_owned()),
-    }
+    text.parse()
 }
 
 /// Runs `weft send`.

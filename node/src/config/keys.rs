@@ -159,6 +159,15 @@ pub static KEYS: &[Key] = &[
         }
     ),
     key!(
+        "round_ms",
+        "round-ms",
+        "WEFT_ROUND_MS",
+        "Node",
+        "TIME",
+        "Shortest time between two witnesses of a validator: what certified and final cost in latency, and in messages",
+        number!(round_ms, Millis, 1, 60_000)
+    ),
+    key!(
         "stop_grace_ms",
         "stop-grace-ms",
         "WEFT_STOP_GRACE_MS",
@@ -208,7 +217,7 @@ pub static KEYS: &[Key] = &[
         "WEFT_ACK_LEVEL",
         "Network",
         "LEVEL",
-        "The strongest acknowledgement that clients may ask for: received, written (in the log) or durable (synced to the disk)",
+        "The strongest acknowledgement that clients may ask for: received, written (in the log), durable (synced to the disk), certified (held by a quorum) or final",
         choice!(ack_level, ACK_LEVELS)
     ),
     key!(

@@ -34,10 +34,21 @@ pub struct Group<A = PendingAck> {
     pub tips: Vec<MessageId>,
 }
 
+/// What comes after the sync: confirmation, which is told what is durable and takes the acks that wait for more.
+pub trait Confirming<A>: Send {
+    /// The lane is durable up to `size`.
+    fn durable(&self, size: u64);
+
+    /// An ack whose messages are durable: lets it go when its level is reached.
+    fn hold(&self, size: u64, ack: A);
+}
+
 /// The committer's parts.
-pub struct Committer<S> {
+pub struct Committer<S, C> {
     /// Makes appends durable.
     pub syncer: S,
+    /// Takes what is durable.
+    pub confirming: C,
     /// Statistics.
     pub counters: Arc<Counters>,
     /// Where the watermark is published.
@@ -46,15 +57,18 @@ pub struct Committer<S> {
     pub published_tips: Arc<std::sync::Mutex<Vec<MessageId>>>,
 }
 
-impl<S> std::fmt::Debug for Committer<S> {
+impl<S, C> std::fmt::Debug for Committer<S, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Committer").finish_non_exhaustive()
     }
 }
 
-impl<S: Sync> Committer<S> {
+impl<S: Sync, C> Committer<S, C> {
     /// The committer's life: until the sequencer is gone and everything it appended is durable.
-    pub fn run<A: Waiting>(self, groups: &Receiver<Group<A>>) {
+    pub fn run<A: Waiting>(self, groups: &Receiver<Group<A>>)
+    where
+        C: Confirming<A>,
+    {
         let mut durable = 0u64;
         while let Ok(first) = groups.recv() {
             let mut waiting = vec![first];
@@ -66,6 +80,7 @@ impl<S: Sync> Committer<S> {
                     Ok(size) => {
                         durable = size;
                         self.health.durable(size);
+                        self.confirming.durable(size);
                         Counters::add(&self.counters.syncs, 1);
                         let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                         Counters::add(&self.counters.sync_us, us);
@@ -82,7 +97,10 @@ impl<S: Sync> Committer<S> {
         }
     }
 
-    fn release<A: Waiting>(&self, group: Group<A>, durable: u64) {
+    fn release<A: Waiting>(&self, group: Group<A>, durable: u64)
+    where
+        C: Confirming<A>,
+    {
         // A poisoned log may hold the group's bytes or not: nothing is said for them.
         let kept = group.size <= durable;
         if kept
@@ -93,7 +111,7 @@ impl<S: Sync> Committer<S> {
         }
         for ack in group.acks {
             if kept {
-                ack.deliver();
+                self.confirming.hold(group.size, ack);
             } else {
                 ack.deliver_failed(Reason::LogFailed.with(0, 0), &self.counters);
             }
@@ -131,7 +149,26 @@ mod tests {
         told: Sender<(u32, bool)>,
     }
 
+    /// Nothing above durable.
+    struct Nothing;
+
+    impl Confirming<TestAck> for Nothing {
+        fn durable(&self, _: u64) {}
+
+        fn hold(&self, _: u64, ack: TestAck) {
+            ack.deliver();
+        }
+    }
+
     impl Waiting for TestAck {
+        fn level(&self) -> weft_net::AckLevel {
+            weft_net::AckLevel::Durable
+        }
+
+        fn weight(&self) -> usize {
+            0
+        }
+
         fn deliver(self) {
             let _ = self.told.send((self.number, true));
         }
@@ -139,6 +176,10 @@ mod tests {
         fn deliver_failed(self, rejection: Rejection, counters: &Counters) {
             counters.reject(rejection.reason);
             let _ = self.told.send((self.number, false));
+        }
+
+        fn deliver_unconfirmed(self, rejection: Rejection, counters: &Counters) {
+            self.deliver_failed(rejection, counters);
         }
     }
 
@@ -161,6 +202,7 @@ mod tests {
             let broken = Arc::new(AtomicBool::new(false));
             let committer = Committer {
                 syncer: GatedSync { gate: opened, broken: broken.clone(), size: 100 },
+                confirming: Nothing,
                 counters: counters.clone(),
                 health: health.clone(),
                 published_tips: Arc::default(),

@@ -9,7 +9,8 @@
 //! * [`verify`]: takes everything that queued up, checks each message in isolation, verifies all signatures in one batch.
 //! * [`devices`]: the same, with the signatures verified by a GPU.
 //! * [`sequence`]: one thread; replay window, duplicates, parents; gives each message its place; seals and appends lane batches.
-//! * [`commit`]: one thread; one data sync for everything appended meanwhile, then the acks that waited for it.
+//! * [`commit`]: one thread; one data sync for everything appended meanwhile, then the acks that waited for it. Those of level `certified`
+//!   and `final` wait on for [`confirm`](crate::confirm).
 //!
 //! Memory: a job holds a permit for its bytes from the moment it is taken until its ack is handed over, and the sum of all permits is
 //! a constant of the configuration. The queues between the stages need no bound of their own: what is in them is paid for.
@@ -51,9 +52,16 @@ pub struct Budget {
 /// A submit's share of the budget; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _bytes: OwnedSemaphorePermit,
+    bytes: OwnedSemaphorePermit,
     messages: u64,
     counter: Arc<AtomicU64>,
+}
+
+impl Permit {
+    /// Bytes of the budget that it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes.num_permits()
+    }
 }
 
 impl Drop for Permit {
@@ -76,7 +84,7 @@ impl Budget {
         let bytes = self.semaphore.clone().acquire_many_owned(permits).await.ok()?;
         let messages = submit.len() as u64;
         self.messages.fetch_add(messages, Ordering::Relaxed);
-        Some(Permit { _bytes: bytes, messages, counter: self.messages.clone() })
+        Some(Permit { bytes, messages, counter: self.messages.clone() })
     }
 
     /// Messages in the pipeline now, and how many of the shortest ones it could hold.
@@ -144,8 +152,8 @@ pub struct VerifiedBatch {
 pub struct PendingAck {
     session: SessionHandle,
     ack: Ack,
-    /// Held for its drop: gives the bytes back to the budget when the ack has left.
-    _permit: Permit,
+    /// Gives the bytes back to the budget when the ack has left.
+    permit: Permit,
 }
 
 impl PendingAck {
@@ -160,48 +168,68 @@ impl PendingAck {
     ) -> Self {
         let level = session.ack_level();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Self { session, ack: Ack { request_id, level, count, exceptions, tips }, _permit: permit }
+        Self { session, ack: Ack { request_id, level, count, exceptions, tips }, permit }
     }
 
-    /// The level the client asked for.
-    pub fn level(&self) -> AckLevel {
-        self.ack.level
+    /// Refuses every message that has no exception yet.
+    fn refuse_rest(&mut self, rejection: Rejection, counters: &Counters) {
+        let mut own = std::mem::take(&mut self.ack.exceptions).into_iter().peekable();
+        let mut refused = 0;
+        self.ack.exceptions = (0..self.ack.count)
+            .map(|index| match own.next_if(|exception| exception.index == index) {
+                Some(exception) => exception,
+                None => {
+                    refused += 1;
+                    AckException::new(index, rejection)
+                }
+            })
+            .collect();
+        counters.reject_many(rejection.reason, refused);
     }
 }
 
 /// What waits for a sync: an ack, or a test's stand-in for one.
 pub trait Waiting: Send {
+    /// The level that was asked for.
+    fn level(&self) -> AckLevel;
+
+    /// Bytes of the pipeline's budget that it holds.
+    fn weight(&self) -> usize;
+
     /// Lets it go: what it says has come true.
     fn deliver(self);
 
     /// Lets it go with every message refused for `rejection`, whatever was found out about it: nothing about durability can be said.
     /// Messages that were refused for a reason of their own keep it; the others are counted before the client can see its ack.
     fn deliver_failed(self, rejection: Rejection, counters: &Counters);
+
+    /// Lets it go although its level was not reached: what is known of its messages stays, the others get `rejection`.
+    fn deliver_unconfirmed(self, rejection: Rejection, counters: &Counters);
 }
 
 impl Waiting for PendingAck {
+    fn level(&self) -> AckLevel {
+        self.ack.level
+    }
+
+    fn weight(&self) -> usize {
+        self.permit.bytes()
+    }
+
     /// A client that is gone gets nothing, and nothing else happens.
     fn deliver(self) {
         let _ = self.session.ack(self.ack);
     }
 
     fn deliver_failed(mut self, rejection: Rejection, counters: &Counters) {
-        let own = std::mem::take(&mut self.ack.exceptions);
-        let mut failed = 0;
-        let mut own = own.into_iter().filter(|e| e.reason() != Some(weft_core::Reason::Duplicate)).peekable();
-        self.ack.exceptions = (0..self.ack.count)
-            .map(|index| match own.peek() {
-                Some(exception) if exception.index == index => {
-                    own.next().unwrap_or_else(|| AckException::new(index, rejection))
-                }
-                _ => {
-                    failed += 1;
-                    AckException::new(index, rejection)
-                }
-            })
-            .collect();
+        self.ack.exceptions.retain(|exception| exception.reason() != Some(weft_core::Reason::Duplicate));
+        self.refuse_rest(rejection, counters);
         self.ack.tips.clear();
-        counters.reject_many(rejection.reason, failed);
+        self.deliver();
+    }
+
+    fn deliver_unconfirmed(mut self, rejection: Rejection, counters: &Counters) {
+        self.refuse_rest(rejection, counters);
         self.deliver();
     }
 }

@@ -5,19 +5,27 @@
 //! from that moment on: a later message of the same submit may name it as a parent.
 //!
 //! What it knows always matches the log: if an append fails, everything is rebuilt from what the log holds, and no message of the
-//! failed group is acknowledged. After a full disk the sequencer refuses messages until [`FULL_RETRY`] has passed, then tries again.
+//! failed group is acknowledged.
+//!
+//! Confirmation is told of every batch in the order of the lane, and hands in the node's witnesses, each of which comes before waiting
+//! client messages and is kept until it is in the log. An operation on an account is taken only if confirmation would accept it and no
+//! other one of its sequence is on its way through this lane. After a full disk the sequencer refuses messages until [`FULL_RETRY`] has passed, then tries again.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, Sender, never, select};
 use weft_core::arena::VerifiedMessage;
 use weft_core::arena::{Arena, Verified};
-use weft_core::{Place, Reason, Rejection};
+use weft_core::confirm::Operation;
+use weft_core::{DeviceKey, PayloadKind, Place, Reason, Rejection};
 use weft_net::{AckException, AckLevel};
 
 use super::commit::Group;
 use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob, Waiting};
+use crate::confirm::Confirm;
+use crate::confirm::driver::{Event, OwnWitness};
 use crate::health::{Health, State};
 use crate::lane::{AppendError, Lane};
 use crate::stats::Counters;
@@ -35,8 +43,69 @@ pub const TIPS_PER_ACK: usize = 8;
 /// Tips kept for clients that ask for some without sending anything.
 pub const TIPS_PUBLISHED: usize = 64;
 
+/// Operations in the own lane that are not applied yet: those of two rounds at a rate that a ledger of payments will not see soon.
+pub const OPERATIONS_OPEN_MAX: usize = 1 << 16;
+
 /// The verify stage is gone.
 struct Disconnected;
+
+/// What the sequencer and confirmation have to do with each other.
+#[derive(Debug)]
+pub struct ConfirmLink {
+    /// What may be appended.
+    pub confirm: Arc<Confirm>,
+    /// Takes every batch that is in the log.
+    pub events: Sender<Event>,
+    /// Gives witnesses.
+    pub witnesses: Receiver<OwnWitness>,
+    /// The last witness of the run before, if the log has lost it.
+    pub witness: Option<OwnWitness>,
+}
+
+/// Operations on their way: in the own lane, and not applied yet, so that the machine does not know them.
+#[derive(Debug, Default)]
+struct OpenOperations {
+    by_account: HashMap<DeviceKey, Operation>,
+    /// By position.
+    order: VecDeque<(u64, DeviceKey)>,
+}
+
+impl OpenOperations {
+    /// Forgets what the machine knows by now.
+    fn applied(&mut self, size: u64) {
+        while let Some((_, account)) = self.order.front().filter(|(position, _)| *position < size) {
+            self.by_account.remove(account);
+            self.order.pop_front();
+        }
+    }
+
+    /// Forgets what did not get into the log.
+    fn retain_below(&mut self, size: u64) {
+        while let Some((_, account)) = self.order.back().filter(|(position, _)| *position >= size) {
+            self.by_account.remove(account);
+            self.order.pop_back();
+        }
+    }
+
+    fn check(&self, operation: &Operation) -> Result<(), Rejection> {
+        if self.order.len() >= OPERATIONS_OPEN_MAX {
+            return Err(Reason::Overloaded.with(self.order.len() as u64, OPERATIONS_OPEN_MAX as u64));
+        }
+        match self.by_account.get(&operation.account) {
+            Some(other) if (other.sequence, other.hash) != (operation.sequence, operation.hash) => {
+                Err(Reason::OperationConflict.with(operation.sequence, 0))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn insert(&mut self, operation: Operation, position: u64) {
+        // Sent again: the first copy keeps its place in the order.
+        if self.by_account.insert(operation.account, operation).is_none() {
+            self.order.push_back((position, operation.account));
+        }
+    }
+}
 
 /// The sequencer.
 #[derive(Debug)]
@@ -45,27 +114,28 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     health: Arc<Health>,
     full_until: Option<Instant>,
+    confirm: ConfirmLink,
+    operations: OpenOperations,
 }
 
 impl Sequencer {
     /// A sequencer over a recovered lane.
-    pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>) -> Self {
-        Self { lane, counters, health, full_until: None }
+    pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>, confirm: ConfirmLink) -> Self {
+        Self { lane, counters, health, full_until: None, confirm, operations: OpenOperations::default() }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
     /// back, for its closing.
     pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
         loop {
-            let first = match self.next(input) {
-                Ok(Some(first)) => first,
-                Ok(None) => continue,
-                Err(Disconnected) => break,
-            };
+            let Ok(mut next) = self.next(input) else { break };
+            if next.is_none() && self.confirm.witness.is_none() {
+                continue;
+            }
             let mut messages = 0;
             let mut acks = Vec::new();
             let mut failed = None;
-            let mut next = Some(first);
+            self.place_witness();
             while let Some(batch) = next {
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
                 for job in batch.jobs {
@@ -99,7 +169,7 @@ impl Sequencer {
     fn hand_over(&mut self, mut acks: Vec<PendingAck>, output: &Sender<Group>) -> bool {
         let mut waiting = Vec::with_capacity(acks.len());
         for ack in acks.drain(..) {
-            if ack.level() <= AckLevel::Written { ack.deliver() } else { waiting.push(ack) }
+            if Waiting::level(&ack) <= AckLevel::Written { ack.deliver() } else { waiting.push(ack) }
         }
         let tips = self.lane.tips(TIPS_PUBLISHED);
         output.send(Group { size: self.lane.size(), acks: waiting, tips }).is_ok()
@@ -150,15 +220,45 @@ impl Sequencer {
         Some(ack)
     }
 
+    /// Puts the witness that waits, if one does, into the open batch, which is empty: so it is the first of its batch. It is kept until
+    /// that batch is in the log.
+    fn place_witness(&mut self) {
+        if self.confirm.witness.is_none() {
+            self.confirm.witness = self.confirm.witnesses.try_recv().ok();
+        }
+        let Some(witness) = &self.confirm.witness else { return };
+        if let Err(rejection) = self.lane.push_witness(&witness.bytes) {
+            tracing::error!(id = %witness.id, %rejection, "this node's own witness does not fit its lane: a bug");
+            self.health.set_state(
+                State::Poisoned,
+                Some(format!("a witness does not fit the own lane: {rejection}")),
+            );
+            self.confirm.witness = None;
+        }
+    }
+
     /// The checks that need the ledger, then the message's place in the open batch.
     fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<(), Rejection> {
         self.lane.check_new(message)?;
+        let operation = match message.view().kind() {
+            PayloadKind::TRANSFER => Operation::read(&message.view(), || message.id()),
+            _ => None,
+        };
+        if let Some(operation) = &operation {
+            self.operations.applied(self.confirm.confirm.applied(self.confirm.confirm.lane()));
+            self.operations.check(operation)?;
+            self.confirm.confirm.check_operation(operation)?;
+        }
         let [first, second] = message.view().parents();
         let parents: [Place; 2] = [
             self.lane.find(first).ok_or(Reason::UnknownParent.with(0, 0))?,
             self.lane.find(second).ok_or(Reason::UnknownParent.with(1, 0))?,
         ];
-        self.lane.push(message, parents)
+        let place = self.lane.push(message, parents)?;
+        if let Some(operation) = operation {
+            self.operations.insert(operation, place.position());
+        }
+        Ok(())
     }
 
     /// The refusal for every message, while the log takes none.
@@ -172,19 +272,29 @@ impl Sequencer {
         Some(Reason::LogFailed.with(free, watermark))
     }
 
-    /// The next batch. While the disk is full it is looked at now and then, so that health tells when there is room again even if no
-    /// client comes. `Ok(None)`: nothing came in the meantime.
+    /// The next batch; `Ok(None)`: none came, but a witness, or nothing in the meantime. While the disk is full it is looked at now and
+    /// then, so that health tells when there is room again even if no client comes.
     fn next(&mut self, input: &Receiver<VerifiedBatch>) -> Result<Option<VerifiedBatch>, Disconnected> {
-        if self.full_until.is_none() {
-            return input.recv().map(Some).map_err(|_| Disconnected);
+        let full = self.full_until.is_some();
+        if self.confirm.witness.is_some() && !full {
+            // Left over from a failed append, or from the run before.
+            return Ok(input.try_recv().ok());
         }
-        match input.recv_timeout(FULL_RETRY) {
-            Ok(batch) => Ok(Some(batch)),
-            Err(RecvTimeoutError::Timeout) => {
+        let wait = if full { FULL_RETRY } else { Duration::from_secs(3600) };
+        select! {
+            recv(input) -> batch => batch.map(Some).map_err(|_| Disconnected),
+            recv(self.confirm.witnesses) -> witness => {
+                match witness {
+                    Ok(witness) => self.confirm.witness = Some(witness),
+                    // Confirmation has ended: the node is poisoned, or ends too.
+                    Err(_) => self.confirm.witnesses = never(),
+                }
+                Ok(None)
+            }
+            default(wait) => {
                 self.look_for_room();
                 Ok(None)
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Disconnected),
         }
     }
 
@@ -210,6 +320,11 @@ impl Sequencer {
         Counters::add(&self.counters.accepted, appended.messages);
         Counters::add(&self.counters.lane_batches, 1);
         Counters::add(&self.counters.lane_bytes, appended.bytes);
+        if appended.digest.witness().is_some() {
+            self.confirm.witness = None;
+        }
+        // Confirmation ends before the sequencer only when the node does.
+        let _ = self.confirm.events.send(Event::Stored(appended.digest));
         Ok(())
     }
 
@@ -231,12 +346,14 @@ impl Sequencer {
             AppendError::Failed { .. } => {
                 tracing::error!(%error, "an append to the log failed: nothing more is acknowledged");
                 self.health.set_state(State::Poisoned, Some(error.to_string()));
+                (self.confirm.witness, self.confirm.witnesses) = (None, never());
                 Reason::LogFailed.with(0, 0)
             }
         };
         for ack in acks {
             ack.deliver_failed(rejection, &self.counters);
         }
+        self.operations.retain_below(self.lane.size());
         if let Err(error) = self.lane.rebuild() {
             tracing::error!(%error, "the log cannot be read back");
             self.health.set_state(State::Poisoned, Some(error.to_string()));

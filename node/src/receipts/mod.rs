@@ -58,6 +58,12 @@ impl LaneProofs {
         Self { reader, subtrees, node, catching_up: Arc::default() }
     }
 
+    /// The roots beside the lane: whoever appends to it may tell them of each batch, and whoever cuts it must.
+    #[must_use]
+    pub fn subtrees(&self) -> &Arc<Subtrees> {
+        &self.subtrees
+    }
+
     /// Makes sure that the roots cover the whole subtrees below `size`.
     fn catch_up(&self, size: u64) -> Result<(), Refusal> {
         let missing = || (size >> SUBTREE_LEVEL << SUBTREE_LEVEL).saturating_sub(self.subtrees.covered());

@@ -6,4 +6,5 @@ mod concurrent;
 mod crash;
 mod faults;
 mod log;
+mod slots;
 mod subtrees;

@@ -1,0 +1,435 @@
+//! The driver: one thread that gives the confirmation machine its inputs, in order, and does what it asks for, in order.
+//!
+//! Owns the votes on the disk and what is fed to the machine from the logs. Invariants: of what one input makes the machine ask for, the
+//! votes are durable before anything else is done, so that nothing leaves, and no watermark is published, that rests on votes which a
+//! crash could take back; the machine is given only batches that lie in a log here, in order. A batch that the machine has no room for
+//! stays in the log and is fed later.
+//!
+//! The driver waits for the disk (votes) and for nobody else: its queue to the sequencer holds the one witness that can be under way. So
+//! whoever waits for room in the driver's own queue waits for a disk at most.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use weft_core::confirm::{BatchDigest, Effect, Input, Votes, Witness};
+use weft_core::random::RandomSource as _;
+use weft_core::{DeviceSigner, Draft, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Reason};
+use weft_net::AckLevel;
+use weft_storage::{LogError, LogReader};
+
+use super::Confirm;
+use super::acks::ConfirmAcks;
+use super::record::RecordFile;
+use crate::health::{Health, State};
+use crate::lane::with_sources;
+use crate::pipeline::verify::unix_now_us;
+use crate::random::Random;
+use crate::stats::Counters;
+
+/// Events that wait for the driver: batches come at thousands a second, and a slow sync of the votes takes tens of milliseconds.
+pub const EVENTS_QUEUED_MAX: usize = 1024;
+
+/// Longest sleep: acks that have waited too long are looked for this often.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// What the driver is told.
+#[derive(Debug)]
+pub enum Event {
+    /// A batch is in the log of its lane, written.
+    Stored(Arc<BatchDigest>),
+    /// Look again: something that is published has moved.
+    Wake,
+    /// End.
+    Stop,
+}
+
+/// A witness that this node has signed, on its way into the own lane.
+#[derive(Clone, Debug)]
+pub struct OwnWitness {
+    /// The message.
+    pub bytes: Vec<u8>,
+    /// Its id.
+    pub id: MessageId,
+}
+
+/// One lane as the driver reads it.
+#[derive(Debug)]
+pub struct LaneSource {
+    /// The log.
+    pub reader: LogReader,
+    /// Key of the lane's node.
+    pub key: NodeKey,
+}
+
+/// What the driver is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Confirmation, shared with those who ask.
+    pub confirm: Arc<Confirm>,
+    /// Acks that wait for it.
+    pub acks: Arc<ConfirmAcks>,
+    /// The node's statistics.
+    pub counters: Arc<Counters>,
+    /// The node's health.
+    pub health: Arc<Health>,
+    /// By lane.
+    pub lanes: Vec<LaneSource>,
+    /// Votes on the disk.
+    pub record: RecordFile,
+    /// Signs witnesses with the node's key.
+    pub signer: DeviceSigner,
+    /// The ledger.
+    pub network: NetworkId,
+    /// The genesis roots: parents where there are no tips.
+    pub roots: [MessageId; 2],
+    /// Durable tips, for the parents of witnesses.
+    pub tips: Arc<Mutex<Vec<MessageId>>>,
+    /// Chooses among them.
+    pub random: Random,
+    /// To the sequencer.
+    pub witnesses: Sender<OwnWitness>,
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Driver {
+    parts: Parts,
+    started: Instant,
+    inputs: VecDeque<Input>,
+    effects: Vec<Effect>,
+    /// Lanes of which the log has more than the machine.
+    behind: Vec<bool>,
+    /// Durable size of the own lane that the machine was told.
+    durable: u64,
+    /// Something was given to the machine since the last tick.
+    fresh: bool,
+    /// The moment that the last tick without a result was due for: without news it says nothing new.
+    ticked: Option<u64>,
+    expired_at: Instant,
+}
+
+impl Driver {
+    /// A driver at the start: [`Driver::replay`] first.
+    pub fn new(parts: Parts) -> Self {
+        let behind = vec![true; parts.lanes.len()];
+        let now = Instant::now();
+        Self {
+            parts,
+            started: now,
+            inputs: VecDeque::new(),
+            effects: Vec::new(),
+            behind,
+            durable: 0,
+            fresh: true,
+            ticked: None,
+            expired_at: now,
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives the machine what the logs hold. After it confirmation is where it was before the restart, as far as the machine has room;
+    /// the rest follows as final moves.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    pub fn replay(&mut self) -> Result<(), LogError> {
+        self.feed()?;
+        let own = self.parts.confirm.lane();
+        if let Some(source) = self.parts.lanes.get(usize::from(own.0)) {
+            let size = source.reader.durable_size();
+            self.parts.confirm.set_durable(size);
+        }
+        self.tell_durable()?;
+        self.publish();
+        Ok(())
+    }
+
+    /// The driver's life: until it is stopped, or the log fails.
+    pub fn run(mut self, events: &Receiver<Event>) {
+        let cause = loop {
+            let first = match events.recv_timeout(self.sleep()) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match self.round(first, events) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => break with_sources(&error),
+            }
+        };
+        tracing::error!(%cause, "confirmation cannot go on: nothing more is acknowledged");
+        self.parts.health.set_state(State::Poisoned, Some(cause));
+        self.parts.acks.close(Reason::LogFailed.with(0, 0), &self.parts.counters);
+        // Those who report to it must not be held up.
+        while !matches!(events.recv(), Ok(Event::Stop) | Err(_)) {}
+    }
+
+    /// Everything that has happened, then a tick, then what follows for others. `false` at the end.
+    fn round(&mut self, first: Option<Event>, events: &Receiver<Event>) -> Result<bool, LogError> {
+        for event in first.into_iter().chain(events.try_iter().take(EVENTS_QUEUED_MAX)) {
+            match event {
+                Event::Stored(digest) => self.stored(digest)?,
+                Event::Wake => {}
+                Event::Stop => return Ok(false),
+            }
+        }
+        self.tell_durable()?;
+        self.feed()?;
+        self.tick()?;
+        self.publish();
+        let now = Instant::now();
+        if now.duration_since(self.expired_at) >= SLEEP_MAX {
+            self.expired_at = now;
+            self.parts.acks.expire(now, &self.parts.counters);
+        }
+        Ok(true)
+    }
+
+    /// How long nothing is to be done if nothing happens.
+    fn sleep(&self) -> Duration {
+        let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return SLEEP_MAX };
+        let now = self.now_us();
+        if next > now {
+            return Duration::from_micros(next - now).min(SLEEP_MAX);
+        }
+        if self.is_due(next, now) { Duration::ZERO } else { SLEEP_MAX }
+    }
+
+    /// Whether a tick may have a result. One that had none has none again before something has happened or its time has come.
+    fn is_due(&self, next: u64, now: u64) -> bool {
+        next <= now && (self.fresh || self.ticked != Some(next))
+    }
+
+    fn tick(&mut self) -> Result<(), LogError> {
+        let now = self.now_us();
+        let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return Ok(()) };
+        if !self.is_due(next, now) {
+            return Ok(());
+        }
+        self.input(Input::Tick)?;
+        self.fresh = false;
+        self.ticked = self.parts.confirm.ask(|machine| machine.next_tick_us()).filter(|next| *next <= now);
+        Ok(())
+    }
+
+    /// A batch is in a log. The machine gets it now if it is its next one, else later from the log.
+    fn stored(&mut self, digest: Arc<BatchDigest>) -> Result<(), LogError> {
+        let index = usize::from(digest.lane().0);
+        let Some(behind) = self.behind.get_mut(index) else { return Ok(()) };
+        *behind = true;
+        let held = self.held(digest.lane());
+        if digest.first() == held {
+            let size = digest.size();
+            self.input(Input::Batch(digest))?;
+            let source = &self.parts.lanes[index];
+            self.behind[index] = self.held(source.reader.lane()) != size || source.reader.size() != size;
+        }
+        Ok(())
+    }
+
+    fn held(&self, lane: LaneId) -> u64 {
+        self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.held))
+    }
+
+    /// Gives the machine what the logs have more than it, as far as it has room.
+    fn feed(&mut self) -> Result<(), LogError> {
+        for index in 0..self.behind.len() {
+            while self.behind[index] && self.feed_one(index)? {}
+        }
+        Ok(())
+    }
+
+    /// Feeds the next batch of a lane; whether there may be another one.
+    fn feed_one(&mut self, index: usize) -> Result<bool, LogError> {
+        let source = &self.parts.lanes[index];
+        let lane = source.reader.lane();
+        let held = self.held(lane);
+        let Some(batch) = source.reader.batch_at(held)? else {
+            self.behind[index] = false;
+            return Ok(false);
+        };
+        let Some(before) = self.parts.confirm.ask(|machine| machine.root_at(lane, held).copied()) else {
+            return Ok(false);
+        };
+        let digest = {
+            let view = batch.view().map_err(|error| {
+                LogError::Damaged(weft_storage::Damage {
+                    path: std::path::PathBuf::from(format!("the log of lane {lane}")),
+                    offset: held,
+                    what: error.to_string(),
+                })
+            })?;
+            BatchDigest::vouched(&view, before, &source.key)
+        };
+        self.input(Input::Batch(Arc::new(digest)))?;
+        // No room: more of it when final has moved.
+        Ok(self.held(lane) > held)
+    }
+
+    fn tell_durable(&mut self) -> Result<(), LogError> {
+        let size = self.parts.confirm.durable.load(Ordering::Acquire);
+        if size > self.durable {
+            self.durable = size;
+            self.input(Input::Durable { lane: self.parts.confirm.lane(), size })?;
+        }
+        Ok(())
+    }
+
+    /// One input to the machine and everything that follows from it here. What the driver tells the machine while it acts waits until
+    /// all effects of the input before are done.
+    fn input(&mut self, input: Input) -> Result<(), LogError> {
+        self.fresh |= !matches!(input, Input::Tick);
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            let now = self.now_us();
+            self.parts.confirm.machine().handle(now, input, &mut effects);
+            let done = self.act(&effects);
+            effects.clear();
+            self.effects = effects;
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Does what the machine asks for: votes first.
+    fn act(&mut self, effects: &[Effect]) -> Result<(), LogError> {
+        let votes = effects.iter().rev().find_map(|effect| match effect {
+            Effect::Persist(votes) => Some(votes),
+            _ => None,
+        });
+        let witness = effects.iter().find_map(|effect| match effect {
+            Effect::State(witness) => Some(witness),
+            _ => None,
+        });
+        let own = witness.map(|witness| self.sign(witness)).transpose()?;
+        if let Some(votes) = votes {
+            self.persist(votes, own.as_ref())?;
+        }
+        if let Some(own) = own {
+            Counters::add(&self.parts.confirm.counters.witnesses, 1);
+            // The sequencer is gone only when the node ends.
+            let _ = self.parts.witnesses.send(own);
+        }
+        for effect in effects {
+            self.act_on(effect);
+        }
+        Ok(())
+    }
+
+    fn act_on(&mut self, effect: &Effect) {
+        let counters = &self.parts.confirm.counters;
+        match effect {
+            Effect::CheckForm(digest) => {
+                // Stored here only after this node has verified all that is in it.
+                let (lane, first, root) = (digest.lane(), digest.first(), *digest.root());
+                self.inputs.push_back(Input::Formed { lane, first, root, well_formed: true });
+            }
+            Effect::Forked { held, .. } => {
+                Counters::add(&counters.forks, 1);
+                tracing::error!(lane = %held.lane(), at = held.first(), "a lane was signed two ways");
+            }
+            Effect::Ended(batch) => {
+                Counters::add(&counters.ended, 1);
+                tracing::error!(lane = %batch.lane(), at = batch.first(), "a lane ends before an ill-formed batch");
+            }
+            Effect::Equivocated { validator, number } => {
+                Counters::add(&counters.equivocations, 1);
+                tracing::error!(validator, number, "a validator signed two witnesses with one number");
+            }
+            Effect::Silenced { number } => {
+                self.parts.confirm.silenced.store(true, Ordering::Release);
+                tracing::error!(
+                    number,
+                    "this validator's votes are older than its lane: it states nothing more, so nothing that needs its vote is \
+                     confirmed; the file `votes` was lost or taken from a copy"
+                );
+            }
+            Effect::Settled { .. } => Counters::add(&counters.operations_final, 1),
+            Effect::Persist(_)
+            | Effect::State(_)
+            | Effect::Switched { .. }
+            | Effect::Followed { .. }
+            | Effect::Certified { .. }
+            | Effect::Final { .. }
+            | Effect::Accepted { .. }
+            | Effect::Entered(_) => {}
+        }
+    }
+
+    fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {
+        let start = Instant::now();
+        self.parts.record.write(votes, witness.map(|witness| &witness.bytes[..]))?;
+        let counters = &self.parts.confirm.counters;
+        Counters::add(&counters.votes_written, 1);
+        Counters::add(&counters.votes_us, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    /// Signs a witness as a message. Its parents are durable, so that a crash does not take them from under it.
+    fn sign(&mut self, witness: &Witness) -> Result<OwnWitness, LogError> {
+        let bug = |what: String| {
+            LogError::Unsound(weft_storage::Damage {
+                path: std::path::PathBuf::from("a witness"),
+                offset: witness.number,
+                what,
+            })
+        };
+        let payload = witness.encode().map_err(|error| bug(error.to_string()))?;
+        let draft = Draft {
+            network: self.parts.network,
+            issued_at_us: unix_now_us(),
+            sequence: witness.number,
+            parents: self.parents(),
+            kind: PayloadKind::WITNESS,
+            payload: &payload,
+        };
+        let bytes = draft.sign(&self.parts.signer).map_err(|error| bug(error.to_string()))?;
+        let id = weft_core::MessageView::parse(&bytes).map_err(|error| bug(error.to_string()))?.id();
+        Ok(OwnWitness { bytes, id })
+    }
+
+    /// Two different durable tips, or roots.
+    fn parents(&mut self) -> [MessageId; 2] {
+        let tips = self.parts.tips.lock().map(|tips| tips.clone()).unwrap_or_default();
+        let mut parents = self.parts.roots;
+        if tips.len() >= 2 {
+            let first = self.parts.random.below(tips.len() as u64) as usize;
+            let second = (first + 1 + self.parts.random.below(tips.len() as u64 - 1) as usize) % tips.len();
+            if tips[first] != tips[second] {
+                parents = [tips[first], tips[second]];
+            }
+        }
+        parents
+    }
+
+    /// Tells the rest of the node how far everything is. All votes are durable by now.
+    fn publish(&mut self) {
+        let confirm = &self.parts.confirm;
+        let (marks, restoring) = confirm.ask(|machine| {
+            let marks = |source: &LaneSource| machine.watermarks(source.reader.lane()).unwrap_or_default();
+            (self.parts.lanes.iter().map(marks).collect::<Vec<_>>(), machine.is_restoring())
+        });
+        for (source, marks) in self.parts.lanes.iter().zip(&marks) {
+            confirm.publish(source.reader.lane(), marks);
+        }
+        confirm.restoring.store(restoring, Ordering::Release);
+        let own = confirm.marks(confirm.lane());
+        self.parts.acks.reached(AckLevel::Certified, own.certified);
+        self.parts.acks.reached(AckLevel::Final, own.final_size);
+    }
+}
+
+impl Drop for Driver {
+    /// However it ends, nobody waits for it any more.
+    fn drop(&mut self) {
+        self.parts.acks.close(Reason::ShuttingDown.with(0, 0), &self.parts.counters);
+    }
+}
