@@ -16,7 +16,7 @@ use std::time::Duration;
 use crossbeam::channel::{Sender, bounded};
 use ed25519_dalek::SigningKey;
 use weft_core::confirm::Setup;
-use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
+use weft_core::{Balance, DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
@@ -30,6 +30,7 @@ use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWi
 use crate::confirm::record::{RecordError, RecordFile};
 use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
+use crate::history::History;
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
 use crate::lanes::Lanes;
@@ -121,10 +122,22 @@ pub enum StartError {
 /// # Errors
 /// If the directory holds something already or cannot be written, or the name is not one.
 pub fn init_ledger(path: &Path, ledger_name: &str) -> Result<Genesis, StartError> {
+    init_ledger_with(path, ledger_name, Vec::new())
+}
+
+/// [`init_ledger`] with what accounts have at the start, in rising order of accounts.
+///
+/// # Errors
+/// As [`init_ledger`].
+pub fn init_ledger_with(
+    path: &Path,
+    ledger_name: &str,
+    balances: Vec<Balance>,
+) -> Result<Genesis, StartError> {
     let mut seed = [0u8; 32];
     getrandom::fill(&mut seed)?;
     let key = DeviceSigner::from_seed(seed).public();
-    let genesis = Genesis::single(ledger_name, unix_now_us(), key);
+    let genesis = Genesis { balances, ..Genesis::single(ledger_name, unix_now_us(), key) };
     DataDir::init(path, &genesis, &seed)?;
     Ok(genesis)
 }
@@ -296,8 +309,10 @@ impl RunningNode {
             bounded(VERIFIED_QUEUED_PER_WORKER * (workers_count + feeders_count));
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
         let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let history = Arc::new(History::create(data.path(), lanes.clone())?);
         let mut driver = Driver::new(confirm::driver::Parts {
             confirm: confirm.clone(),
+            history: history.clone(),
             acks: confirm_acks.clone(),
             counters: counters.clone(),
             health: health.clone(),
@@ -350,6 +365,7 @@ impl RunningNode {
             budget: Budget::new(config.queue_bytes_max),
             reader,
             receipts,
+            history,
             tips: published_tips.clone(),
             counters: counters.clone(),
             health: health.clone(),

@@ -7,15 +7,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
+use weft_core::{DeviceKey, Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::{
-    AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service, SessionHandle, Status, Submit,
-    WelcomeInfo,
+    AccountStanding, AccountState, AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service,
+    SessionHandle, Status, Submit, WelcomeInfo,
 };
 use weft_storage::LogReader;
 
 use crate::confirm::Confirm;
 use crate::health::{Health, State};
+use crate::history::History;
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
@@ -54,6 +55,8 @@ pub struct NodeService {
     pub reader: LogReader,
     /// Makes receipts.
     pub receipts: Receipts,
+    /// Payments in the ledger.
+    pub history: Arc<History>,
     /// Durable tips, kept by the committer.
     pub tips: Arc<Mutex<Vec<MessageId>>>,
     /// Statistics.
@@ -80,6 +83,25 @@ impl NodeService {
     pub fn close(&self) {
         self.budget.close();
         self.jobs.close();
+    }
+}
+
+impl NodeService {
+    /// What an account has, by the ledger here. After a start it is where it was only once final has come back.
+    fn account(&self, account: &DeviceKey) -> Result<AccountState, Refusal> {
+        if self.confirm.is_restoring() {
+            return Err(Refusal::not_yet(RETRY_AFTER_MS, "the ledger is coming back after a start"));
+        }
+        Ok(self.confirm.ask(|machine| {
+            let ledger = machine.ledger();
+            let lock = ledger.lock_of(account).map(|lock| (lock.sequence, lock.hash));
+            let Some(found) = ledger.account(account) else {
+                return AccountState { standing: AccountStanding::Unknown, balance: 0, next: 0, lock };
+            };
+            let contested = ledger.is_contested(account);
+            let standing = if contested { AccountStanding::Frozen } else { AccountStanding::Open };
+            AccountState { standing, balance: found.balance, next: found.next, lock }
+        }))
     }
 }
 
@@ -138,8 +160,13 @@ impl Service for NodeService {
             Query::Cosign { lane, size, root } => {
                 self.receipts.cosign(lane, size, &root).map(Answer::Cosignature)
             }
-            Query::Account { .. } | Query::History { .. } => {
-                Err(Refusal::unsupported("this node keeps no accounts"))
+            Query::Account { account } => self.account(&account).map(Answer::Account),
+            Query::History { account, other, cursor, count } => {
+                let history = self.history.clone();
+                let page = move || history.page(&account, other.as_ref(), cursor, count.into());
+                let page = tokio::task::spawn_blocking(page).await;
+                let page = page.map_err(|_| Refusal::overloaded(RETRY_AFTER_MS, "the read was cut off"))?;
+                page.map(Answer::History)
             }
         }
     }

@@ -221,7 +221,10 @@ impl OptionalGenesisArg {
 }
 
 /// Asks as long as the node says that it is too early; `connect::block_on` bounds the wait.
-async fn ask(session: &Session, query: Query) -> Result<Answer, NetError> {
+///
+/// # Errors
+/// Any other refusal, or the end of the session.
+pub async fn ask(session: &Session, query: Query) -> Result<Answer, NetError> {
     loop {
         match session.query(query.clone()).await {
             Err(NetError::Request(error)) if error.code == ErrorCode::NotYet => {

@@ -24,6 +24,7 @@ use super::Confirm;
 use super::acks::ConfirmAcks;
 use super::record::RecordFile;
 use crate::health::{Health, State};
+use crate::history::History;
 use crate::lane::with_sources;
 use crate::pipeline::verify::unix_now_us;
 use crate::random::Random;
@@ -69,6 +70,8 @@ pub struct LaneSource {
 pub struct Parts {
     /// Confirmation, shared with those who ask.
     pub confirm: Arc<Confirm>,
+    /// Payments in the ledger, for those who ask.
+    pub history: Arc<History>,
     /// Acks that wait for it.
     pub acks: Arc<ConfirmAcks>,
     /// The node's statistics.
@@ -352,6 +355,7 @@ impl Driver {
                      confirmed; the file `votes` was lost or taken from a copy"
                 );
             }
+            Effect::Entered(operation) => self.parts.history.entered(operation),
             Effect::Settled { .. } => Counters::add(&counters.operations_final, 1),
             Effect::Persist(_)
             | Effect::State(_)
@@ -359,8 +363,7 @@ impl Driver {
             | Effect::Followed { .. }
             | Effect::Certified { .. }
             | Effect::Final { .. }
-            | Effect::Accepted { .. }
-            | Effect::Entered(_) => {}
+            | Effect::Accepted { .. } => {}
         }
     }
 
