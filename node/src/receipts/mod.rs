@@ -360,3 +360,7 @@ fn make_receipt(
     })?;
     Ok(Receipt { message: Some(Vec::from(message.bytes())), index, proof, checkpoint }.encode())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
+mod tests;

@@ -77,6 +77,8 @@ fn every_command_has_a_help_text_with_an_example() {
         &["get"],
         &["tips"],
         &["status"],
+        &["account", "show"],
+        &["history"],
         &["receipt", "get"],
         &["receipt", "verify"],
         &["receipt", "consistency"],
