@@ -460,12 +460,25 @@ impl<'a> BatchView<'a> {
     /// # Errors
     /// [`BatchError::First`] or [`BatchError::Root`].
     pub fn check_root(&self, before: &LaneTree) -> Result<LaneTree, BatchError> {
+        self.check_root_of(before, self.ids())
+    }
+
+    /// Like [`check_root`](Self::check_root), with the ids of the messages from somebody who hashes many at once.
+    /// Wrong ones do not give the root.
+    ///
+    /// # Errors
+    /// [`BatchError::First`] or [`BatchError::Root`].
+    pub fn check_root_of(
+        &self,
+        before: &LaneTree,
+        ids: impl Iterator<Item = MessageId>,
+    ) -> Result<LaneTree, BatchError> {
         if self.first() != before.size() {
             return Err(BatchError::First { got: self.first(), limit: before.size() });
         }
         let mut tree = before.clone();
         tree.push(&self.header.hash());
-        self.ids().for_each(|id| tree.push(&id.0));
+        ids.for_each(|id| tree.push(&id.0));
         if tree.root() == self.seal.root { Ok(tree) } else { Err(BatchError::Root) }
     }
 

@@ -26,8 +26,10 @@ use crate::telemetry::LogFormat;
 use crate::units;
 
 mod keys;
+pub mod peers;
 
 pub use keys::{Field, KEYS, Key};
+pub use peers::{PeerAddress, PeersError, peer_config};
 
 /// Where a node listens, and where clients look for one, when nothing is said. Loopback: a node is open to the
 /// network only when its operator says so.
@@ -53,6 +55,12 @@ pub struct Config {
     pub name: String,
     /// UDP address for QUIC.
     pub listen: SocketAddr,
+    /// UDP address for other nodes; none: no other node reaches this one.
+    pub peer_listen: Option<SocketAddr>,
+    /// Where other nodes are.
+    pub peers: Vec<PeerAddress>,
+    /// Time that everything sent to other nodes is held back: a long link, for tests.
+    pub peer_latency_ms: u64,
     /// TCP address for `/healthz` and metrics; none: no HTTP server.
     pub http: Option<SocketAddr>,
     /// The strongest acknowledgement that clients may ask for.
@@ -113,6 +121,9 @@ impl Default for Config {
             data: PathBuf::from(DATA_DEFAULT),
             name: "weft".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7272)),
+            peer_listen: None,
+            peers: Vec::new(),
+            peer_latency_ms: 0,
             http: None,
             ack_level: AckLevel::Final,
             connections_max: 128,

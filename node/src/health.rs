@@ -27,10 +27,23 @@ pub enum State {
     Poisoned = 3,
     /// Draining before it ends.
     Stopping = 4,
+    /// Waiting for word from other nodes of what they hold of its lane; it takes nothing yet.
+    Joining = 5,
+    /// Behind the other nodes, or confirmation is coming back after a start. It takes messages, but no operations while final is not
+    /// back where it was.
+    CatchingUp = 6,
 }
 
 impl State {
-    const ALL: [Self; 5] = [Self::Starting, Self::Live, Self::DiskFull, Self::Poisoned, Self::Stopping];
+    const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Live,
+        Self::DiskFull,
+        Self::Poisoned,
+        Self::Stopping,
+        Self::Joining,
+        Self::CatchingUp,
+    ];
 
     /// The name used in JSON, metrics and logs.
     pub fn name(self) -> &'static str {
@@ -40,6 +53,8 @@ impl State {
             Self::DiskFull => "disk_full",
             Self::Poisoned => "poisoned",
             Self::Stopping => "stopping",
+            Self::Joining => "joining",
+            Self::CatchingUp => "catching_up",
         }
     }
 }
@@ -107,6 +122,15 @@ impl Health {
             && let Ok(mut slot) = self.cause.lock()
         {
             *slot = cause;
+        }
+    }
+
+    /// Enters `to` if the node is still in `from`: for states that follow each other by themselves.
+    pub fn change_state(&self, from: State, to: State) {
+        let changed =
+            self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if changed && let Ok(mut slot) = self.cause.lock() {
+            *slot = None;
         }
     }
 

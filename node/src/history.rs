@@ -7,7 +7,8 @@
 //! again while confirmation goes through the logs, so it is never synced and cannot disagree with them. A failed write is told to
 //! whoever asks for history, and stops nothing else.
 //!
-//! Memory: a number for each account that has paid or was paid, where the ledger has several times that, and 24 KiB.
+//! Memory: two numbers for each account that has paid or was paid, where the ledger has several times that, a place for each final
+//! operation that the ledger has not taken yet, and 24 KiB.
 //!
 //! | offset in a record | size | field |
 //! |---|---|---|
@@ -65,10 +66,20 @@ impl Record {
     }
 }
 
+/// What is kept of an account.
+#[derive(Clone, Copy, Debug, Default)]
+struct Newest {
+    /// Number of its newest record; 0: none.
+    record: u64,
+    /// Its next sequence: the ledger has all before it.
+    next: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// Number of each account's newest record.
-    newest: HashMap<DeviceKey, u64>,
+    newest: HashMap<DeviceKey, Newest>,
+    /// Where operations lie that are final and not in the ledger yet, by account and sequence. The ledger has them, too.
+    settled: HashMap<(DeviceKey, u64), Place>,
     /// Records in the file.
     written: u64,
     /// Records after those.
@@ -99,25 +110,38 @@ impl History {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An operation is final at `place`. Copies of it elsewhere come later, and are nothing new.
+    pub fn settled(&self, operation: &Operation, place: Place) {
+        let mut state = self.lock();
+        let next = state.newest.get(&operation.account).map_or(0, |newest| newest.next);
+        if operation.sequence >= next && state.failed.is_none() {
+            state.settled.entry((operation.account, operation.sequence)).or_insert(place);
+        }
+    }
+
     /// An operation has entered the ledger.
     pub fn entered(&self, operation: &Operation) {
-        let place = self.lanes.readers().iter().find_map(|reader| reader.find(&operation.message));
         let mut state = self.lock();
         if state.failed.is_some() {
             return;
         }
+        let place = state.settled.remove(&(operation.account, operation.sequence));
         let Some(place) = place else {
-            // Every operation that is final lies in a log here.
-            tracing::error!(id = %operation.message, "a payment is not in the logs: history is given up");
-            state.failed = Some(format!("the payment {} is not in the logs", operation.message));
+            // Confirmation tells of each operation that is final before it tells that it has entered.
+            tracing::error!(id = %operation.message, "a payment entered the ledger that was not final: history is given up");
+            state.failed =
+                Some(format!("the payment {} entered the ledger and was not final", operation.message));
+            state.settled = HashMap::new();
             return;
         };
         let number = state.written + state.tail.len() as u64 + 1;
-        let paid = state.newest.insert(operation.account, number).unwrap_or(0);
+        let payer = state.newest.entry(operation.account).or_default();
+        payer.next = operation.sequence + 1;
+        let paid = std::mem::replace(&mut payer.record, number);
         let got = if operation.to == operation.account {
             paid
         } else {
-            state.newest.insert(operation.to, number).unwrap_or(0)
+            std::mem::replace(&mut state.newest.entry(operation.to).or_default().record, number)
         };
         state.tail.push(Record { place, before: [paid, got] });
         if state.tail.len() >= TAIL_MAX {
@@ -182,8 +206,11 @@ impl History {
         cursor: u64,
         count: usize,
     ) -> Result<Page, Refusal> {
-        let mut next =
-            if cursor == 0 { self.lock().newest.get(account).copied().unwrap_or(0) } else { cursor };
+        let mut next = if cursor == 0 {
+            self.lock().newest.get(account).map_or(0, |newest| newest.record)
+        } else {
+            cursor
+        };
         let count = count.min(HISTORY_MAX);
         let mut payments = Vec::new();
         for _ in 0..LOOKED_AT_MAX {

@@ -21,11 +21,17 @@ use weft_core::{
 };
 use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk, Subtrees};
 
+use crate::confirm::Confirm;
+use crate::lanes::Lanes;
 use crate::random::Random;
 
 /// Entry bytes of one lane batch: large enough that sealing and signing are shared by thousands of small messages, small enough that
 /// a batch of the longest messages is not 64 MiB in one write.
 pub const BATCH_ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Messages of one final batch of another lane that may become tips: its newest. A batch is a moment's worth of messages, and tips are to
+/// be as recent as they can be.
+const TIPS_ELSEWHERE: usize = 32;
 
 /// How the tables are sized.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +114,9 @@ pub struct Lane {
     config: LaneConfig,
     writer: LaneWriter,
     reader: LogReader,
+    /// All logs, and how far they are final: where parents may lie.
+    lanes: Lanes,
+    confirm: Arc<Confirm>,
     tree: LaneTree,
     open: Option<BatchBuilder>,
     /// A sealed batch's buffers, to be used again.
@@ -134,6 +143,7 @@ impl Lane {
         roots: [MessageId; 2],
         writer: LaneWriter,
         reader: LogReader,
+        (lanes, confirm): (Lanes, Arc<Confirm>),
         dir: &Path,
         config: LaneConfig,
         mut random: Random,
@@ -148,6 +158,8 @@ impl Lane {
             tree: writer.tree().clone(),
             writer,
             reader,
+            lanes,
+            confirm,
             open: None,
             spare: None,
             recent: RecentIds::new(config.recent_ids_max, random.next_u64()),
@@ -168,9 +180,9 @@ impl Lane {
         self.subtrees = Some(subtrees);
     }
 
-    /// Tree of the lane in the log.
-    pub fn tree(&self) -> &LaneTree {
-        self.writer.tree()
+    /// Which lane it is.
+    pub fn id(&self) -> LaneId {
+        self.id
     }
 
     /// Size of the lane in the log.
@@ -213,7 +225,21 @@ impl Lane {
         verdict
     }
 
-    /// Where a message lies that may be named as a parent: in this lane, or a genesis root.
+    /// Lets messages of another lane be tips: the newest of the batch at a place below final there.
+    pub fn learn_elsewhere(&mut self, place: Place) {
+        let Some(reader) = self.lanes.get(place.lane()) else { return };
+        let Ok(Some(batch)) = reader.batch_at(place.position()) else { return };
+        let Ok(view) = batch.view() else { return };
+        let skip = (view.count() as usize).saturating_sub(TIPS_ELSEWHERE);
+        for entry in view.messages().skip(skip) {
+            let (message, id) = (entry.message, entry.message.id());
+            let place = Place::new(place.lane(), entry.position);
+            self.recent.insert(id, place);
+            self.tips.insert(id, message.issuer(), place, message.parents());
+        }
+    }
+
+    /// Where a message lies that may be named as a parent: in this lane, below final in another, or a genesis root.
     pub fn find(&self, id: &MessageId) -> Option<Place> {
         if let Some(place) = self.recent.get(id) {
             return Some(place);
@@ -221,7 +247,8 @@ impl Lane {
         if let Some(index) = self.roots.iter().position(|root| root == id) {
             return Some(Place::root(u8::from(index == 1)));
         }
-        self.reader.find(id)
+        let found = self.reader.find(id);
+        found.or_else(|| self.lanes.find_elsewhere(id, |lane| self.confirm.final_size(lane)))
     }
 
     /// Gives a message its place in the open batch, and tells it. The caller has checked that it is new and where its parents lie.

@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,13 +18,14 @@ use ed25519_dalek::SigningKey;
 use weft_core::confirm::Setup;
 use weft_core::{Balance, DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
+use weft_net::peer::{PeerNet, PeerStatus};
 use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
 use weft_storage::datadir::{DataDir, DataDirError};
 use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Subtrees, Syncer};
 
-use crate::config::Config;
+use crate::config::{Config, PeersError, peer_config};
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
 use crate::confirm::record::{RecordError, RecordFile};
@@ -43,6 +44,8 @@ use crate::pipeline::verify::{VerifyStage, unix_now_us};
 use crate::pipeline::{Budget, PendingAck};
 use crate::random::Random;
 use crate::receipts::{LaneProofs, NoCosigners, Receipts};
+use crate::replicate::store::Stores;
+use crate::replicate::{self, Link, Replication, ReplicationError};
 use crate::service::NodeService;
 use crate::stats::Counters;
 use crate::verifier::{self, VerifierError};
@@ -52,6 +55,9 @@ const WITNESSES_QUEUED_MAX: usize = 1;
 
 /// Longest segments of other nodes' lanes: a node of a large committee must not allocate as many of its own lane's.
 const OTHER_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Final batches of other lanes whose messages wait to become tips; more are left out.
+const TIPS_QUEUED_MAX: usize = 64;
 
 /// Share of the pipeline's bytes that acks may hold which wait for confirmation: the rest is for clients who ask for less.
 const CONFIRM_BYTES_SHARE: usize = 2;
@@ -84,6 +90,12 @@ pub enum StartError {
         /// This node's public key.
         got: NodeKey,
     },
+    /// The settings about other nodes do not fit the genesis.
+    #[error("{0}")]
+    Peers(#[from] PeersError),
+    /// Connections to other nodes cannot be started.
+    #[error("{}", with_sources(.0))]
+    Replication(#[from] ReplicationError),
     /// The record of votes cannot be used.
     #[error("{}", with_sources(.0))]
     Votes(#[from] RecordError),
@@ -180,6 +192,8 @@ struct Parts {
     committer: JoinHandle<()>,
     confirmation: JoinHandle<()>,
     events: Sender<Event>,
+    replication: Option<Replication>,
+    stores: Arc<Stores>,
     /// Holds the directory's lock; let go last.
     _data: DataDir,
 }
@@ -190,6 +204,7 @@ struct DurableLane {
     acks: Arc<ConfirmAcks>,
     counters: Arc<Counters>,
     events: Sender<Event>,
+    net: Arc<OnceLock<PeerNet>>,
 }
 
 impl Confirming<PendingAck> for DurableLane {
@@ -197,10 +212,13 @@ impl Confirming<PendingAck> for DurableLane {
         self.confirm.set_durable(size);
         // A full queue means that the driver is awake; it looks at the size each time.
         let _ = self.events.try_send(Event::Wake);
+        if let Some(net) = self.net.get() {
+            net.lane_grew(self.confirm.lane());
+        }
     }
 
-    fn hold(&self, size: u64, ack: PendingAck) {
-        self.acks.hold(size, ack, &self.counters);
+    fn hold(&self, ack: PendingAck) {
+        self.acks.hold(ack, &self.counters);
     }
 }
 
@@ -263,41 +281,50 @@ impl RunningNode {
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
         let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
+        let mut other_trees = others.iter().map(|log| log.writer.tree());
+        let mut proofs = Vec::with_capacity(keys.len());
+        for (reader, node) in lanes.readers().iter().zip(&keys) {
+            let id = reader.lane();
+            let tree = if id == own { Some(writer.tree()) } else { other_trees.next() };
+            let Some(tree) = tree else { break };
+            let subtrees = Arc::new(Subtrees::open(&data.lane_dir(id), data.network(), id, tree)?);
+            proofs.push(LaneProofs::new(reader.clone(), subtrees, *node));
+        }
+        let stores = Arc::new(Stores::new(own, &keys, others));
+        let (record, recorded) = RecordFile::open(data.path())?;
+        let votes = recorded.as_ref().map(|recorded| &recorded.votes);
+        let weights = setup.weights.clone();
+        // What was final here was verified here.
+        let verified = votes.map(|votes| votes.lanes.iter().map(|lane| lane.final_size).collect());
+        let confirm = Arc::new(Confirm::new(confirm::machine(setup, votes), own));
         let mut lane = Lane::open(
             key.clone(),
             roots,
             writer,
             reader.clone(),
+            (lanes.clone(), confirm.clone()),
             &data.lane_dir(own),
             lane_config,
             Random::from_system()?,
         )?;
-        let mut other_trees = others.iter().map(|log| log.writer.tree());
-        let mut proofs = Vec::with_capacity(keys.len());
-        for (reader, node) in lanes.readers().iter().zip(&keys) {
-            let id = reader.lane();
-            let tree = if id == own { Some(lane.tree()) } else { other_trees.next() };
-            let Some(tree) = tree else { break };
-            let subtrees = Arc::new(Subtrees::open(&data.lane_dir(id), data.network(), id, tree)?);
-            proofs.push(LaneProofs::new(reader.clone(), subtrees, *node));
-        }
         if let Some(own) = proofs.get(usize::from(own.0)) {
             lane.tell_subtrees(own.subtrees().clone());
         }
         health.recovered(recovered.size);
-        let (record, recorded) = RecordFile::open(data.path())?;
-        let machine = confirm::machine(setup, recorded.as_ref().map(|recorded| &recorded.votes));
-        let confirm = Arc::new(Confirm::new(machine, own));
         let confirm_acks = Arc::new(ConfirmAcks::new(config.queue_bytes_max / CONFIRM_BYTES_SHARE));
         let (events_in, events_out) = bounded(EVENTS_QUEUED_MAX);
         let (witnesses_in, witnesses_out) = bounded(WITNESSES_QUEUED_MAX);
+        let (tips_in, tips_out) = bounded(TIPS_QUEUED_MAX);
+        let peers = peer_config(config, &data, own)?;
+        let (link, asked) = Link::new(stores.clone(), weights.len());
         // The log may have lost the last witness in a crash; the record has it.
         let witness = recorded.and_then(|recorded| recorded.witness).and_then(|bytes| {
             let id = weft_core::MessageView::parse(&bytes).ok()?.id();
             (!lane.has(&id)).then_some(OwnWitness { bytes, id })
         });
 
-        let mut limits = genesis.limits()?;
+        let genesis_limits = genesis.limits()?;
+        let mut limits = genesis_limits;
         limits.clock_ahead_us_max = config.clock_ahead_us_max.unwrap_or(limits.clock_ahead_us_max);
         limits.clock_behind_us_max = config.clock_behind_us_max.unwrap_or(limits.clock_behind_us_max);
         let clock_us_max = (limits.clock_ahead_us_max, limits.clock_behind_us_max);
@@ -328,6 +355,9 @@ impl RunningNode {
             tips: published_tips.clone(),
             random: Random::from_system()?,
             witnesses: witnesses_in,
+            verified: verified.unwrap_or_default(),
+            link: peers.is_some().then(|| link.clone()),
+            tips_elsewhere: tips_in,
         });
         let replay_started = std::time::Instant::now();
         driver.replay()?;
@@ -363,9 +393,9 @@ impl RunningNode {
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
             budget: Budget::new(config.queue_bytes_max),
-            reader,
             receipts,
             history,
+            lanes: lanes.clone(),
             tips: published_tips.clone(),
             counters: counters.clone(),
             health: health.clone(),
@@ -449,13 +479,14 @@ impl RunningNode {
                 driver.run(&events_out);
             })?
         };
-        let link = ConfirmLink {
+        let handed = ConfirmLink {
             confirm: confirm.clone(),
             events: events_in.clone(),
             witnesses: witnesses_out,
             witness,
+            tips_elsewhere: tips_out,
         };
-        let sequencer = Sequencer::new(lane, counters.clone(), health.clone(), link);
+        let sequencer = Sequencer::new(lane, counters.clone(), health.clone(), handed);
         let guard = PanicGuard { stage: "sequencer", health: health.clone() };
         let sequencer = spawn("weft-sequence".to_owned(), move || {
             let _guard = guard;
@@ -465,9 +496,10 @@ impl RunningNode {
             syncer: LogSync(syncer),
             confirming: DurableLane {
                 confirm: confirm.clone(),
-                acks: confirm_acks,
+                acks: confirm_acks.clone(),
                 counters: counters.clone(),
                 events: events_in.clone(),
+                net: link.net.clone(),
             },
             counters: counters.clone(),
             health: health.clone(),
@@ -479,7 +511,42 @@ impl RunningNode {
             committer.run(&groups_out);
         })?;
 
-        health.set_state(State::Live, None);
+        let replication = match peers {
+            None => {
+                health.set_state(State::Live, None);
+                None
+            }
+            Some(peers) => {
+                health.set_state(State::Joining, None);
+                let needs = replicate::Needs {
+                    peers,
+                    lanes,
+                    stores: stores.clone(),
+                    keys,
+                    weights,
+                    network: data.network(),
+                    limits: genesis_limits,
+                    roots,
+                    verifier: verifier.clone(),
+                    workers: workers_count,
+                    confirm: confirm.clone(),
+                    acks: confirm_acks,
+                    events: events_in.clone(),
+                    counters: counters.clone(),
+                    health: health.clone(),
+                    link,
+                    asked,
+                };
+                let health = health.clone();
+                Some(Replication::start(needs, runtime.handle(), move |name, work| {
+                    let guard = PanicGuard { stage: name, health: health.clone() };
+                    spawn(name.to_owned(), move || {
+                        let _guard = guard;
+                        work();
+                    })
+                })?)
+            }
+        };
         Ok(Self {
             address,
             http_address,
@@ -502,6 +569,8 @@ impl RunningNode {
                 committer,
                 confirmation,
                 events: events_in,
+                replication,
+                stores,
                 _data: data,
             }),
         })
@@ -547,6 +616,24 @@ impl RunningNode {
         &self.counters
     }
 
+    /// Where other nodes reach this one, if it has others.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        Some(self.parts.as_ref()?.replication.as_ref()?.net().local_addr())
+    }
+
+    /// Figures of the connections to other nodes.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let replication = self.parts.as_ref().and_then(|parts| parts.replication.as_ref());
+        replication.map(|replication| replication.net().status()).unwrap_or_default()
+    }
+
+    /// Changes where the node of `lane` is dialled.
+    pub fn set_peer_address(&self, lane: LaneId, address: Option<String>) {
+        if let Some(replication) = self.parts.as_ref().and_then(|parts| parts.replication.as_ref()) {
+            replication.net().set_address(lane, address);
+        }
+    }
+
     /// Confirmation: watermarks, accounts.
     pub fn confirm(&self) -> &Arc<Confirm> {
         &self.confirm
@@ -569,10 +656,23 @@ impl RunningNode {
                 durable_size: Ok(self.health.durable_size()),
             };
         };
-        let Parts { runtime, server, http_stop, workers, sequencer, committer, confirmation, events, _data } =
-            parts;
+        let Parts {
+            runtime,
+            server,
+            http_stop,
+            workers,
+            sequencer,
+            committer,
+            confirmation,
+            events,
+            replication,
+            stores,
+            _data,
+        } = parts;
         self.health.set_state(State::Stopping, None);
         let sessions = runtime.block_on(server.shutdown(grace));
+        // No ack is left that waits for other nodes.
+        let replicating = replication.map(|replication| replication.stop(&runtime));
         // No session is left to send jobs: the stages end one after the other, each with an empty queue.
         self.service.close();
         for worker in workers {
@@ -582,6 +682,12 @@ impl RunningNode {
         let _ = committer.join();
         let _ = events.send(Event::Stop);
         let _ = confirmation.join();
+        for thread in replicating.into_iter().flatten() {
+            let _ = thread.join();
+        }
+        if let Some(stores) = Arc::into_inner(stores) {
+            stores.close();
+        }
         if let Some(stop) = http_stop {
             let _ = stop.send(());
         }

@@ -12,11 +12,11 @@ use weft_net::{
     AccountStanding, AccountState, AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service,
     SessionHandle, Status, Submit, WelcomeInfo,
 };
-use weft_storage::LogReader;
 
 use crate::confirm::Confirm;
 use crate::health::{Health, State};
 use crate::history::History;
+use crate::lanes::Lanes;
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
@@ -51,12 +51,12 @@ pub struct NodeService {
     pub jobs: Arc<JobQueue<Job>>,
     /// The pipeline's byte budget.
     pub budget: Budget,
-    /// Stored messages.
-    pub reader: LogReader,
     /// Makes receipts.
     pub receipts: Receipts,
     /// Payments in the ledger.
     pub history: Arc<History>,
+    /// Stored messages of all lanes.
+    pub lanes: Lanes,
     /// Durable tips, kept by the committer.
     pub tips: Arc<Mutex<Vec<MessageId>>>,
     /// Statistics.
@@ -133,9 +133,9 @@ impl Service for NodeService {
 
     async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
         let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
-        let reader = self.reader.clone();
+        let (lanes, confirm) = (self.lanes.clone(), self.confirm.clone());
         let read = tokio::task::spawn_blocking(move || {
-            ids.iter().map(|id| find(&reader, id)).collect::<Result<Vec<_>, _>>()
+            ids.iter().map(|id| find(&lanes, &confirm, id)).collect::<Result<Vec<_>, _>>()
         });
         match read.await {
             Ok(Ok(found)) => Ok(found),
@@ -176,7 +176,8 @@ impl Service for NodeService {
         let (messages, messages_max) = self.budget.fill_messages();
         Ok(Status {
             state: match report.state {
-                State::Starting => NodeState::Joining,
+                State::Starting | State::Joining => NodeState::Joining,
+                State::CatchingUp => NodeState::CatchingUp,
                 State::Live => NodeState::Live,
                 State::Poisoned => NodeState::Poisoned,
                 // Not one to send clients to, like a node that goes down; `/health` has the reason.
@@ -197,8 +198,12 @@ impl Service for NodeService {
     }
 }
 
-fn find(reader: &LogReader, id: &MessageId) -> Result<Option<Found>, weft_storage::LogError> {
-    let Some(place) = reader.find(id) else { return Ok(None) };
+/// In the own lane, or final in another.
+fn find(lanes: &Lanes, confirm: &Confirm, id: &MessageId) -> Result<Option<Found>, weft_storage::LogError> {
+    let own = lanes.get(lanes.own()).and_then(|reader| reader.find(id));
+    let place = own.or_else(|| lanes.find_elsewhere(id, |lane| confirm.final_size(lane)));
+    let Some(place) = place else { return Ok(None) };
+    let Some(reader) = lanes.get(place.lane()) else { return Ok(None) };
     let message = reader.message_at(place)?;
     Ok(message.map(|message| Found { place, bytes: Bytes::copy_from_slice(message.bytes()) }))
 }

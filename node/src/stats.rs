@@ -23,6 +23,10 @@ pub struct Counters {
     pub submits: AtomicU64,
     /// Signatures handed to the verifier.
     pub signatures: AtomicU64,
+    /// Signatures of other nodes' batches handed to the verifier.
+    pub replicated_signatures: AtomicU64,
+    /// Calls for those; the quotient is the mean batch.
+    pub replicated_checks: AtomicU64,
     /// Calls of the verifier; `signatures / verify_batches` is the mean batch.
     pub verify_batches: AtomicU64,
     /// Lane batches appended.

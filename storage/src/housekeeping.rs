@@ -92,7 +92,7 @@ fn run(shared: &Shared, job: &Job) {
 }
 
 /// Builds the index file of `segment` and lets readers use it.
-fn seal(shared: &Shared, segment: &Segment, size: u64, last: Checksum) -> Result<(), LogError> {
+fn seal(shared: &Shared, segment: &Arc<Segment>, size: u64, last: Checksum) -> Result<(), LogError> {
     let SegmentIndex::Memory(index) = &segment.index else { return Ok(()) };
     let covers = Covers { network: shared.network, lane: shared.lane, first: segment.first, size, last };
     let bytes = {
@@ -104,7 +104,8 @@ fn seal(shared: &Shared, segment: &Segment, size: u64, last: Checksum) -> Result
     let index = store(&*shared.disk, &shared.dir, &covers, &bytes)?;
     let sealed = open_sealed(&*shared.disk, &segment.path, segment.first, index)?;
     shared.change_segments(|segments| {
-        if let Some(slot) = segments.iter_mut().find(|other| other.first == segment.first) {
+        // One that was cut meanwhile has another in its place.
+        if let Some(slot) = segments.iter_mut().find(|other| Arc::ptr_eq(other, segment)) {
             *slot = Arc::new(sealed);
         }
     });

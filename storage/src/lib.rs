@@ -13,6 +13,7 @@
 //! crash may do is written down in [`disk`], simulated in [`sim`], and repaired in [`recovery`].
 #![deny(unsafe_code)]
 
+mod cut;
 pub mod datadir;
 pub mod disk;
 mod error;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use weft_core::lane::build::SealedBatch;
 use weft_core::lane::{BatchView, HEADER_BYTES, SEAL_BYTES};
-use weft_core::{LaneId, LaneTree, NetworkId};
+use weft_core::merkle::Hash;
+use weft_core::{LaneId, LaneTree, MessageId, NetworkId};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
@@ -186,20 +187,20 @@ fn place_segment(
 pub struct LaneWriter {
     // Before `shared`: dropping it waits for its thread.
     housekeeper: Housekeeper,
-    shared: Arc<Shared>,
-    segment: Arc<Segment>,
-    salt: [u8; 32],
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) salt: [u8; 32],
     /// Where the next record goes in the active segment.
-    offset: u64,
+    pub(crate) offset: u64,
     /// Checksum of the last record, or of the segment header.
-    chain: Checksum,
+    pub(crate) chain: Checksum,
     /// Checksum of the last record before the active segment.
-    previous: Checksum,
-    session: u64,
+    pub(crate) previous: Checksum,
+    pub(crate) session: u64,
     /// The lane's tree after the last batch.
-    tree: LaneTree,
+    pub(crate) tree: LaneTree,
     /// No spare has been asked for since the last segment was begun.
-    spare_wanted: bool,
+    pub(crate) spare_wanted: bool,
 }
 
 impl LaneWriter {
@@ -213,9 +214,35 @@ impl LaneWriter {
     /// appended later. [`LogError::WrongBatch`] for a batch that does not continue the log. [`LogError::Poisoned`] after any failed
     /// write or sync, now or before.
     pub fn append(&mut self, batch: &SealedBatch, after: &LaneTree) -> Result<u64, LogError> {
+        let fields = (batch.network(), batch.lane(), batch.first(), batch.count(), *batch.root());
+        self.append_bytes(batch.bytes(), fields, batch.ids(), after)
+    }
+
+    /// Like [`LaneWriter::append`], for a batch of another node: its bytes go into the log as they are. `ids` are those of its messages.
+    ///
+    /// # Errors
+    /// As for [`LaneWriter::append`].
+    pub fn append_view(
+        &mut self,
+        batch: &BatchView<'_>,
+        ids: &[MessageId],
+        after: &LaneTree,
+    ) -> Result<u64, LogError> {
+        let fields = (batch.network(), batch.lane(), batch.first(), batch.count(), *batch.root());
+        self.append_bytes(batch.bytes(), fields, ids, after)
+    }
+
+    fn append_bytes(
+        &mut self,
+        bytes: &[u8],
+        fields: (NetworkId, LaneId, u64, u32, Hash),
+        ids: &[MessageId],
+        after: &LaneTree,
+    ) -> Result<u64, LogError> {
         self.shared.check()?;
-        self.check_batch(batch, after)?;
-        let bytes = batch.bytes();
+        self.check_batch(fields, ids, after)?;
+        let (_, _, first, count, _) = fields;
+        let size = first + u64::from(count) + 1;
         let length_bytes = bytes.len() as u64;
         if self.offset + record_bytes(length_bytes) > self.segment.file.length() {
             self.roll(record_bytes(length_bytes))?;
@@ -229,9 +256,9 @@ impl LaneWriter {
             });
         };
         let frame = Frame {
-            count: batch.count(),
+            count,
             length_bytes,
-            first: batch.first(),
+            first,
             durable: self.shared.durable(),
             session: self.session,
             content: Frame::content_of(&self.salt, header, seal),
@@ -248,31 +275,37 @@ impl LaneWriter {
         }
         self.segment.file.publish(self.offset + FRAME_BYTES as u64 + length_bytes);
         if let SegmentIndex::Memory(index) = &self.segment.index {
-            let position = (batch.first() - self.segment.first) as u32;
+            let position = (first - self.segment.first) as u32;
             let sector = (self.offset / RECORD_ALIGN_BYTES) as u32;
-            add_to_index(index, RecordStart { position, sector }, batch.ids());
+            add_to_index(index, RecordStart { position, sector }, ids);
         }
         self.offset += record_bytes(length_bytes);
         self.chain = frame.last_chunk().copied().unwrap_or_default();
         self.tree.clone_from(after);
-        self.shared.publish_written(batch.size());
+        self.shared.publish_written(size);
         if self.spare_wanted && self.offset > self.segment.file.length() / 2 {
             self.spare_wanted = false;
             self.housekeeper.submit(&self.shared, Job::Spare);
         }
-        Ok(batch.size())
+        Ok(size)
     }
 
-    fn check_batch(&self, batch: &SealedBatch, after: &LaneTree) -> Result<(), LogError> {
+    fn check_batch(
+        &self,
+        (network, lane, first, count, root): (NetworkId, LaneId, u64, u32, Hash),
+        ids: &[MessageId],
+        after: &LaneTree,
+    ) -> Result<(), LogError> {
         let wrong = |name, got: u64, expected: u64| {
             if got == expected { Ok(()) } else { Err(LogError::WrongBatch { name, got, expected }) }
         };
-        let network = |id: NetworkId| u64::from(u32::from_be_bytes(id.0));
-        wrong("network", network(batch.network()), network(self.shared.network))?;
-        wrong("lane", u64::from(batch.lane().0), u64::from(self.shared.lane.0))?;
-        wrong("first position", batch.first(), self.tree.size())?;
-        wrong("tree size", after.size(), batch.size())?;
-        wrong("root (1: equal to the tree's)", u64::from(after.root() == *batch.root()), 1)
+        let number = |id: NetworkId| u64::from(u32::from_be_bytes(id.0));
+        wrong("network", number(network), number(self.shared.network))?;
+        wrong("lane", u64::from(lane.0), u64::from(self.shared.lane.0))?;
+        wrong("first position", first, self.tree.size())?;
+        wrong("ids", ids.len() as u64, u64::from(count))?;
+        wrong("tree size", after.size(), first + u64::from(count) + 1)?;
+        wrong("root (1: equal to the tree's)", u64::from(after.root() == root), 1)
     }
 
     /// Goes on to a new segment with room for `needed_bytes`.

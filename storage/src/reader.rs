@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use weft_core::lane::{BatchError, BatchView, HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
 use weft_core::{
-    LaneId, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId, Place, Rejection,
+    LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId, Place,
+    Rejection,
 };
 
-use crate::disk::Slice;
+use crate::disk::{Access, Slice};
 use crate::error::{LogError, Poison};
 use crate::index::{GROUP_IDS, RecordStart, prefix_of};
-use crate::segment::{FRAME_BYTES, RECORD_ALIGN_BYTES};
+use crate::segment::{FRAME_BYTES, RECORD_ALIGN_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::state::{Segment, Shared, lock};
 
 /// A message in the log.
@@ -195,9 +196,51 @@ impl LogReader {
     /// [`LogError::Damaged`] if the bytes there are no batch.
     pub fn batch_at(&self, position: u64) -> Result<Option<StoredBatch>, LogError> {
         match self.locate(position) {
-            Some((segment, start)) => segment.batch(start).map(Some),
+            // A log that is cut meanwhile ends before `position`: its last batch is not the one asked for.
+            Some((segment, start)) => Ok(Some(segment.batch(start)?).filter(|batch| position < batch.size)),
             None => Ok(None),
         }
+    }
+
+    /// How often the log was cut since it was opened: whoever reads on from a position looks whether it has changed.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        self.shared.cuts()
+    }
+
+    /// The batch that ends at `size`, which is above 0; `None` if none does.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if the bytes there are no batch.
+    pub fn batch_ending_at(&self, size: u64) -> Result<Option<StoredBatch>, LogError> {
+        let Some(last) = size.checked_sub(1) else { return Ok(None) };
+        Ok(self.batch_at(last)?.filter(|batch| batch.size == size))
+    }
+
+    /// The lane's tree at `size`, the end of a batch: read from the segment that it lies in, so in time proportional to that.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if the bytes there are no batches; `Io` if the segment cannot be read.
+    pub fn tree_at(&self, size: u64) -> Result<Option<LaneTree>, LogError> {
+        let segments = self.shared.segments();
+        let Some(at) = segments.partition_point(|segment| segment.first <= size).checked_sub(1) else {
+            return Ok(None);
+        };
+        let Some(segment) = segments.get(at) else { return Ok(None) };
+        let file = self.shared.disk.open(&segment.path, Access::Read);
+        let file = file.map_err(LogError::io("open", &segment.path))?;
+        let mut header = vec![0; SEGMENT_HEADER_BYTES];
+        file.read_at(0, &mut header).map_err(LogError::io("read", &segment.path))?;
+        let damaged = |what: String| LogError::damaged(&segment.path, 0, what);
+        let (header, _) = SegmentHeader::decode(&header).map_err(|error| damaged(error.to_string()))?;
+        let mut tree = header.tree;
+        while tree.size() < size {
+            let Some(batch) = self.batch_at(tree.size())? else { return Ok(None) };
+            let view = batch.view().map_err(|error| damaged(error.to_string()))?;
+            tree.push(&view.header().hash());
+            view.ids().for_each(|id| tree.push(&id.0));
+        }
+        Ok((tree.size() == size).then_some(tree))
     }
 
     /// All batches from the one that `position` lies in to the last one written when the iterator gets there.

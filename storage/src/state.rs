@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     /// Size of the lane that is durable.
     durable: AtomicU64,
     durable_at: Mutex<Instant>,
+    /// How often the log was cut.
+    cuts: AtomicU64,
     poison: OnceLock<Arc<Poison>>,
     /// A segment prepared ahead of need.
     pub(crate) spare: Mutex<Option<Arc<dyn DiskFile>>>,
@@ -83,6 +85,7 @@ impl Shared {
             written: AtomicU64::new(size),
             durable: AtomicU64::new(size),
             durable_at: Mutex::new(Instant::now()),
+            cuts: AtomicU64::new(0),
             poison: OnceLock::new(),
             spare: Mutex::new(None),
             index_error: Mutex::new(None),
@@ -129,6 +132,32 @@ impl Shared {
             segments.retain(|other| other.first < segment.first);
             segments.push(segment);
         });
+    }
+
+    /// Puts `segment` in the place of the one at index `at` and all after it. By the writer alone, under [`Shared::lock_syncing`].
+    pub(crate) fn replace_from(&self, at: usize, segment: Arc<Segment>) {
+        *lock(&self.active) = Active { path: segment.path.as_path().into(), file: Arc::clone(&segment.file) };
+        self.change_segments(|segments| {
+            segments.truncate(at);
+            segments.push(segment);
+        });
+    }
+
+    /// Keeps syncs away while it lives.
+    pub(crate) fn lock_syncing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.syncing)
+    }
+
+    /// The log was cut to `size`, or is about to be. By the writer alone, under [`Shared::lock_syncing`].
+    pub(crate) fn reset_sizes(&self, size: u64) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.written.store(size, Ordering::Release);
+        self.durable.store(size, Ordering::Release);
+    }
+
+    /// How often the log was cut.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
     }
 
     pub(crate) fn poison(&self) -> Option<Arc<Poison>> {

@@ -194,6 +194,50 @@ pub static KEYS: &[Key] = &[
         }
     ),
     key!(
+        "peer_listen",
+        "peer-listen",
+        "WEFT_PEER_LISTEN",
+        "Peers",
+        "ADDR:PORT",
+        "UDP address for the other nodes of the ledger (QUIC, both sides known by their node keys), or `off`",
+        Field::Other {
+            get: |config| {
+                json!(config.peer_listen.map_or_else(|| "off".to_owned(), |address| address.to_string()))
+            },
+            set: |config, text| {
+                config.peer_listen = match text {
+                    "off" => None,
+                    text => Some(text.parse().map_err(|_| "an address and a port, or off".to_owned())?),
+                };
+                Ok(())
+            },
+        }
+    ),
+    key!(
+        "peers",
+        "peers",
+        "WEFT_PEERS",
+        "Peers",
+        "KEY@HOST:PORT,...",
+        "Where the other nodes are: a list, or a file with one a line, or `none`. The node with the higher lane dials; the others may be left out",
+        Field::Other {
+            get: |config| json!(super::peers::show(&config.peers)),
+            set: |config, text| {
+                config.peers = super::peers::parse(text)?;
+                Ok(())
+            },
+        }
+    ),
+    key!(
+        "peer_latency_ms",
+        "peer-latency-ms",
+        "WEFT_PEER_LATENCY_MS",
+        "Peers",
+        "TIME",
+        "For tests: hold back everything that is sent to other nodes, as a link of this length does",
+        number!(peer_latency_ms, Millis, 0, 10_000)
+    ),
+    key!(
         "http",
         "http",
         "WEFT_HTTP",

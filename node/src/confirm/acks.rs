@@ -3,8 +3,8 @@
 //! Owns the waiting acks. Invariants: an ack leaves with its level only when the watermark has reached its lane size; what waits is
 //! bounded, in acks ([`ACKS_MAX`]), in the bytes of the pipeline's budget that it holds (a share that the owner gives, so that a
 //! committee without a quorum never stops clients who ask for less) and in time ([`WAIT_MAX`]). What runs over any bound is answered
-//! `not_confirmed`: the messages are durable, and the client may ask for them later. Sizes come in rising order, since the committer
-//! releases groups in the order of the lane.
+//! `not_confirmed`: the messages are durable, and the client may ask for them later. Sizes rise but for submits of nothing new, since the
+//! committer releases groups in the order of the lane; one that comes behind a larger one waits for it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,8 +72,9 @@ impl<A: Waiting> ConfirmAcks<A> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an ack whose messages are durable below lane size `size`: it leaves now or when the watermark has come so far.
-    pub fn hold(&self, size: u64, ack: A, counters: &Counters) {
+    /// Takes an ack whose messages are durable: it leaves now or when the watermark covers them.
+    pub fn hold(&self, ack: A, counters: &Counters) {
+        let size = ack.covered_by();
         let Some(queue) = queue_of(ack.level()) else { return ack.deliver() };
         let mut inner = self.lock();
         if inner.reached[queue] >= size {
@@ -172,15 +173,19 @@ mod tests {
         Unconfirmed(Reason),
     }
 
-    struct TestAck(AckLevel, usize, u32, Arc<Mutex<Vec<(u32, Told)>>>);
+    struct TestAck(AckLevel, u64, u32, Arc<Mutex<Vec<(u32, Told)>>>);
 
     impl Waiting for TestAck {
         fn level(&self) -> AckLevel {
             self.0
         }
 
-        fn weight(&self) -> usize {
+        fn covered_by(&self) -> u64 {
             self.1
+        }
+
+        fn weight(&self) -> usize {
+            10
         }
 
         fn deliver(self) {
@@ -208,7 +213,7 @@ mod tests {
         }
 
         fn hold(&self, number: u32, level: AckLevel, size: u64) {
-            self.acks.hold(size, TestAck(level, 10, number, self.told.clone()), &self.counters);
+            self.acks.hold(TestAck(level, size, number, self.told.clone()), &self.counters);
         }
 
         fn told(&self) -> Vec<(u32, Told)> {

@@ -13,21 +13,24 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use weft_core::confirm::{BatchDigest, Effect, Input, Votes, Witness};
+use weft_core::merkle::Hash;
 use weft_core::random::RandomSource as _;
-use weft_core::{DeviceSigner, Draft, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Reason};
+use weft_core::{DeviceSigner, Draft, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Place, Reason};
 use weft_net::AckLevel;
 use weft_storage::{LogError, LogReader};
 
-use super::Confirm;
 use super::acks::ConfirmAcks;
 use super::record::RecordFile;
+use super::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::history::History;
 use crate::lane::with_sources;
 use crate::pipeline::verify::unix_now_us;
 use crate::random::Random;
+use crate::replicate::{self, Link};
 use crate::stats::Counters;
 
 /// Events that wait for the driver: batches come at thousands a second, and a slow sync of the votes takes tens of milliseconds.
@@ -36,11 +39,45 @@ pub const EVENTS_QUEUED_MAX: usize = 1024;
 /// Longest sleep: acks that have waited too long are looked for this often.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
+/// How often a node that joins looks whether it has.
+const JOINING_LOOK: Duration = Duration::from_millis(20);
+
 /// What the driver is told.
 #[derive(Debug)]
 pub enum Event {
     /// A batch is in the log of its lane, written.
     Stored(Arc<BatchDigest>),
+    /// An authentic batch of another history of its lane.
+    Side(Arc<BatchDigest>),
+    /// The log of another node's lane is durable up to here, as of so many cuts.
+    Durable {
+        /// The lane.
+        lane: LaneId,
+        /// Its durable size.
+        size: u64,
+        /// How often its log had been cut.
+        cuts: u64,
+    },
+    /// The verdict on a batch that was to be checked.
+    Formed {
+        /// The lane.
+        lane: LaneId,
+        /// Where the batch starts.
+        first: u64,
+        /// Its root.
+        root: Hash,
+        /// Whether it is well formed.
+        well_formed: bool,
+    },
+    /// A witness, signed by its validator.
+    Witness {
+        /// Whose.
+        validator: u16,
+        /// Id of its message.
+        id: MessageId,
+        /// What it says.
+        witness: Arc<Witness>,
+    },
     /// Look again: something that is published has moved.
     Wake,
     /// End.
@@ -94,6 +131,12 @@ pub struct Parts {
     pub random: Random,
     /// To the sequencer.
     pub witnesses: Sender<OwnWitness>,
+    /// Sizes below which what lies in the logs was verified in an earlier life, by lane.
+    pub verified: Vec<u64>,
+    /// The other nodes, if there are any.
+    pub link: Option<Link>,
+    /// Newly final batches of other lanes, whose messages may become tips.
+    pub tips_elsewhere: Sender<Place>,
 }
 
 /// The driver.
@@ -143,10 +186,14 @@ impl Driver {
     /// If a log cannot be read.
     pub fn replay(&mut self) -> Result<(), LogError> {
         self.feed()?;
-        let own = self.parts.confirm.lane();
-        if let Some(source) = self.parts.lanes.get(usize::from(own.0)) {
-            let size = source.reader.durable_size();
-            self.parts.confirm.set_durable(size);
+        for index in 0..self.parts.lanes.len() {
+            let reader = &self.parts.lanes[index].reader;
+            let (lane, size) = (reader.lane(), reader.durable_size());
+            if lane == self.parts.confirm.lane() {
+                self.parts.confirm.set_durable(size);
+            } else if size > 0 {
+                self.input(Input::Durable { lane, size })?;
+            }
         }
         self.tell_durable()?;
         self.publish();
@@ -179,6 +226,20 @@ impl Driver {
         for event in first.into_iter().chain(events.try_iter().take(EVENTS_QUEUED_MAX)) {
             match event {
                 Event::Stored(digest) => self.stored(digest)?,
+                Event::Side(digest) => self.input(Input::Batch(digest))?,
+                Event::Durable { lane, size, cuts } => {
+                    // What was durable of another history says nothing of this one.
+                    let reader = self.parts.lanes.get(usize::from(lane.0)).map(|source| &source.reader);
+                    if reader.is_some_and(|reader| reader.cuts() == cuts) {
+                        self.input(Input::Durable { lane, size })?;
+                    }
+                }
+                Event::Formed { lane, first, root, well_formed } => {
+                    self.input(Input::Formed { lane, first, root, well_formed })?;
+                }
+                Event::Witness { validator, id, witness } => {
+                    self.input(Input::Witness { validator, id, witness })?;
+                }
                 Event::Wake => {}
                 Event::Stop => return Ok(false),
             }
@@ -195,8 +256,16 @@ impl Driver {
         Ok(true)
     }
 
+    /// Whether nothing may be stated yet: other nodes may know more of this node's chain than it does itself.
+    fn is_joining(&self) -> bool {
+        matches!(self.parts.health.state(), State::Starting | State::Joining)
+    }
+
     /// How long nothing is to be done if nothing happens.
     fn sleep(&self) -> Duration {
+        if self.is_joining() {
+            return JOINING_LOOK;
+        }
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return SLEEP_MAX };
         let now = self.now_us();
         if next > now {
@@ -213,7 +282,7 @@ impl Driver {
     fn tick(&mut self) -> Result<(), LogError> {
         let now = self.now_us();
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return Ok(()) };
-        if !self.is_due(next, now) {
+        if self.is_joining() || !self.is_due(next, now) {
             return Ok(());
         }
         self.input(Input::Tick)?;
@@ -308,44 +377,106 @@ impl Driver {
             Effect::Persist(votes) => Some(votes),
             _ => None,
         });
-        let witness = effects.iter().find_map(|effect| match effect {
+        let stated = effects.iter().find_map(|effect| match effect {
             Effect::State(witness) => Some(witness),
             _ => None,
         });
-        let own = witness.map(|witness| self.sign(witness)).transpose()?;
+        let own = stated.map(|witness| self.sign(witness)).transpose()?;
         if let Some(votes) = votes {
             self.persist(votes, own.as_ref())?;
         }
-        if let Some(own) = own {
+        if let (Some(own), Some(witness)) = (own, stated) {
             Counters::add(&self.parts.confirm.counters.witnesses, 1);
+            if let Some(link) = &self.parts.link {
+                // It is durable, in the record; and so is all that it covers.
+                let message = Bytes::copy_from_slice(&own.bytes);
+                link.chains.came(self.validator(), own.id, message.clone());
+                link.chains.followed(self.validator(), witness.number, own.id);
+                if let Some(net) = link.net.get() {
+                    net.broadcast_witness(&message);
+                }
+            }
             // The sequencer is gone only when the node ends.
             let _ = self.parts.witnesses.send(own);
         }
         for effect in effects {
-            self.act_on(effect);
+            self.act_on(effect)?;
         }
         Ok(())
     }
 
-    fn act_on(&mut self, effect: &Effect) {
+    /// This node's number among the validators, if it is one: that of its lane.
+    fn validator(&self) -> u16 {
+        self.parts.confirm.lane().0
+    }
+
+    fn act_on(&mut self, effect: &Effect) -> Result<(), LogError> {
         let counters = &self.parts.confirm.counters;
         match effect {
             Effect::CheckForm(digest) => {
-                // Stored here only after this node has verified all that is in it.
                 let (lane, first, root) = (digest.lane(), digest.first(), *digest.root());
-                self.inputs.push_back(Input::Formed { lane, first, root, well_formed: true });
+                let verified = self.parts.verified.get(usize::from(lane.0)).copied().unwrap_or(0);
+                // Of the own lane this node has verified all before it was sealed.
+                let known = lane == self.parts.confirm.lane() || digest.size() <= verified;
+                match &self.parts.link {
+                    Some(link) if !known => {
+                        // The checker is gone only when the node ends.
+                        let _ = link.check.send(Arc::clone(digest));
+                    }
+                    _ => self.inputs.push_back(Input::Formed { lane, first, root, well_formed: true }),
+                }
             }
-            Effect::Forked { held, .. } => {
+            Effect::Switched { lane, from, batches } => {
+                tracing::warn!(%lane, from, batches = batches.len(), "a lane's copy changes to its certified history");
+                if let Some(verified) = self.parts.verified.get_mut(usize::from(lane.0)) {
+                    *verified = (*verified).min(*from);
+                }
+                if let Some(link) = &self.parts.link {
+                    link.stores.switch(*lane, *from, batches)?;
+                    if let Some(net) = link.net.get() {
+                        net.lane_grew(*lane);
+                    }
+                }
+            }
+            Effect::Forked { held, other } => {
                 Counters::add(&counters.forks, 1);
                 tracing::error!(lane = %held.lane(), at = held.first(), "a lane was signed two ways");
+                self.parts.confirm.fault(held.lane(), Fault::Forked);
+                if let Some(link) = &self.parts.link {
+                    let lane = held.lane();
+                    let bytes = [held, other].map(|digest| link.stores.bytes_of(digest));
+                    if let ([Some(held), Some(other)], Some(net)) = (&bytes, link.net.get()) {
+                        net.send_fork_proof(None, lane, &[held.clone(), other.clone()]);
+                    }
+                }
             }
             Effect::Ended(batch) => {
                 Counters::add(&counters.ended, 1);
                 tracing::error!(lane = %batch.lane(), at = batch.first(), "a lane ends before an ill-formed batch");
+                self.parts.confirm.fault(batch.lane(), Fault::Ended);
+                if let Some(link) = &self.parts.link {
+                    replicate::ban(&link.net, batch.lane(), "it sealed a batch that is not well formed");
+                }
             }
             Effect::Equivocated { validator, number } => {
                 Counters::add(&counters.equivocations, 1);
                 tracing::error!(validator, number, "a validator signed two witnesses with one number");
+                self.parts.confirm.fault(LaneId(*validator), Fault::Equivocated);
+                if let Some(link) = &self.parts.link {
+                    replicate::ban(&link.net, LaneId(*validator), "it signed two witnesses with one number");
+                }
+            }
+            Effect::Followed { validator, number, id } => {
+                if let Some(link) = &self.parts.link {
+                    link.chains.followed(*validator, *number, *id);
+                }
+            }
+            Effect::Final { lane, size } if *lane != self.parts.confirm.lane() => {
+                if let Some(link) = &self.parts.link {
+                    link.stores.prune_sides(*lane, *size);
+                }
+                // Tips are a service: what finds no room is left out.
+                let _ = self.parts.tips_elsewhere.try_send(Place::new(*lane, size.saturating_sub(1)));
             }
             Effect::Silenced { number } => {
                 self.parts.confirm.silenced.store(true, Ordering::Release);
@@ -356,15 +487,17 @@ impl Driver {
                 );
             }
             Effect::Entered(operation) => self.parts.history.entered(operation),
-            Effect::Settled { .. } => Counters::add(&counters.operations_final, 1),
+            Effect::Settled { place, operation } => {
+                Counters::add(&counters.operations_final, 1);
+                self.parts.history.settled(operation, *place);
+            }
             Effect::Persist(_)
             | Effect::State(_)
-            | Effect::Switched { .. }
-            | Effect::Followed { .. }
             | Effect::Certified { .. }
             | Effect::Final { .. }
             | Effect::Accepted { .. } => {}
         }
+        Ok(())
     }
 
     fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {

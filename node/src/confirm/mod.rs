@@ -30,6 +30,8 @@ struct LaneMarks {
     applied: AtomicU64,
     certified: AtomicU64,
     final_size: AtomicU64,
+    /// Bits of [`Fault`].
+    faults: AtomicU64,
 }
 
 /// What confirmation has seen since the start. Statistics.
@@ -49,6 +51,17 @@ pub struct ConfirmCounters {
     pub ended: AtomicU64,
     /// Validators that signed two witnesses with one number.
     pub equivocations: AtomicU64,
+}
+
+/// What a node has done that proves it dishonest, or its directory a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its lane was signed two ways.
+    Forked = 1,
+    /// Its lane ends before a batch that is not well formed.
+    Ended = 2,
+    /// It signed two witnesses with one number.
+    Equivocated = 4,
 }
 
 /// Confirmation as the rest of the node sees it.
@@ -122,6 +135,20 @@ impl Confirm {
     /// Up to where `lane` is applied here.
     pub fn applied(&self, lane: LaneId) -> u64 {
         self.marks.get(usize::from(lane.0)).map_or(0, |marks| marks.applied.load(Ordering::Acquire))
+    }
+
+    fn fault(&self, lane: LaneId, fault: Fault) {
+        if let Some(marks) = self.marks.get(usize::from(lane.0)) {
+            marks.faults.fetch_or(fault as u64, Ordering::AcqRel);
+        }
+    }
+
+    /// What the node of `lane` was found to have done.
+    pub fn faults(&self, lane: LaneId) -> Vec<Fault> {
+        let bits =
+            self.marks.get(usize::from(lane.0)).map_or(0, |marks| marks.faults.load(Ordering::Acquire));
+        let all = [Fault::Forked, Fault::Ended, Fault::Equivocated];
+        all.into_iter().filter(|fault| bits & *fault as u64 != 0).collect()
     }
 
     /// Whether this validator states nothing any more: its disk has forgotten a witness that it has signed.

@@ -40,7 +40,7 @@ pub trait Confirming<A>: Send {
     fn durable(&self, size: u64);
 
     /// An ack whose messages are durable: lets it go when its level is reached.
-    fn hold(&self, size: u64, ack: A);
+    fn hold(&self, ack: A);
 }
 
 /// The committer's parts.
@@ -111,7 +111,7 @@ impl<S: Sync, C> Committer<S, C> {
         }
         for ack in group.acks {
             if kept {
-                self.confirming.hold(group.size, ack);
+                self.confirming.hold(ack);
             } else {
                 ack.deliver_failed(Reason::LogFailed.with(0, 0), &self.counters);
             }
@@ -155,7 +155,7 @@ mod tests {
     impl Confirming<TestAck> for Nothing {
         fn durable(&self, _: u64) {}
 
-        fn hold(&self, _: u64, ack: TestAck) {
+        fn hold(&self, ack: TestAck) {
             ack.deliver();
         }
     }
@@ -163,6 +163,10 @@ mod tests {
     impl Waiting for TestAck {
         fn level(&self) -> weft_net::AckLevel {
             weft_net::AckLevel::Durable
+        }
+
+        fn covered_by(&self) -> u64 {
+            0
         }
 
         fn weight(&self) -> usize {

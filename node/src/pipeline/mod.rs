@@ -152,23 +152,27 @@ pub struct VerifiedBatch {
 pub struct PendingAck {
     session: SessionHandle,
     ack: Ack,
+    /// Size of the own lane that covers every message of it that is stored.
+    covered_by: u64,
     /// Gives the bytes back to the budget when the ack has left.
     permit: Permit,
 }
 
 impl PendingAck {
-    /// An ack for the submit `request_id`, with the messages that were refused and fresh tips.
+    /// An ack for the submit `request_id`, with the messages that were refused and fresh tips. The own lane covers those that are stored
+    /// once it is confirmed up to `covered_by`.
     pub fn new(
         session: SessionHandle,
         request_id: u64,
         count: usize,
         exceptions: Vec<AckException>,
         tips: Vec<MessageId>,
+        covered_by: u64,
         permit: Permit,
     ) -> Self {
         let level = session.ack_level();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Self { session, ack: Ack { request_id, level, count, exceptions, tips }, permit }
+        Self { session, ack: Ack { request_id, level, count, exceptions, tips }, covered_by, permit }
     }
 
     /// Refuses every message that has no exception yet.
@@ -193,6 +197,10 @@ pub trait Waiting: Send {
     /// The level that was asked for.
     fn level(&self) -> AckLevel;
 
+    /// Size of the own lane that covers all that it speaks of: what has to be certified or final before it leaves with such a level.
+    /// What was refused needs nothing, and the lane may end in a witness that nobody has to confirm.
+    fn covered_by(&self) -> u64;
+
     /// Bytes of the pipeline's budget that it holds.
     fn weight(&self) -> usize;
 
@@ -210,6 +218,10 @@ pub trait Waiting: Send {
 impl Waiting for PendingAck {
     fn level(&self) -> AckLevel {
         self.ack.level
+    }
+
+    fn covered_by(&self) -> u64 {
+        self.covered_by
     }
 
     fn weight(&self) -> usize {

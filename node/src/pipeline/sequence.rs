@@ -37,6 +37,9 @@ pub const GROUP_MESSAGES_MAX: usize = 16_384;
 /// How long a full disk is left alone before the next try.
 pub const FULL_RETRY: Duration = Duration::from_millis(500);
 
+/// How often a node that joins looks whether it has, when a witness waits.
+const JOINING_LOOK: Duration = Duration::from_millis(20);
+
 /// Tips handed out with each ack: enough that a gateway with many devices spreads its approvals.
 pub const TIPS_PER_ACK: usize = 8;
 
@@ -60,6 +63,8 @@ pub struct ConfirmLink {
     pub witnesses: Receiver<OwnWitness>,
     /// The last witness of the run before, if the log has lost it.
     pub witness: Option<OwnWitness>,
+    /// Ends of final batches of other lanes.
+    pub tips_elsewhere: Receiver<Place>,
 }
 
 /// Operations on their way: in the own lane, and not applied yet, so that the machine does not know them.
@@ -129,12 +134,15 @@ impl Sequencer {
     pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
         loop {
             let Ok(mut next) = self.next(input) else { break };
-            if next.is_none() && self.confirm.witness.is_none() {
+            if next.is_none() && (self.confirm.witness.is_none() || self.is_joining()) {
                 continue;
             }
             let mut messages = 0;
             let mut acks = Vec::new();
             let mut failed = None;
+            while let Ok(place) = self.confirm.tips_elsewhere.try_recv() {
+                self.lane.learn_elsewhere(place);
+            }
             self.place_witness();
             while let Some(batch) = next {
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
@@ -186,6 +194,7 @@ impl Sequencer {
         let VerifiedJob { request_id, session, permit, outcomes } = job;
         let refuse_all = self.refuse_all();
         let mut exceptions = Vec::new();
+        let mut covered_by = 0;
         for (index, outcome) in (0u32..).zip(&outcomes) {
             let result = match (outcome, refuse_all) {
                 (Outcome::Rejected(rejection), _) => {
@@ -201,8 +210,12 @@ impl Sequencer {
                 },
             };
             match result {
-                Ok(()) => {}
+                Ok(place) => covered_by = covered_by.max(place.position() + 1),
                 Err(rejection) => {
+                    if rejection.reason == Reason::Duplicate && Place(rejection.got).lane() == self.lane.id()
+                    {
+                        covered_by = covered_by.max(Place(rejection.got).position() + 1);
+                    }
                     self.counters.reject(rejection.reason);
                     exceptions.push(AckException::new(index, rejection));
                 }
@@ -212,7 +225,7 @@ impl Sequencer {
             }
         }
         let tips = self.lane.tips(TIPS_PER_ACK);
-        let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, permit);
+        let ack = PendingAck::new(session, request_id, outcomes.len(), exceptions, tips, covered_by, permit);
         if failed.is_none() && ack.level() == AckLevel::Received {
             ack.deliver();
             return None;
@@ -223,6 +236,9 @@ impl Sequencer {
     /// Puts the witness that waits, if one does, into the open batch, which is empty: so it is the first of its batch. It is kept until
     /// that batch is in the log.
     fn place_witness(&mut self) {
+        if self.is_joining() {
+            return;
+        }
         if self.confirm.witness.is_none() {
             self.confirm.witness = self.confirm.witnesses.try_recv().ok();
         }
@@ -238,7 +254,7 @@ impl Sequencer {
     }
 
     /// The checks that need the ledger, then the message's place in the open batch.
-    fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<(), Rejection> {
+    fn place(&mut self, message: &VerifiedMessage<'_>) -> Result<Place, Rejection> {
         self.lane.check_new(message)?;
         let operation = match message.view().kind() {
             PayloadKind::TRANSFER => Operation::read(&message.view(), || message.id()),
@@ -258,13 +274,20 @@ impl Sequencer {
         if let Some(operation) = operation {
             self.operations.insert(operation, place.position());
         }
-        Ok(())
+        Ok(place)
+    }
+
+    /// Whether nothing may be appended yet: other nodes may know more of this lane than this node does.
+    fn is_joining(&self) -> bool {
+        matches!(self.health.state(), State::Starting | State::Joining)
     }
 
     /// The refusal for every message, while the log takes none.
     fn refuse_all(&mut self) -> Option<Rejection> {
-        if self.health.state() == State::Poisoned {
-            return Some(Reason::LogFailed.with(0, 0));
+        match self.health.state() {
+            State::Poisoned => return Some(Reason::LogFailed.with(0, 0)),
+            _ if self.is_joining() => return Some(Reason::CatchingUp.with(0, 0)),
+            _ => {}
         }
         self.look_for_room();
         self.full_until?;
@@ -275,12 +298,16 @@ impl Sequencer {
     /// The next batch; `Ok(None)`: none came, but a witness, or nothing in the meantime. While the disk is full it is looked at now and
     /// then, so that health tells when there is room again even if no client comes.
     fn next(&mut self, input: &Receiver<VerifiedBatch>) -> Result<Option<VerifiedBatch>, Disconnected> {
-        let full = self.full_until.is_some();
-        if self.confirm.witness.is_some() && !full {
+        let (full, joining) = (self.full_until.is_some(), self.is_joining());
+        if self.confirm.witness.is_some() && !full && !joining {
             // Left over from a failed append, or from the run before.
             return Ok(input.try_recv().ok());
         }
-        let wait = if full { FULL_RETRY } else { Duration::from_secs(3600) };
+        let wait = match (joining, full) {
+            (true, _) => JOINING_LOOK,
+            (_, true) => FULL_RETRY,
+            _ => Duration::from_secs(3600),
+        };
         select! {
             recv(input) -> batch => batch.map(Some).map_err(|_| Disconnected),
             recv(self.confirm.witnesses) -> witness => {

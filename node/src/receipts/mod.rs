@@ -11,6 +11,9 @@
 //! to never cosign two histories, and a restart or a restored backup changes nothing. A proof is verified before it is
 //! handed out. Whether what comes out verifies for others is left to [`weft_core::receipt`], the wire to `weft-net`.
 //!
+//! Of other nodes' lanes roots are made up to final sizes only, and of the own one as its batches are appended: no fork
+//! ever changes what the roots are over.
+//!
 //! Memory: the roots beside each lane (a kilobyte a million positions) and one signed checkpoint a lane.
 
 use std::future::Future;
@@ -310,8 +313,12 @@ impl Receipts {
     /// `not_found`, `not_yet`, or that of a log which cannot be read.
     pub async fn receipt(&self, id: MessageId, size: u64) -> Result<String, Refusal> {
         // Cold pages and hashing: not on the threads that serve sockets.
-        let readers: Vec<LogReader> = self.lanes.iter().map(|lane| lane.reader.clone()).collect();
-        let find = move || readers.iter().find_map(|reader| reader.find(&id));
+        let (lanes, final_size) = (self.lanes.clone(), self.final_size.clone());
+        let find = move || {
+            let places = || lanes.iter().filter_map(|lane| lane.reader.find(&id));
+            // A message may lie in several lanes: one where it is final stays there.
+            places().find(|place| place.position() < final_size(place.lane())).or_else(|| places().next())
+        };
         let place = tokio::task::spawn_blocking(find).await.ok().flatten();
         let place = place.ok_or_else(|| Refusal::not_found(format!("this node has no message {id}")))?;
         let checkpoint = self.head(place.lane(), place.position(), size).await?;

@@ -5,6 +5,7 @@
 //! random, by seed. Replay with `WEFT_SEED`; `WEFT_SIM_ROUNDS` sets the number of random rounds.
 
 use crate::common::{Batch, Lane, SMALL, append, assert_holds, assert_verifies, dir, open, rounds, seed};
+use weft_core::LaneTree;
 use weft_storage::sim::{Fault, SimDisk, SimRandom};
 use weft_storage::{LaneLog, LogConfig};
 
@@ -21,8 +22,10 @@ pub(crate) enum Step {
     Close,
     /// End the process and open again: what is in the cache stays.
     Kill,
+    /// Cut all but so many batches, and go on with another history.
+    Cut(usize),
 }
-use Step::{Append, Close, Kill, Sync};
+use Step::{Append, Close, Cut, Kill, Sync};
 
 /// What a run has done until the power failed, or to its end.
 pub(crate) struct Run {
@@ -56,6 +59,17 @@ impl Run {
                 Close => {
                     self.durable = log.writer.close().ok()?;
                     log = self.open(disk, config)?;
+                }
+                Cut(keep) => {
+                    let size = self.history[..keep].last().map_or(0, |batch| batch.sealed.size());
+                    // From here on nobody relies on what is cut.
+                    self.durable = self.durable.min(size);
+                    log.writer.cut(size).ok()?;
+                    self.history.truncate(keep);
+                    (self.written, self.durable) = (keep, size);
+                    assert_eq!((log.reader.size(), log.reader.durable_size()), (size, size));
+                    assert_holds(&log.reader, &self.history.iter().collect::<Vec<_>>(), size);
+                    lane = Lane::at(self.history.last().map_or(&LaneTree::new(), |batch| &batch.after), 23);
                 }
                 Kill => {
                     drop(log);
@@ -213,6 +227,76 @@ fn every_crash_while_segments_fill_up_and_follow_each_other_keeps_what_was_durab
     println!("{coverage:?}");
     assert!(coverage.lost_something > 100 && coverage.kept_more_than_durable > 100, "{coverage:?}");
     assert!(coverage.crashes_in_recovery > 100, "{coverage:?}");
+}
+
+#[test]
+fn every_crash_while_a_tail_is_cut_leaves_a_prefix_and_never_less_than_what_stays() {
+    let mut coverage = Coverage::default();
+    let scripts: [(LogConfig, &[Step]); 5] = [
+        // Inside the only segment, and all of it.
+        (
+            LogConfig { segment_bytes: 32_768, ..SMALL },
+            &[Append(1, 0), Append(2, 300), Sync, Append(1, 0), Cut(1), Append(3, 10), Sync],
+        ),
+        (LogConfig { segment_bytes: 32_768, ..SMALL }, &[Append(1, 0), Sync, Cut(0), Append(2, 0), Sync]),
+        // Into a sealed segment, with two behind it; at the border of two segments; and twice.
+        (
+            SMALL,
+            &[
+                Append(2, 500),
+                Append(2, 500),
+                Append(2, 500),
+                Append(2, 900),
+                Sync,
+                Cut(1),
+                Append(1, 0),
+                Sync,
+            ],
+        ),
+        (
+            SMALL,
+            &[
+                Append(2, 900),
+                Append(2, 900),
+                Append(2, 900),
+                Cut(2),
+                Append(2, 900),
+                Sync,
+                Cut(2),
+                Append(1, 0),
+            ],
+        ),
+        (
+            SMALL,
+            &[Append(1, 9_000), Append(1, 0), Sync, Append(1, 5_000), Cut(1), Kill, Append(2, 100), Close],
+        ),
+    ];
+    for (config, steps) in scripts {
+        crash_everywhere(config, steps, &mut coverage);
+    }
+    println!("{coverage:?}");
+    assert!(coverage.lost_something > 100 && coverage.kept_more_than_durable > 100, "{coverage:?}");
+}
+
+#[test]
+fn a_cut_at_no_batchs_end_is_refused_and_changes_nothing() {
+    let disk = SimDisk::new(5);
+    let (mut log, _) = open(&disk, SMALL).unwrap();
+    let mut lane = Lane::new(3);
+    let batches = [lane.batch(2, 10), lane.batch(3, 10)];
+    for batch in &batches {
+        append(&mut log, batch).unwrap();
+    }
+    for size in [1, 2, 4, 6, 8, 100] {
+        assert!(log.writer.cut(size).is_err(), "{size}");
+    }
+    assert_holds(&log.reader, &batches.iter().collect::<Vec<_>>(), 7);
+    assert_eq!(log.reader.tree_at(3).unwrap().as_ref(), Some(&batches[0].after));
+    assert_eq!((log.reader.tree_at(4).unwrap(), log.reader.batch_ending_at(4).unwrap()), (None, None));
+    let held = log.reader.batch_ending_at(7).unwrap().unwrap();
+    log.writer.cut(3).unwrap();
+    assert_eq!(held.view().unwrap().first(), 3, "what a reader has in its hands stays readable");
+    assert_eq!((log.reader.cuts(), log.reader.batch_at(4).unwrap()), (1, None));
 }
 
 /// A random script: bursts of appends of any size, with syncs, closings and kills between.

@@ -1,0 +1,144 @@
+//! What this node does for its peers: shipping lanes and chains from its logs, and handing on what comes.
+//!
+//! Owns the callbacks. Invariants: those that run on network tasks push into a queue and return; what is shipped is durable here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam::channel::Sender;
+use weft_core::merkle::EMPTY_ROOT;
+use weft_core::{LaneId, NodeKey};
+use weft_net::peer::{
+    Hold, Holdings, LaneEnd, PeerCode, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
+};
+use weft_storage::LogReader;
+
+use super::chains::{self, Chains};
+use super::fetch::FetchEvent;
+use super::intake::{Shipped, Urgent};
+use crate::lanes::Lanes;
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    /// To the intake, ahead of batches.
+    pub urgent: Sender<Urgent>,
+    /// To the intake.
+    pub bulk: Sender<Shipped>,
+    /// To whoever decides what is asked of whom.
+    pub fetch: Sender<FetchEvent>,
+    /// All logs.
+    pub lanes: Lanes,
+    /// Keys of all nodes.
+    pub keys: Vec<NodeKey>,
+    /// Recent witnesses.
+    pub chains: Arc<Chains>,
+}
+
+/// Reads a lane forward.
+struct Cursor {
+    reader: LogReader,
+    at: u64,
+    cuts: u64,
+}
+
+impl ShipCursor for Cursor {
+    fn read(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd> {
+        let durable = self.reader.durable_size();
+        let mut bytes = 0;
+        while bytes < bytes_max && self.at < durable {
+            let batch = self.reader.batch_at(self.at).map_err(|_| ShipEnd::Failed)?;
+            if self.reader.cuts() != self.cuts {
+                return Err(ShipEnd::Changed);
+            }
+            let Some(batch) = batch.filter(|batch| batch.first == self.at && batch.size <= durable) else {
+                break;
+            };
+            self.at = batch.size;
+            bytes += batch.bytes.len();
+            out.push(Bytes::from_owner(batch.bytes));
+        }
+        Ok(())
+    }
+}
+
+impl PeerService for Service {
+    fn connected(&self, peer: LaneId) {
+        tracing::info!(%peer, "connected to a peer");
+        let _ = self.fetch.send(FetchEvent::Connected(peer));
+    }
+
+    fn disconnected(&self, peer: LaneId, code: Option<PeerCode>, reason: &str) {
+        tracing::info!(%peer, ?code, reason, "a peer is gone");
+        let _ = self.fetch.send(FetchEvent::Disconnected(peer));
+    }
+
+    fn witness(&self, peer: LaneId, message: Bytes, hold: Hold) {
+        let _ = self.urgent.send(Urgent::Witness { peer, message, hold });
+    }
+
+    fn holdings(&self, peer: LaneId, holdings: Holdings, hold: Hold) {
+        let _ = self.fetch.send(FetchEvent::Holdings(peer, holdings, hold));
+    }
+
+    fn fork_proof(&self, peer: LaneId, lane: LaneId, batches: [Bytes; 2], hold: Hold) {
+        let _ = self.urgent.send(Urgent::Proof { peer, lane, batches: batches.into(), hold });
+    }
+
+    fn batch(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, batch: Bytes) {
+        let _ = self.bulk.send(Shipped { peer, lane, subscription, batch });
+    }
+
+    fn shipping(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, event: Shipping) {
+        if let Shipping::Fork(batch) = &event {
+            let batches = vec![batch.clone()];
+            let _ = self.urgent.send(Urgent::Proof { peer, lane, batches, hold: Hold::free() });
+        }
+        let over = !matches!(event, Shipping::Started(_));
+        if over {
+            let _ = self.fetch.send(FetchEvent::Over { peer, lane, subscription });
+        }
+    }
+
+    fn chain_done(&self, peer: LaneId, validator: u16, received: u32, complete: bool) {
+        let _ = self.fetch.send(FetchEvent::ChainDone { peer, validator, more: complete && received > 0 });
+    }
+
+    fn ship(&self, _: LaneId, lane: LaneId, ends: &[LaneEnd]) -> ShipAnswer {
+        let Some(reader) = self.lanes.get(lane) else { return ShipAnswer::NotHeld { held: 0 } };
+        let (cuts, durable) = (reader.cuts(), reader.durable_size());
+        let is_held = |end: &LaneEnd| {
+            if end.size == 0 {
+                return end.root == EMPTY_ROOT;
+            }
+            let batch = reader.batch_ending_at(end.size).ok().flatten();
+            end.size <= durable
+                && batch.is_some_and(|batch| batch.view().is_ok_and(|view| *view.root() == end.root))
+        };
+        let mut sorted = ends.to_vec();
+        sorted.sort_unstable_by_key(|end| std::cmp::Reverse(end.size));
+        if let Some(end) = sorted.iter().find(|end| is_held(end)) {
+            let cursor = Cursor { reader: reader.clone(), at: end.size, cuts };
+            return ShipAnswer::From(*end, Box::new(cursor));
+        }
+        // The lowest end is what the asker has as final, or the lowest that it has: an own batch across it contradicts it.
+        let lowest = sorted.last().filter(|end| end.size > 0 && end.size <= durable);
+        let batch = lowest.and_then(|end| reader.batch_at(end.size - 1).ok().flatten());
+        match batch.filter(|batch| batch.size <= durable) {
+            Some(batch) => ShipAnswer::Fork(Bytes::from_owner(batch.bytes)),
+            None => ShipAnswer::NotHeld { held: durable },
+        }
+    }
+
+    fn chain(&self, _: LaneId, validator: u16, after: u64, count: usize, bytes_max: usize) -> Vec<Bytes> {
+        let recent = self.chains.recent(validator, after, count, bytes_max);
+        if !recent.is_empty() {
+            return recent;
+        }
+        let lane = LaneId(validator);
+        match (self.lanes.get(lane), self.keys.get(usize::from(validator))) {
+            (Some(reader), Some(key)) => chains::stored(reader, key, after, count, bytes_max),
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Four nodes on loopback in one process: what one takes becomes final everywhere, whoever is down for a while.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{Sketch, config, device, id, now_us, refusals, runtime, session, start, submit};
+use weft_core::confirm::Transfer;
+use weft_core::{Balance, DeviceSigner, Draft, Genesis, LaneId, MessageId, PayloadKind, Reason, Validator};
+use weft_net::{AckLevel, Lookup, Session};
+use weft_node::config::Config;
+use weft_node::health::State;
+use weft_node::node::RunningNode;
+use weft_storage::DataDir;
+
+const NODES: usize = 4;
+
+/// A cluster: some of its nodes run.
+struct Cluster {
+    dirs: Vec<tempfile::TempDir>,
+    nodes: Vec<Option<RunningNode>>,
+}
+
+impl Cluster {
+    /// Directories of a ledger of four validators in which device 1 has `amount`; no node runs.
+    fn new(amount: u64) -> Self {
+        let seed = |node: usize| [100 + node as u8; 32];
+        let validator = |node| Validator {
+            key: DeviceSigner::from_seed(seed(node)).public(),
+            weight: 1,
+            name: String::new(),
+        };
+        let genesis = Genesis {
+            committee: (0..NODES).map(validator).collect(),
+            balances: vec![Balance { account: device(1).public(), amount }],
+            ..Genesis::single("cluster", now_us(), DeviceSigner::from_seed(seed(0)).public())
+        };
+        let dir = |node| {
+            let dir = tempfile::tempdir().unwrap();
+            DataDir::init(dir.path(), &genesis, &seed(node)).unwrap();
+            dir
+        };
+        Self { dirs: (0..NODES).map(dir).collect(), nodes: (0..NODES).map(|_| None).collect() }
+    }
+
+    fn started(amount: u64) -> Self {
+        let mut cluster = Self::new(amount);
+        (0..NODES).for_each(|node| cluster.start(node));
+        cluster.wait_live(0..NODES);
+        cluster
+    }
+
+    fn start(&mut self, node: usize) {
+        let config =
+            Config { peer_listen: Some("127.0.0.1:0".parse().unwrap()), ..config(self.dirs[node].path()) };
+        self.nodes[node] = Some(start(&config));
+        for from in 0..NODES {
+            for to in 0..NODES {
+                if let (Some(from), Some(there)) = (&self.nodes[from], &self.nodes[to]) {
+                    let address = there.peer_address().unwrap().to_string();
+                    from.set_peer_address(LaneId(to as u16), Some(address));
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, node: usize) {
+        self.nodes[node].take().unwrap().stop();
+    }
+
+    fn node(&self, node: usize) -> &RunningNode {
+        self.nodes[node].as_ref().unwrap()
+    }
+
+    fn up(&self) -> impl Iterator<Item = &RunningNode> {
+        self.nodes.iter().flatten()
+    }
+
+    fn wait_live(&self, nodes: impl IntoIterator<Item = usize>) {
+        for node in nodes {
+            wait_for("it is live", || self.node(node).health().state == State::Live);
+        }
+    }
+
+    /// Waits until every running node has lane `lane` final up to `size`.
+    fn wait_final(&self, lane: usize, size: u64) {
+        for node in self.up() {
+            wait_for("it is final everywhere", || node.confirm().final_size(LaneId(lane as u16)) >= size);
+        }
+    }
+
+    fn final_size(&self, node: usize, lane: usize) -> u64 {
+        self.node(node).confirm().final_size(LaneId(lane as u16))
+    }
+
+    fn balance(&self, node: usize, account: u8) -> u64 {
+        let key = device(account).public();
+        self.node(node)
+            .confirm()
+            .ask(|machine| machine.ledger().account(&key).map_or(0, |account| account.balance))
+    }
+}
+
+/// Waits until `done`, at most twenty seconds.
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < until, "not within twenty seconds: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends `count` messages to a node in submits of 50 and tells their ids.
+fn send(node: &RunningNode, level: AckLevel, count: u64, first_sequence: u64) -> Vec<MessageId> {
+    runtime().block_on(async {
+        let (_client, session) = session(node, level).await;
+        let mut ids = Vec::new();
+        let mut sequence = first_sequence;
+        while ids.len() < count as usize {
+            let messages: Vec<Vec<u8>> = (0..50.min(count - ids.len() as u64))
+                .map(|n| Sketch::new(&session, sequence).sign(&device(10 + n as u8)))
+                .collect();
+            sequence += 1;
+            let ack = submit(&session, &messages).await;
+            assert_eq!((ack.level, refusals(&ack)), (level, vec![]));
+            ids.extend(messages.iter().map(|bytes| id(bytes)));
+        }
+        ids
+    })
+}
+
+/// How many of `ids` the node gives out.
+fn found(node: &RunningNode, ids: &[MessageId]) -> usize {
+    runtime().block_on(async {
+        let (_client, session) = session(node, AckLevel::Durable).await;
+        let mut found = 0;
+        for ids in ids.chunks(100) {
+            let answers = session.get(ids).await.unwrap();
+            found += answers.iter().filter(|answer| matches!(answer, Lookup::Found(_))).count();
+        }
+        found
+    })
+}
+
+#[test]
+fn what_one_node_takes_becomes_final_on_all_and_may_be_cited_at_any() {
+    let cluster = Cluster::started(1);
+    let mut sent = Vec::new();
+    for node in 0..NODES {
+        sent.extend(send(cluster.node(node), AckLevel::Final, 200, 1));
+    }
+    for node in 0..NODES {
+        cluster.wait_final(node, cluster.final_size(node, node));
+        assert_eq!(found(cluster.node(node), &sent), sent.len(), "node {node}");
+    }
+    // A parent in another lane, below final there.
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(3), AckLevel::Final).await;
+        let parents = [sent[0], sent[399]];
+        let child = Sketch { parents, ..Sketch::new(&session, 900) }.sign(&device(2));
+        let ack = submit(&session, std::slice::from_ref(&child)).await;
+        assert_eq!(refusals(&ack), vec![]);
+        sent.push(id(&child));
+    });
+    cluster.wait_final(3, cluster.final_size(3, 3));
+    assert_eq!(found(cluster.node(0), &sent), sent.len());
+    for node in cluster.up() {
+        assert!((0..NODES as u16).all(|lane| node.confirm().faults(LaneId(lane)).is_empty()));
+        assert!(!node.confirm().is_silenced());
+    }
+}
+
+#[test]
+fn an_ack_of_level_final_waits_for_a_quorum_and_durable_does_not() {
+    let mut cluster = Cluster::new(1);
+    cluster.start(0);
+    cluster.start(1);
+    // Two of four are no quorum: they wait for word of a third, and then go on without.
+    cluster.wait_live([0, 1]);
+    send(cluster.node(0), AckLevel::Durable, 10, 1);
+    let waiting = runtime().block_on(async {
+        let (client, session) = session(cluster.node(0), AckLevel::Final).await;
+        let message = Sketch::new(&session, 1).sign(&device(3));
+        let lengths = [u16::try_from(message.len()).unwrap()];
+        let pending = session.submit(&lengths, Bytes::from(message)).await.unwrap();
+        tokio::pin!(pending);
+        let early = tokio::time::timeout(Duration::from_millis(1500), &mut pending).await;
+        assert!(early.is_err(), "two of four have answered {early:?}");
+        assert_eq!(cluster.final_size(0, 0), 0);
+        let started = tokio::task::block_in_place(|| {
+            cluster.start(2);
+            Instant::now()
+        });
+        let ack = pending.await.unwrap();
+        assert_eq!((ack.level, refusals(&ack)), (AckLevel::Final, vec![]));
+        drop((client, session));
+        started.elapsed()
+    });
+    assert!(cluster.final_size(0, 0) > 0 && waiting < Duration::from_secs(15), "{waiting:?}");
+}
+
+#[test]
+fn a_node_that_was_down_catches_up_and_takes_part_again() {
+    let mut cluster = Cluster::started(1);
+    let before = send(cluster.node(2), AckLevel::Final, 100, 1);
+    cluster.stop(2);
+    // Three of four go on.
+    let mut sent = before;
+    for node in [0, 1, 3] {
+        sent.extend(send(cluster.node(node), AckLevel::Final, 1500, 1));
+    }
+    cluster.start(2);
+    cluster.wait_live([2]);
+    for lane in [0, 1, 3] {
+        cluster.wait_final(lane, cluster.final_size(lane, lane));
+    }
+    assert_eq!(found(cluster.node(2), &sent), sent.len());
+    // With another one down its vote is needed.
+    cluster.stop(0);
+    sent.extend(send(cluster.node(2), AckLevel::Final, 100, 50));
+    assert_eq!(found(cluster.node(2), &sent), sent.len());
+    assert!(!cluster.node(2).confirm().is_silenced());
+    // And the one that is down now gets what it has missed from whoever has it.
+    cluster.start(0);
+    cluster.wait_final(2, cluster.final_size(2, 2));
+    assert_eq!(found(cluster.node(0), &sent), sent.len());
+}
+
+async fn pay(
+    session: &Session,
+    sequence: u64,
+    (account_sequence, to, amount): (u64, u8, u64),
+) -> Option<Reason> {
+    let transfer = Transfer { account_sequence, to: device(to).public(), amount, memo: b"" };
+    let welcome = session.welcome();
+    let message = Draft {
+        network: welcome.network,
+        issued_at_us: now_us(),
+        sequence,
+        parents: welcome.genesis.roots(),
+        kind: PayloadKind::TRANSFER,
+        payload: &transfer.encode().unwrap(),
+    }
+    .sign(&device(1))
+    .unwrap();
+    let ack = submit(session, &[message]).await;
+    refusals(&ack).first().map(|refusal| refusal.1)
+}
+
+#[test]
+fn of_a_double_spend_at_two_nodes_at_once_no_two_halves_are_ever_in_a_ledger() {
+    let cluster = Cluster::started(1000);
+    let mut entered = 0;
+    for round in 0..15u64 {
+        // An account that signs two payloads for one sequence can stop itself: then the test is over.
+        let next = cluster
+            .node(0)
+            .confirm()
+            .ask(|machine| machine.ledger().account(&device(1).public()).map_or(0, |account| account.next));
+        if next < round {
+            break;
+        }
+        runtime().block_on(async {
+            let (_left, left) = session(cluster.node(0), AckLevel::Durable).await;
+            let (_right, right) = session(cluster.node(3), AckLevel::Durable).await;
+            let spends =
+                (pay(&left, 2 * round + 1, (round, 2, 1)), pay(&right, 2 * round + 2, (round, 3, 1)));
+            let refused = tokio::join!(spends.0, spends.1);
+            assert!(refused.0.is_none() || refused.1.is_none(), "{refused:?}");
+        });
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until && cluster.balance(0, 1) == 1000 - round {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        entered += u64::from(cluster.balance(0, 1) < 1000 - round);
+    }
+    // All ledgers come to agree, and no money was made.
+    for node in 0..NODES {
+        wait_for("the ledgers agree", || {
+            (1..=3).all(|account| cluster.balance(node, account) == cluster.balance(0, account))
+        });
+        let [spent, left, right] = [1, 2, 3].map(|account| cluster.balance(node, account));
+        assert_eq!((spent + left + right, left + right), (1000, entered), "node {node}");
+    }
+}
