@@ -16,9 +16,10 @@
 //! | [`lane`], [`merkle`], [`checkpoint`] | how a lane grows, what its root commits to, what its node signs |
 //! | [`confirm`] | how the lanes of a cluster become certified and final |
 //! | [`fork`] | how anyone sees that a node signed its lane two ways |
+//! | [`note`], [`endorse`], [`receipt`] | what proves to others that a message is in a final lane |
 //! | [`recent`], [`replay`] | was this id or sequence seen before |
 //! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
-//! | [`hash`], [`random`] | BLAKE3 domains; randomness as an argument |
+//! | [`hash`], [`base64`], [`random`] | BLAKE3 domains; a text form of bytes; randomness as an argument |
 //!
 //! Features: `std` (default; BLAKE3 then chooses its instructions at run time), `signing` (default;
 //! [`DeviceSigner`]). Without both the crate is `no_std` with `alloc`.
@@ -30,11 +31,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod arena;
+pub mod base64;
 pub mod builder;
 pub mod check;
 pub mod checkpoint;
 pub mod confirm;
 pub mod dag;
+pub mod endorse;
 pub mod fork;
 pub mod genesis;
 pub mod hash;
@@ -43,7 +46,9 @@ mod index;
 pub mod lane;
 pub mod merkle;
 pub mod message;
+pub mod note;
 pub mod random;
+pub mod receipt;
 pub mod recent;
 pub mod reject;
 pub mod replay;
@@ -56,8 +61,9 @@ pub use arena::{Arena, Unverified, Verified, VerifiedMessage};
 pub use builder::DeviceSigner;
 pub use builder::Draft;
 pub use check::{Limits, check_isolated};
-pub use checkpoint::checkpoint_text;
+pub use checkpoint::{Checkpoint, checkpoint_text};
 pub use dag::{DagView, DagWindow};
+pub use endorse::{Cosignature, SignedCheckpoint};
 pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
 pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
@@ -69,6 +75,7 @@ pub use message::{
     SIGNATURE_BYTES, message_id,
 };
 pub use random::{RandomSource, SplitMix64};
+pub use receipt::{ConsistencyFile, Receipt};
 pub use recent::RecentIds;
 pub use reject::{Reason, Rejection, UnknownReason};
 pub use replay::ReplayTable;

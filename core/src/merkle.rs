@@ -29,6 +29,10 @@ pub const EMPTY_ROOT: Hash = [
     0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
+/// Level of the subtrees whose roots are worth keeping beside a lane: 256 leaves, so that they take an eighth of a
+/// byte a leaf, and a proof hashes at most some hundreds of leaves again.
+pub const SUBTREE_LEVEL: u32 = 8;
+
 /// Levels of perfect subtrees: a lane has at most 2^48 leaves, so bit 48 is the highest that a size can have.
 const LEVELS: usize = 49;
 
@@ -173,16 +177,32 @@ impl LaneTree {
         self.push_leaf_hash(leaf_hash_32(data));
     }
 
+    /// Appends a leaf with 32 bytes of data, and hands out the root of the subtree of [`SUBTREE_LEVEL`] that it
+    /// completes, if it does: that root is computed on the way.
+    pub fn push_noting(&mut self, data: &Hash) -> Option<Hash> {
+        self.push_leaf(leaf_hash_32(data))
+    }
+
     /// Appends a leaf by its hash. The caller keeps the size within [`LANE_POSITIONS_MAX`].
     pub fn push_leaf_hash(&mut self, leaf: Hash) {
+        self.push_leaf(leaf);
+    }
+
+    fn push_leaf(&mut self, leaf: Hash) -> Option<Hash> {
         debug_assert!(self.size < LANE_POSITIONS_MAX);
         let level = self.size.trailing_ones() as usize;
+        let noted = level.min(SUBTREE_LEVEL as usize);
         let mut hash = leaf;
-        for peak in &self.peaks[..level] {
+        for peak in &self.peaks[..noted] {
+            hash = node_hash(peak, &hash);
+        }
+        let subtree = (noted == SUBTREE_LEVEL as usize).then_some(hash);
+        for peak in &self.peaks[noted..level] {
             hash = node_hash(peak, &hash);
         }
         self.peaks[level] = hash;
         self.size += 1;
+        subtree
     }
 
     /// Root over all leaves.

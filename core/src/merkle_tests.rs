@@ -213,6 +213,19 @@ fn a_tree_grows_on_from_its_frontier() {
 }
 
 #[test]
+fn the_roots_noted_while_a_tree_grows_are_those_of_its_subtrees() {
+    let data: Vec<Hash> = (0..1_200u32).map(|i| leaf_hash(&i.to_le_bytes())).collect();
+    let mut tree = LaneTree::new();
+    let noted: Vec<Hash> = data.iter().filter_map(|data| tree.push_noting(data)).collect();
+    let leaves: Vec<Hash> = data.iter().map(leaf_hash_32).collect();
+    assert_eq!(noted.len(), 4);
+    for (index, root) in noted.iter().enumerate() {
+        assert_eq!(Some(*root), leaves.subtree(SUBTREE_LEVEL, index as u64));
+    }
+    assert_eq!(tree.root(), twin_root(&leaves));
+}
+
+#[test]
 fn the_largest_lane_has_a_root_and_takes_its_last_leaf() {
     let frontier = leaves(48);
     let mut tree = LaneTree::from_frontier(LANE_POSITIONS_MAX - 1, &frontier).unwrap();

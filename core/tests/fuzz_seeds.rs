@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use weft_core::confirm::{Transfer, Votes, Witness};
-use weft_core::{BatchView, ForkProof, Genesis, LaneId, MessageId, MessageView, NetworkId, Place};
+use weft_core::{
+    BatchView, ConsistencyFile, ForkProof, Genesis, LaneId, MessageId, MessageView, NetworkId, Place,
+    Receipt, SignedCheckpoint,
+};
 
 /// Runs `is_taken` on every seed of a target.
 fn check(target: &str, is_taken: fn(&[u8]) -> bool) {
@@ -27,6 +30,11 @@ fn every_seed_of_the_decoders_is_taken() {
     check("witness", |bytes| Witness::decode(bytes).is_ok() || Votes::decode(bytes).is_ok());
     check("fork_proof", |bytes| ForkProof::decode(bytes).is_ok());
     check("transfer", |bytes| Transfer::decode(bytes).is_ok());
+    check("receipt", |bytes| {
+        Receipt::parse(bytes).is_ok()
+            || ConsistencyFile::parse(bytes).is_ok()
+            || SignedCheckpoint::parse(bytes).is_ok()
+    });
     check("genesis", |bytes| Genesis::decode(bytes).is_ok());
     check("ids_text", |bytes| {
         let text = str::from_utf8(bytes).unwrap();

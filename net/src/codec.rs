@@ -17,6 +17,7 @@ use crate::limits::{
     FRAME_HEAD_BYTES, GET_MESSAGES_MAX, MESSAGES_BYTES_MAX, NODE_NAME_BYTES_MAX, SUBMIT_MESSAGES_MAX,
     TEXT_BYTES_MAX, TIPS_IN_ACK_MAX, TIPS_IN_REPLY_MAX, WIRE_VERSION,
 };
+use crate::query::{self, Answer, Query};
 
 /// First bytes of a Hello.
 pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
@@ -128,6 +129,9 @@ impl FrameKind {
     /// Largest body of this type, where no frame may exceed `frame_bytes_max`.
     #[must_use]
     pub fn body_bytes_max(self, frame_bytes_max: u32) -> usize {
+        if let Some(own) = query::body_bytes_max(self) {
+            return own;
+        }
         let own = match self {
             // A later version may say more after the version; enough is read to refuse it by name.
             Self::Hello => 64,
@@ -141,7 +145,8 @@ impl FrameKind {
             Self::GetStatus => 8,
             Self::Status => 86 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
-            Self::Close => 1,
+            // The kinds of queries, whose limits were given above.
+            _ => 1,
         };
         own.min(crate::limits::FRAME_BYTES_MAX as usize)
     }
@@ -573,6 +578,8 @@ impl Frame {
             Self::Status { .. } => FrameKind::Status,
             Self::Error(_) => FrameKind::Error,
             Self::Close(_) => FrameKind::Close,
+            Self::Query { query, .. } => query.kind(),
+            Self::Answer { answer, .. } => answer.kind(),
         }
     }
 
@@ -619,6 +626,14 @@ impl Frame {
                 out.extend_from_slice(error.text.as_bytes());
             }
             Self::Close(reason) => out.push(reason.code()),
+            Self::Query { request_id, query } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                query.encode(out);
+            }
+            Self::Answer { request_id, answer } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                answer.encode(out);
+            }
         });
     }
 
@@ -670,6 +685,17 @@ impl Frame {
                 Self::Error(WireError { request_id, code, retry_after_ms, text })
             }
             FrameKind::Close => Self::Close(body.code("close reason", CloseReason::from_code)?),
+            kind => {
+                let request_id = body.request_id()?;
+                match Query::decode(kind, &mut body)? {
+                    Some(query) => Self::Query { request_id, query },
+                    None => {
+                        let answer = Answer::decode(kind, &mut body)?;
+                        let answer = answer.ok_or(FrameError::UnknownKind { got: kind.code() })?;
+                        Self::Answer { request_id, answer }
+                    }
+                }
+            }
         };
         body.end()?;
         Ok(frame)

@@ -22,13 +22,14 @@
 //! | 15 | Close | both | reason u8 |
 //!
 //! Types 11 to 13 are free; 16 to 31 are kept for subscriptions and confirmation events, 32 to 63 for peers
-//! (lanes, witnesses). Request ids rise from 1 within a session. An Error with request id 0 ends the session.
+//! (lanes, witnesses); 64 to 73 are the queries of [`query`](crate::query). Request ids rise from 1 within a session. An Error with request id 0 ends the session.
 
 use bytes::Bytes;
 use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 
 use crate::codec::FrameError;
 use crate::limits::{SUBMIT_MESSAGES_MAX, TEXT_BYTES_MAX};
+use crate::query::{Answer, Query};
 
 macro_rules! wire_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal $text:literal,)+ }) => {
@@ -104,6 +105,26 @@ wire_enum! {
         Error = 14 "Error",
         /// The sender will ask for nothing more (client) or take nothing more (server).
         Close = 15 "Close",
+        /// Asks for the receipt of a message.
+        GetReceipt = 64 "GetReceipt",
+        /// A receipt.
+        Receipt = 65 "Receipt",
+        /// Asks for the proof that a lane extends what it was.
+        GetConsistency = 66 "GetConsistency",
+        /// That proof.
+        Consistency = 67 "Consistency",
+        /// Asks a validator to sign a checkpoint.
+        Cosign = 68 "Cosign",
+        /// A validator's signature under a checkpoint.
+        Cosignature = 69 "Cosignature",
+        /// Asks what an account has.
+        GetAccount = 70 "GetAccount",
+        /// What an account has.
+        Account = 71 "Account",
+        /// Asks for payments.
+        GetHistory = 72 "GetHistory",
+        /// Payments.
+        History = 73 "History",
     }
 }
 
@@ -176,6 +197,12 @@ wire_enum! {
         Internal = 10 "internal",
         /// No Hello came in time.
         HelloTimeout = 11 "hello_timeout",
+        /// What was asked for is not here, and waiting would not help.
+        NotFound = 20 "not_found",
+        /// What was asked for is not final here yet: again after `retry_after_ms`.
+        NotYet = 21 "not_yet",
+        /// The node does not do this.
+        Unsupported = 22 "unsupported",
     }
 }
 
@@ -505,4 +532,6 @@ pub enum Frame {
     Status { request_id: u64, status: Status },
     Error(WireError),
     Close(CloseReason),
+    Query { request_id: u64, query: Query },
+    Answer { request_id: u64, answer: Answer },
 }

@@ -1,7 +1,7 @@
 //! The wire: frames, sans-io sessions, and thin QUIC glue around them.
 //!
-//! Owns what travels between a client and a node, and the rules of a session. [`frame`], [`codec`] and
-//! [`reader`] are the bytes, [`session`] the two state machines (time and input are arguments, bytes and
+//! Owns what travels between a client and a node, and the rules of a session. [`frame`], [`query`], [`codec`]
+//! and [`reader`] are the bytes, [`session`] the two state machines (time and input are arguments, bytes and
 //! events come out), [`quic`] the sockets, keys and tasks around them. Invariants: nothing a peer sends makes
 //! this crate panic or hold more than [`limits`] and [`ServerLimits`](quic::ServerLimits) say; one bad
 //! message never ends a session. What the messages mean is left to `weft-core` and the node.
@@ -11,6 +11,7 @@ pub mod codec;
 pub mod frame;
 pub mod limits;
 pub mod peer;
+pub mod query;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod reader;
@@ -22,6 +23,7 @@ pub use frame::{
     WireError,
 };
 pub use limits::SessionLimits;
+pub use query::{AccountStanding, AccountState, Answer, History, Payment, Query};
 #[cfg(feature = "quic")]
 pub use quic::{
     AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Dialer, Fingerprint, Identity,

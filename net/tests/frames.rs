@@ -7,12 +7,15 @@ mod support;
 use bytes::Bytes;
 use proptest::prelude::*;
 use support::{frames, submit};
-use weft_core::{MessageId, NetworkId, Place, Reason, Rejection};
+use weft_core::{DeviceKey, LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 use weft_net::codec::fit_answers;
 use weft_net::frame::{CloseReason, Frame, FrameKind, Hello};
 use weft_net::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MAX_DEFAULT, FRAME_HEAD_BYTES, MESSAGES_BYTES_MAX};
 use weft_net::reader::FrameReader;
-use weft_net::{Ack, AckException, AckLevel, ErrorCode, Found, FrameError, Lookup, Submit, WireError};
+use weft_net::{
+    Ack, AckException, AckLevel, Answer, ErrorCode, Found, FrameError, History, Lookup, Query, Submit,
+    WireError,
+};
 
 fn encoded(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -53,7 +56,7 @@ proptest! {
     }
 
     #[test]
-    fn what_decodes_has_no_other_encoding(code in 0_u8..=20, body in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn what_decodes_has_no_other_encoding(code in 0_u8..=80, body in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Some(kind) = FrameKind::from_code(code)
             && let Ok(frame) = Frame::decode(kind, Bytes::from(body.clone()))
         {
@@ -143,6 +146,56 @@ fn the_layouts_are_those_of_the_tables() {
     assert_eq!(encoded(&ack), expected);
     let error = Frame::Error(WireError::new(0, ErrorCode::Overloaded, 50, "full"));
     assert_eq!(encoded(&error), *b"\x14\0\0\0\x0e\0\0\0\0\0\0\0\0\x06\0\x04\0\x32\0\0\0full");
+}
+
+#[test]
+fn the_layouts_of_queries_are_those_of_their_table() {
+    let query = Query::Receipt { id: MessageId([0xAB; 32]), size: 0x0102 };
+    let mut expected = b"\x30\0\0\0\x40\x05\0\0\0\0\0\0\0".to_vec();
+    expected.extend([0xAB; 32]);
+    expected.extend(b"\x02\x01\0\0\0\0\0\0");
+    assert_eq!(encoded(&Frame::Query { request_id: 5, query }), expected);
+    let answer = Answer::Receipt(Bytes::from_static(b"abc"));
+    assert_eq!(
+        encoded(&Frame::Answer { request_id: 5, answer }),
+        *b"\x0f\0\0\0\x41\x05\0\0\0\0\0\0\0\x03\0\0\0abc"
+    );
+    let history = Query::History {
+        account: DeviceKey([1; 32]),
+        other: Some(DeviceKey([2; 32])),
+        cursor: 9,
+        count: 256,
+    };
+    let mut expected = b"\x53\0\0\0\x48\x05\0\0\0\0\0\0\0".to_vec();
+    expected.extend([1; 32]);
+    expected.push(1);
+    expected.extend([2; 32]);
+    expected.extend(b"\x09\0\0\0\0\0\0\0\0\x01");
+    assert_eq!(encoded(&Frame::Query { request_id: 5, query: history }), expected);
+}
+
+#[test]
+fn a_query_with_a_value_out_of_range_is_a_bad_frame() {
+    let cosign = Query::Cosign { lane: LaneId(1_024), size: 1, root: [0; 32] };
+    let bytes = encoded(&Frame::Query { request_id: 1, query: cosign });
+    assert_eq!(decoded(&bytes), Err(FrameError::Value { field: "lane", got: 1_024 }));
+    let consistency = Query::Consistency { lane: LaneId(0), old_size: 0, size: 1 };
+    let bytes = encoded(&Frame::Query { request_id: 1, query: consistency });
+    assert_eq!(decoded(&bytes), Err(FrameError::Value { field: "old size", got: 0 }));
+    for count in [0, 257] {
+        let history = Query::History { account: DeviceKey([1; 32]), other: None, cursor: 0, count };
+        let bytes = encoded(&Frame::Query { request_id: 1, query: history });
+        let error = FrameError::Count { field: "entries", got: count.into(), limit: 256 };
+        assert_eq!(decoded(&bytes), Err(error));
+    }
+    // A count of payments whose bytes are not there is refused before room is made for them.
+    let mut bytes = encoded(&Frame::Answer { request_id: 1, answer: Answer::History(History::default()) });
+    let at = bytes.len() - 2;
+    bytes[at..].copy_from_slice(&256_u16.to_le_bytes());
+    assert_eq!(
+        decoded(&bytes),
+        Err(FrameError::Truncated { field: "payments", got: 0, limit: 256 * (8 + 96 + 24 + 2) })
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ use weft_core::{
     BATCH_MESSAGES_MAX, LaneId, LaneTree, MessageId, MessageView, NetworkId, NodeKey, Place, Reason,
     Rejection,
 };
-use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk};
+use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk, Subtrees};
 
 use crate::confirm::Confirm;
 use crate::lanes::Lanes;
@@ -125,6 +125,8 @@ pub struct Lane {
     replay: ReplayTable,
     tips: TipPool,
     random: Random,
+    /// Told of the roots that a batch completes.
+    subtrees: Option<Arc<Subtrees>>,
     /// The directory of the log, to ask for free space.
     dir: PathBuf,
     /// Free bytes and bytes needed when the disk was last found full.
@@ -164,11 +166,18 @@ impl Lane {
             replay: ReplayTable::new(config.replay_issuers_max, random.next_u64()),
             tips: TipPool::new(config.tip_selection, roots, config.tips_max, random.next_u64()),
             random,
+            subtrees: None,
             dir: dir.to_path_buf(),
             full: (0, 0),
         };
         lane.fill()?;
         Ok(lane)
+    }
+
+    /// Has `subtrees` told of the roots that each batch completes from now on: they are known while a batch is sealed, and cost
+    /// half a microsecond a message to find again.
+    pub fn tell_subtrees(&mut self, subtrees: Arc<Subtrees>) {
+        self.subtrees = Some(subtrees);
     }
 
     /// Which lane it is.
@@ -319,6 +328,12 @@ impl Lane {
             messages: u64::from(sealed.count()) - witnesses,
             digest,
         };
+        if let Some(subtrees) = &self.subtrees
+            && let Err(error) = subtrees.extend(sealed.first(), sealed.subtrees())
+        {
+            // Proofs find them in the log.
+            tracing::warn!(%error, "the roots beside the lane cannot be written");
+        }
         self.spare = Some(sealed.recycle());
         Ok(Some(appended))
     }

@@ -16,14 +16,14 @@ use std::time::Duration;
 use crossbeam::channel::{Sender, bounded};
 use ed25519_dalek::SigningKey;
 use weft_core::confirm::Setup;
-use weft_core::{DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
+use weft_core::{Balance, DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::peer::{PeerNet, PeerStatus};
 use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
 use weft_storage::datadir::{DataDir, DataDirError};
-use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Syncer};
+use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Subtrees, Syncer};
 
 use crate::config::{Config, PeersError, peer_config};
 use crate::confirm::acks::ConfirmAcks;
@@ -31,6 +31,7 @@ use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWi
 use crate::confirm::record::{RecordError, RecordFile};
 use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
+use crate::history::History;
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
 use crate::lanes::Lanes;
@@ -42,6 +43,7 @@ use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
 use crate::pipeline::{Budget, PendingAck};
 use crate::random::Random;
+use crate::receipts::{LaneProofs, NoCosigners, Receipts};
 use crate::replicate::store::Stores;
 use crate::replicate::{self, Link, Replication, ReplicationError};
 use crate::service::NodeService;
@@ -132,10 +134,22 @@ pub enum StartError {
 /// # Errors
 /// If the directory holds something already or cannot be written, or the name is not one.
 pub fn init_ledger(path: &Path, ledger_name: &str) -> Result<Genesis, StartError> {
+    init_ledger_with(path, ledger_name, Vec::new())
+}
+
+/// [`init_ledger`] with what accounts have at the start, in rising order of accounts.
+///
+/// # Errors
+/// As [`init_ledger`].
+pub fn init_ledger_with(
+    path: &Path,
+    ledger_name: &str,
+    balances: Vec<Balance>,
+) -> Result<Genesis, StartError> {
     let mut seed = [0u8; 32];
     getrandom::fill(&mut seed)?;
     let key = DeviceSigner::from_seed(seed).public();
-    let genesis = Genesis::single(ledger_name, unix_now_us(), key);
+    let genesis = Genesis { balances, ..Genesis::single(ledger_name, unix_now_us(), key) };
     DataDir::init(path, &genesis, &seed)?;
     Ok(genesis)
 }
@@ -267,6 +281,15 @@ impl RunningNode {
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
         let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
+        let mut other_trees = others.iter().map(|log| log.writer.tree());
+        let mut proofs = Vec::with_capacity(keys.len());
+        for (reader, node) in lanes.readers().iter().zip(&keys) {
+            let id = reader.lane();
+            let tree = if id == own { Some(writer.tree()) } else { other_trees.next() };
+            let Some(tree) = tree else { break };
+            let subtrees = Arc::new(Subtrees::open(&data.lane_dir(id), data.network(), id, tree)?);
+            proofs.push(LaneProofs::new(reader.clone(), subtrees, *node));
+        }
         let stores = Arc::new(Stores::new(own, &keys, others));
         let (record, recorded) = RecordFile::open(data.path())?;
         let votes = recorded.as_ref().map(|recorded| &recorded.votes);
@@ -275,7 +298,7 @@ impl RunningNode {
         let verified = votes.map(|votes| votes.lanes.iter().map(|lane| lane.final_size).collect());
         let confirm = Arc::new(Confirm::new(confirm::machine(setup, votes), own));
         let mut lane = Lane::open(
-            key,
+            key.clone(),
             roots,
             writer,
             reader.clone(),
@@ -284,6 +307,9 @@ impl RunningNode {
             lane_config,
             Random::from_system()?,
         )?;
+        if let Some(own) = proofs.get(usize::from(own.0)) {
+            lane.tell_subtrees(own.subtrees().clone());
+        }
         health.recovered(recovered.size);
         let confirm_acks = Arc::new(ConfirmAcks::new(config.queue_bytes_max / CONFIRM_BYTES_SHARE));
         let (events_in, events_out) = bounded(EVENTS_QUEUED_MAX);
@@ -310,8 +336,10 @@ impl RunningNode {
             bounded(VERIFIED_QUEUED_PER_WORKER * (workers_count + feeders_count));
         let (groups_in, groups_out) = bounded(GROUPS_QUEUED_MAX);
         let published_tips = Arc::new(Mutex::new(lane.tips(crate::pipeline::sequence::TIPS_PUBLISHED)));
+        let history = Arc::new(History::create(data.path(), lanes.clone())?);
         let mut driver = Driver::new(confirm::driver::Parts {
             confirm: confirm.clone(),
+            history: history.clone(),
             acks: confirm_acks.clone(),
             counters: counters.clone(),
             health: health.clone(),
@@ -352,6 +380,9 @@ impl RunningNode {
             counters: counters.clone(),
             suspects: Mutex::new(Suspects::default()),
         });
+        let marks = confirm.clone();
+        let final_size = Arc::new(move |lane| marks.final_size(lane));
+        let receipts = Receipts::new(genesis.clone(), key, proofs, final_size, Arc::new(NoCosigners))?;
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
             network: data.network(),
@@ -365,6 +396,8 @@ impl RunningNode {
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
             budget: Budget::new(config.queue_bytes_max),
+            receipts,
+            history,
             lanes: lanes.clone(),
             tips: published_tips.clone(),
             counters: counters.clone(),

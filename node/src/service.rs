@@ -7,20 +7,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
-use weft_core::{Genesis, GenesisId, LaneId, MessageId, NetworkId};
+use weft_core::{DeviceKey, Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::frame::{lane_flags, node_flags};
 use weft_net::peer::PeerNet;
 use weft_net::{
-    AckLevel, Found, LaneStatus, NodeState, Refusal, Service, SessionHandle, Status, Submit, WelcomeInfo,
+    AccountStanding, AccountState, AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service,
+    SessionHandle, Status, Submit, WelcomeInfo,
 };
 
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
+use crate::history::History;
 use crate::lanes::Lanes;
 use crate::pipeline::queue::JobQueue;
 use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
+use crate::receipts::Receipts;
 use crate::stats::Counters;
 
 /// Reads of the log that run at once; more wait their turn.
@@ -57,6 +60,10 @@ pub struct NodeService {
     pub jobs: Arc<JobQueue<Job>>,
     /// The pipeline's byte budget.
     pub budget: Budget,
+    /// Makes receipts.
+    pub receipts: Receipts,
+    /// Payments in the ledger.
+    pub history: Arc<History>,
     /// Stored messages of all lanes.
     pub lanes: Lanes,
     /// Durable tips, kept by the committer.
@@ -121,6 +128,23 @@ impl NodeService {
         };
         self.lanes.readers().iter().zip(numbers).map(status).collect()
     }
+
+    /// What an account has, by the ledger here. After a start it is where it was only once final has come back.
+    fn account(&self, account: &DeviceKey) -> Result<AccountState, Refusal> {
+        if self.confirm.is_restoring() {
+            return Err(Refusal::not_yet(RETRY_AFTER_MS, "the ledger is coming back after a start"));
+        }
+        Ok(self.confirm.ask(|machine| {
+            let ledger = machine.ledger();
+            let lock = ledger.lock_of(account).map(|lock| (lock.sequence, lock.hash));
+            let Some(found) = ledger.account(account) else {
+                return AccountState { standing: AccountStanding::Unknown, balance: 0, next: 0, lock };
+            };
+            let contested = ledger.is_contested(account);
+            let standing = if contested { AccountStanding::Frozen } else { AccountStanding::Open };
+            AccountState { standing, balance: found.balance, next: found.next, lock }
+        }))
+    }
 }
 
 impl Service for NodeService {
@@ -162,6 +186,30 @@ impl Service for NodeService {
                 Err(Refusal::internal(format!("the log cannot be read: {error}")))
             }
             Err(_) => Err(Refusal::overloaded(RETRY_AFTER_MS, "the read was cut off")),
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, Refusal> {
+        let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+        match query {
+            Query::Receipt { id, size } => {
+                self.receipts.receipt(id, size).await.map(|text| Answer::Receipt(text.into()))
+            }
+            Query::Consistency { lane, old_size, size } => {
+                let proof = self.receipts.consistency(lane, old_size, size).await;
+                proof.map(|text| Answer::Consistency(text.into()))
+            }
+            Query::Cosign { lane, size, root } => {
+                self.receipts.cosign(lane, size, &root).map(Answer::Cosignature)
+            }
+            Query::Account { account } => self.account(&account).map(Answer::Account),
+            Query::History { account, other, cursor, count } => {
+                let history = self.history.clone();
+                let page = move || history.page(&account, other.as_ref(), cursor, count.into());
+                let page = tokio::task::spawn_blocking(page).await;
+                let page = page.map_err(|_| Refusal::overloaded(RETRY_AFTER_MS, "the read was cut off"))?;
+                page.map(Answer::History)
+            }
         }
     }
 

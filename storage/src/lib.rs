@@ -5,6 +5,7 @@
 //!   lanes/0/       log       LaneWriter -> append, Syncer -> group commit, LogReader -> look-ups
 //!     *.seg        segment   header, records (byte tables there); scan reads them, recovery decides about the tail
 //!     *.idx        index     id -> position for sealed segments
+//!     subtrees.bin subtrees  roots of subtrees, so that proofs are quick
 //! disk             the seam: RealDisk (real, map) or SimDisk (sim)
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod segment;
 pub mod sim;
 pub mod slots;
 mod state;
+pub mod subtrees;
 pub mod verify;
 
 pub use datadir::{DataDir, DataDirError};
@@ -39,4 +41,5 @@ pub use real::RealDisk;
 pub use recovery::{Cut, Recovered};
 pub use sim::SimDisk;
 pub use slots::SlotFile;
+pub use subtrees::{LaneHashes, Subtrees};
 pub use verify::{Report, verify_log};

@@ -87,6 +87,20 @@ impl Ledger {
         self.accounts.iter()
     }
 
+    /// The lock of an account, if it has one.
+    #[must_use]
+    pub fn lock_of(&self, key: &DeviceKey) -> Option<&Lock> {
+        self.locks.get(key)
+    }
+
+    /// Whether two different operations for the account's next sequence lie in applied batches: its owner signed both, and
+    /// neither may ever be final.
+    #[must_use]
+    pub fn is_contested(&self, key: &DeviceKey) -> bool {
+        let next = self.accounts.get(key).map(|account| account.next);
+        self.seen.get(key).is_some_and(|(first, others)| *others && Some(first.sequence) == next)
+    }
+
     /// All locks, in order of accounts.
     pub fn locks(&self) -> impl Iterator<Item = &Lock> {
         self.locks.values()

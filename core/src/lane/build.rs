@@ -41,13 +41,15 @@ pub struct BatchFull {
 
 /// A batch that grows.
 ///
-/// Memory: one buffer of `entry_bytes_max` plus 4 bytes a message and 160, and 36 bytes a message beside it.
+/// Memory: one buffer of `entry_bytes_max` plus 4 bytes a message and 160, and 36 bytes a message beside it, and 32 bytes for every 256 positions.
 #[derive(Debug)]
 pub struct BatchBuilder {
     buffer: Vec<u8>,
     /// Start of each entry from the first one on.
     starts: Vec<u32>,
     ids: Vec<MessageId>,
+    /// Roots of the lane's subtrees that the batch completed when it was sealed.
+    subtrees: Vec<Hash>,
     messages_max: u32,
     entry_bytes_max: usize,
 }
@@ -71,6 +73,7 @@ impl BatchBuilder {
             buffer,
             starts: Vec::with_capacity(messages_max as usize),
             ids: Vec::with_capacity(messages_max as usize),
+            subtrees: Vec::new(),
             messages_max,
             entry_bytes_max,
         }
@@ -173,8 +176,8 @@ impl BatchBuilder {
         };
         let start = body_at - HEADER_BYTES;
         self.buffer[start..body_at].copy_from_slice(header.as_bytes());
-        tree.push(&header.hash());
-        self.ids.iter().for_each(|id| tree.push(&id.0));
+        self.subtrees.extend(tree.push_noting(&header.hash()));
+        self.subtrees.extend(self.ids.iter().filter_map(|id| tree.push_noting(&id.0)));
         let root = tree.root();
         let signature = sign(checkpoint_text(network, lane, tree.size(), &root).as_bytes());
         self.buffer.extend_from_slice(&root);
@@ -211,6 +214,7 @@ impl SealedBatch {
         let builder = BatchBuilder {
             starts: view.offsets.iter().map(|offset| offset.get() - table_bytes as u32).collect(),
             ids: view.ids().collect(),
+            subtrees: Vec::new(),
             messages_max: view.count(),
             entry_bytes_max: bytes.len().clamp(ENTRY_BYTES_MIN, ENTRY_BYTES_MAX),
             buffer: bytes,
@@ -266,6 +270,14 @@ impl SealedBatch {
         &self.builder.ids
     }
 
+    /// Roots of the lane's subtrees of [`SUBTREE_LEVEL`](crate::merkle::SUBTREE_LEVEL) that this batch completed, in
+    /// order, the first of them number `first >> SUBTREE_LEVEL`. Empty for a batch that came from elsewhere: it was
+    /// not sealed here, and they were not computed.
+    #[must_use]
+    pub fn subtrees(&self) -> &[Hash] {
+        &self.builder.subtrees
+    }
+
     /// Where message `index` lies.
     #[must_use]
     pub const fn place(&self, index: u32) -> Place {
@@ -297,6 +309,7 @@ impl SealedBatch {
         builder.buffer.resize(builder.front(), 0);
         builder.starts.clear();
         builder.ids.clear();
+        builder.subtrees.clear();
         builder
     }
 }

@@ -30,6 +30,7 @@ use super::transport::{self, ClientWindows, SocketBuffers};
 use super::trust::{PinVerifier, Trust};
 use crate::frame::{Ack, Lookup, Status, Welcome, WireError};
 use crate::limits::GET_MESSAGES_MAX;
+use crate::query::{Answer, Query};
 use crate::session::{ClientEvent, ClientOptions, ClientSession, Credit, RequestError, SessionEnd};
 
 /// Acks that wait to be taken from an [`AckStream`]. When it is full, the session reads no further.
@@ -272,6 +273,7 @@ enum Reply {
     Tips(Vec<MessageId>),
     Messages(Vec<Lookup>),
     Status(Status),
+    Answer(Answer),
 }
 
 type ReplySender = oneshot::Sender<Result<Reply, NetError>>;
@@ -436,6 +438,7 @@ impl Handler<ClientSession> for Replies {
                 inner.reply(request_id, Ok(Reply::Messages(answers)));
             }
             ClientEvent::Status { request_id, status } => inner.reply(request_id, Ok(Reply::Status(status))),
+            ClientEvent::Answer { request_id, answer } => inner.reply(request_id, Ok(Reply::Answer(answer))),
             ClientEvent::ShuttingDown => tracing::debug!(address = %inner.address, "the node is going down"),
             ClientEvent::Ended(end) => {
                 inner.end(end);
@@ -519,6 +522,17 @@ impl Session {
     pub async fn status(&self) -> Result<Status, NetError> {
         match self.inner().ask(|session, now| session.get_status(now)).await? {
             Reply::Status(status) => Ok(status),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// Asks about a receipt or an account. The answer is of the kind that the query asks for.
+    ///
+    /// # Errors
+    /// The node refuses, or the session has ended.
+    pub async fn query(&self, query: Query) -> Result<Answer, NetError> {
+        match self.inner().ask(|session, now| session.query(now, query.clone())).await? {
+            Reply::Answer(answer) => Ok(answer),
             _ => Err(mismatch()),
         }
     }

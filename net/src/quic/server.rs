@@ -23,6 +23,7 @@ use super::identity::{Fingerprint, Identity};
 use super::link::{self, Handler, Link};
 use super::transport::{self, ServerLimits, SocketBuffers};
 use crate::frame::{Ack, AckLevel, ErrorCode, Found, Status, Submit, WireError};
+use crate::query::{Answer, Query};
 use crate::session::{ServerEvent, ServerSession, WelcomeInfo};
 
 /// How long the last packets of a shutdown may take.
@@ -53,6 +54,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// How the node is.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
+
+    /// The answer to a query about a receipt or an account, of the kind that the query asks for.
+    fn query(&self, query: Query) -> impl Future<Output = Result<Answer, Refusal>> + Send {
+        let _ = query;
+        std::future::ready(Err(Refusal::unsupported("this node keeps no receipts and no accounts")))
+    }
 }
 
 /// Why a node refuses a request.
@@ -83,6 +90,24 @@ impl Refusal {
     #[must_use]
     pub fn internal(text: impl Into<String>) -> Self {
         Self { code: ErrorCode::Internal, retry_after_ms: 0, text: text.into() }
+    }
+
+    /// What was asked for is not here.
+    #[must_use]
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self { code: ErrorCode::NotFound, retry_after_ms: 0, text: text.into() }
+    }
+
+    /// What was asked for is not final here yet.
+    #[must_use]
+    pub fn not_yet(retry_after_ms: u32, text: impl Into<String>) -> Self {
+        Self { code: ErrorCode::NotYet, retry_after_ms, text: text.into() }
+    }
+
+    /// The node does not do this.
+    #[must_use]
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Self { code: ErrorCode::Unsupported, retry_after_ms: 0, text: text.into() }
     }
 
     fn error(self, request_id: u64) -> WireError {
@@ -617,6 +642,12 @@ impl<S: Service> Handler<ServerSession> for Requests<'_, S> {
             ServerEvent::GetStatus { request_id } => match service.status().await {
                 Ok(status) => {
                     session.answer(request_id, |session, now| session.status(now, request_id, status));
+                }
+                Err(refusal) => refuse(request_id, refusal),
+            },
+            ServerEvent::Query { request_id, query } => match service.query(query).await {
+                Ok(answer) => {
+                    session.answer(request_id, |session, now| session.answer(now, request_id, answer));
                 }
                 Err(refusal) => refuse(request_id, refusal),
             },

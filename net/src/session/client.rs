@@ -20,6 +20,7 @@ use crate::frame::{
     WireError,
 };
 use crate::limits::{FRAME_BYTES_MAX, GET_MESSAGES_MAX, TIPS_IN_REPLY_MAX};
+use crate::query::{Answer, Query};
 use crate::reader::FrameReader;
 
 /// What a client wants of a session.
@@ -75,6 +76,13 @@ pub enum ClientEvent {
         request_id: u64,
         /// The answer.
         status: Status,
+    },
+    /// The answer to a query.
+    Answer {
+        /// The request.
+        request_id: u64,
+        /// Of the kind that the query asks for.
+        answer: Answer,
     },
     /// The node goes down: it takes no more requests and answers what is pending.
     ShuttingDown,
@@ -187,6 +195,11 @@ fn from_server(kind: FrameKind) -> bool {
             | FrameKind::Status
             | FrameKind::Error
             | FrameKind::Close
+            | FrameKind::Receipt
+            | FrameKind::Consistency
+            | FrameKind::Cosignature
+            | FrameKind::Account
+            | FrameKind::History
     )
 }
 
@@ -408,6 +421,15 @@ impl ClientSession {
         self.ask(now, FrameKind::GetStatus, 0, |request_id| Frame::GetStatus { request_id })
     }
 
+    /// Asks about a receipt or an account.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn query(&mut self, now: Instant, query: Query) -> Result<u64, RequestError> {
+        // What is pending is known by the kind of its answer: that of a query says no less than the query's own.
+        self.ask(now, query.answer_kind(), 0, |request_id| Frame::Query { request_id, query })
+    }
+
     fn ask(
         &mut self,
         now: Instant,
@@ -487,6 +509,12 @@ impl ClientSession {
                     if !kept_alive {
                         self.events.push_back(ClientEvent::Status { request_id, status });
                     }
+                    self.end_if_drained();
+                }
+            }
+            (Frame::Answer { request_id, answer }, _) => {
+                if self.settle(now, request_id, Some(answer.kind())).is_some() {
+                    self.events.push_back(ClientEvent::Answer { request_id, answer });
                     self.end_if_drained();
                 }
             }

@@ -20,6 +20,7 @@ use crate::frame::{
 use crate::limits::{
     NODE_NAME_BYTES_MAX, SUBMIT_MESSAGES_MAX, SessionLimits, TIPS_IN_ACK_MAX, TIPS_IN_REPLY_MAX,
 };
+use crate::query::{Answer, Query};
 use crate::reader::FrameReader;
 
 /// What the node says of itself to a client that comes.
@@ -68,6 +69,13 @@ pub enum ServerEvent {
     GetStatus {
         /// Id of the request.
         request_id: u64,
+    },
+    /// To be answered by [`ServerSession::answer`] or [`ServerSession::refuse`].
+    Query {
+        /// Id of the request.
+        request_id: u64,
+        /// What is asked.
+        query: Query,
     },
 }
 
@@ -120,6 +128,11 @@ fn from_client(kind: FrameKind) -> bool {
             | FrameKind::GetStatus
             | FrameKind::Error
             | FrameKind::Close
+            | FrameKind::GetReceipt
+            | FrameKind::GetConsistency
+            | FrameKind::Cosign
+            | FrameKind::GetAccount
+            | FrameKind::GetHistory
     )
 }
 
@@ -325,6 +338,11 @@ impl ServerSession {
                     self.events.push_back(ServerEvent::GetStatus { request_id });
                 }
             }
+            (Frame::Query { request_id, query }, _) => {
+                if self.admit(now, request_id, query.answer_kind(), Credit::QUERY) {
+                    self.events.push_back(ServerEvent::Query { request_id, query });
+                }
+            }
             (Frame::Close(_), _) => self.drain(),
             // The client found fault with us and has said so: nobody reads further.
             (Frame::Error(_), _) => self.flush(),
@@ -449,6 +467,18 @@ impl ServerSession {
     pub fn status(&mut self, now: Instant, request_id: u64, mut status: Status) -> bool {
         status.lanes.truncate(usize::from(weft_core::LANES_MAX));
         self.reply(now, request_id, FrameKind::GetStatus, &Frame::Status { request_id, status })
+    }
+
+    /// Answers a query. False if it is not open. An answer of another kind, or one that no frame can hold, is a fault of
+    /// the node: the client gets `internal` instead.
+    pub fn answer(&mut self, now: Instant, request_id: u64, answer: Answer) -> bool {
+        let Some(request) = self.requests.get(&request_id) else { return false };
+        let kind = answer.kind();
+        if request.kind != kind || !answer.fits() {
+            let text = "the node's answer does not fit the query";
+            return self.refuse(now, WireError::new(request_id, ErrorCode::Internal, 0, text));
+        }
+        self.reply(now, request_id, kind, &Frame::Answer { request_id, answer })
     }
 
     fn reply(&mut self, now: Instant, request_id: u64, kind: FrameKind, frame: &Frame) -> bool {

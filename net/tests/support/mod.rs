@@ -6,12 +6,12 @@ pub(crate) mod pair;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place};
+use weft_core::{Cosignature, DeviceKey, GenesisId, LaneId, MessageId, NetworkId, Place};
 use weft_net::frame::{CloseReason, Frame, Hello};
 use weft_net::frame::{lane_flags, node_flags};
 use weft_net::{
-    Ack, AckException, AckLevel, ErrorCode, Found, LaneStatus, Lookup, NodeState, Status, Submit, Welcome,
-    WelcomeInfo, WireError,
+    AccountStanding, AccountState, Ack, AckException, AckLevel, Answer, ErrorCode, Found, History,
+    LaneStatus, Lookup, NodeState, Payment, Query, Status, Submit, Welcome, WelcomeInfo, WireError,
 };
 
 /// The network of the tests.
@@ -143,6 +143,73 @@ fn errors() -> impl Strategy<Value = WireError> {
     )
 }
 
+fn key() -> impl Strategy<Value = DeviceKey> {
+    any::<[u8; 32]>().prop_map(DeviceKey)
+}
+
+fn lane() -> impl Strategy<Value = LaneId> {
+    (0..weft_core::LANES_MAX).prop_map(LaneId)
+}
+
+/// Every kind of query.
+pub(crate) fn queries() -> impl Strategy<Value = Query> {
+    prop_oneof![
+        (any::<[u8; 32]>(), any::<u64>()).prop_map(|(id, size)| Query::Receipt { id: MessageId(id), size }),
+        (lane(), 1..=u64::MAX, any::<u64>()).prop_map(|(lane, old_size, size)| Query::Consistency {
+            lane,
+            old_size,
+            size
+        }),
+        (lane(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(lane, size, root)| Query::Cosign {
+            lane,
+            size,
+            root
+        }),
+        key().prop_map(|account| Query::Account { account }),
+        (key(), proptest::option::of(key()), any::<u64>(), 1..=256_u16)
+            .prop_map(|(account, other, cursor, count)| Query::History { account, other, cursor, count }),
+    ]
+}
+
+fn payments() -> impl Strategy<Value = Payment> {
+    (any::<[u64; 4]>(), any::<[[u8; 32]; 3]>(), vec(any::<u8>(), 0..=256)).prop_map(
+        |([place, sequence, amount, issued_at_us], [id, from, to], memo)| Payment {
+            place: Place(place),
+            id: MessageId(id),
+            from: DeviceKey(from),
+            to: DeviceKey(to),
+            sequence,
+            amount,
+            issued_at_us,
+            memo: memo.into(),
+        },
+    )
+}
+
+/// Every kind of answer to them.
+pub(crate) fn query_answers() -> impl Strategy<Value = Answer> {
+    let standing =
+        proptest::sample::select(&[AccountStanding::Unknown, AccountStanding::Open, AccountStanding::Frozen]);
+    let lock = proptest::option::of((any::<u64>(), any::<[u8; 32]>()));
+    prop_oneof![
+        vec(any::<u8>(), 0..400).prop_map(|text| Answer::Receipt(text.into())),
+        vec(any::<u8>(), 0..400).prop_map(|text| Answer::Consistency(text.into())),
+        (any::<u16>(), 0..=i64::MAX as u64, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
+            |(validator, time_s, left, right)| {
+                let mut signature = [0; 64];
+                signature[..32].copy_from_slice(&left);
+                signature[32..].copy_from_slice(&right);
+                Answer::Cosignature(Cosignature { validator, time_s, signature })
+            }
+        ),
+        (standing, any::<u64>(), any::<u64>(), lock).prop_map(|(standing, balance, next, lock)| {
+            Answer::Account(AccountState { standing, balance, next, lock })
+        }),
+        (any::<u64>(), vec(payments(), 0..5))
+            .prop_map(|(next_cursor, payments)| Answer::History(History { next_cursor, payments })),
+    ]
+}
+
 /// Every kind of frame.
 pub(crate) fn frames() -> impl Strategy<Value = Frame> {
     prop_oneof![
@@ -156,6 +223,8 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
         (request_id(), ids(1, 40)).prop_map(|(request_id, ids)| Frame::GetMessages { request_id, ids }),
         (request_id(), answers()).prop_map(|(request_id, answers)| Frame::Messages { request_id, answers }),
         request_id().prop_map(|request_id| Frame::GetStatus { request_id }),
+        (request_id(), queries()).prop_map(|(request_id, query)| Frame::Query { request_id, query }),
+        (request_id(), query_answers()).prop_map(|(request_id, answer)| Frame::Answer { request_id, answer }),
         (request_id(), statuses()).prop_map(|(request_id, status)| Frame::Status { request_id, status }),
         errors().prop_map(Frame::Error),
         proptest::sample::select(CloseReason::ALL).prop_map(Frame::Close),

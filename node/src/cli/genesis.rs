@@ -125,17 +125,29 @@ fn genesis_of(args: &GenesisNewArgs) -> anyhow::Result<Genesis> {
 /// Balances from `KEY=AMOUNT`, in rising order of their accounts.
 ///
 /// # Errors
-/// A usage error for one that is not of this form.
+/// A usage error for one that is not of this form, an account that is there twice, or more money than a balance can hold.
 pub fn balances(texts: &[String]) -> anyhow::Result<Vec<Balance>> {
-    let mut balances = Vec::new();
-    for text in texts {
-        let wrong = || usage(format!("--balance {text}: need KEY=AMOUNT"));
-        let (key, amount) = text.split_once('=').ok_or_else(wrong)?;
-        let account: DeviceKey = key.parse().map_err(|_| wrong())?;
-        balances.push(Balance { account, amount: amount.parse().map_err(|_| wrong())? });
-    }
+    let parse =
+        |text: &String| parse_balance(text).map_err(|error| usage(format!("--balance {text}: {error}")));
+    let mut balances = texts.iter().map(parse).collect::<anyhow::Result<Vec<Balance>>>()?;
     balances.sort_unstable_by_key(|balance| balance.account);
+    if let Some(pair) = balances.windows(2).find(|pair| pair[0].account == pair[1].account) {
+        return Err(usage(format!("--balance: {} is there twice", pair[0].account)));
+    }
+    if balances.iter().try_fold(0u64, |sum, balance| sum.checked_add(balance.amount)).is_none() {
+        return Err(usage("--balance: more than 2^64 - 1 units in all"));
+    }
     Ok(balances)
+}
+
+fn parse_balance(text: &str) -> Result<Balance, String> {
+    let (account, amount) = text.split_once('=').ok_or("write KEY=AMOUNT")?;
+    let account = account.parse().map_err(|error| format!("{account}: {error}"))?;
+    match amount.parse() {
+        Ok(0) => Err("an account begins with something, or is left out".to_owned()),
+        Ok(amount) => Ok(Balance { account, amount }),
+        Err(error) => Err(format!("{amount}: {error}")),
+    }
 }
 
 /// Reads a genesis file.

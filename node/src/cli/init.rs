@@ -8,7 +8,7 @@ use weft_core::DeviceSigner;
 use weft_storage::DataDir;
 
 use super::{Globals, JsonArg, genesis, key, usage};
-use crate::node::{StartError, init_ledger};
+use crate::node::{StartError, init_ledger_with};
 
 /// What `--help` says.
 pub const LONG_ABOUT: &str = "Create a data directory: a new ledger's genesis, or a given one, and this node's key.\n\n\
@@ -16,9 +16,12 @@ pub const LONG_ABOUT: &str = "Create a data directory: a new ledger's genesis, o
         (`weft genesis new`), with the key of --key, which the genesis must name. The first four bytes of the genesis's id are the \
         network that every message carries. The node's key is a file of mode 0600; who has it can extend the lane: one directory at a \
         time may use it, and it is never restored from a copy.\n\n\
+        With --balance accounts of the new ledger begin with money: all that there ever is. An account is a device's public key, as \
+        `weft key new` prints it. Without any balance nobody can pay.\n\n\
         Examples:\n  \
         weft init --data ./ledger\n  \
         weft init --data /var/lib/weft --ledger-name 'meters north'\n  \
+        weft init --data ./ledger --balance $(weft key show alice.key)=1000\n  \
         weft init --data /var/lib/weft --genesis genesis.bin --key node.key";
 
 /// Arguments of `weft init`.
@@ -36,6 +39,9 @@ pub struct InitArgs {
     /// This node's key, as `weft key new` makes it; its seed is copied into the data directory
     #[arg(long, value_name = "FILE", requires = "genesis")]
     key: Option<PathBuf>,
+    /// What an account has at the start: its public key (64 hex digits) and whole units, not 0; may be repeated
+    #[arg(long = "balance", value_name = "KEY=AMOUNT", conflicts_with = "genesis")]
+    balances: Vec<String>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -49,6 +55,8 @@ struct InitReport {
     node_key: String,
     lane: usize,
     nodes: usize,
+    accounts: usize,
+    supply: u64,
 }
 
 /// Runs `weft init`.
@@ -71,7 +79,8 @@ pub fn run(args: InitArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             (genesis, public)
         }
         _ => {
-            let genesis = init_ledger(&args.data, &args.ledger_name)?;
+            let genesis =
+                init_ledger_with(&args.data, &args.ledger_name, genesis::balances(&args.balances)?)?;
             let key = genesis.committee[0].key;
             (genesis, key)
         }
@@ -80,6 +89,8 @@ pub fn run(args: InitArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         network: genesis.network()?.to_string(),
         genesis: genesis.id()?.to_string(),
         node_key: node_key.to_string(),
+        accounts: genesis.balances.len(),
+        supply: genesis.balances.iter().map(|balance| balance.amount).sum(),
         data: args.data,
         ledger_name: genesis.name.clone(),
         lane: genesis.node_keys().position(|known| known == node_key).unwrap_or_default(),
@@ -92,6 +103,9 @@ pub fn run(args: InitArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("  node key   {}", report.node_key);
         println!("  lane       {} of {}", report.lane, report.nodes);
         println!("  directory  {}", report.data.display());
+        if report.accounts > 0 {
+            println!("  money      {} units on {} accounts", report.supply, report.accounts);
+        }
         let peers = if report.nodes > 1 { " --peer-listen ADDR:PORT --peers KEY@HOST:PORT,..." } else { "" };
         println!("next: weft node --data {}{peers}", report.data.display());
     }

@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry;
 
+pub mod account;
 pub mod bench;
 pub mod cluster;
 pub mod config;
@@ -37,7 +38,9 @@ pub mod inspect;
 pub mod key;
 pub mod loadgen;
 pub mod node;
+pub mod pay;
 pub mod progress;
+pub mod receipt;
 pub mod send;
 pub mod signals;
 pub mod status;
@@ -70,7 +73,8 @@ pub const NODE_ADDRESS_DEFAULT: &str = crate::config::LISTEN_DEFAULT;
         weft doctor                      what this machine offers, and what to change\n  \
         weft init --data ./ledger        a new ledger\n  \
         weft node --data ./ledger        run its node\n  \
-        weft send --payload 'hello'      send it a message, signed by a new device key",
+        weft send --payload 'hello'      send it a message, signed by a new device key\n  \
+        weft receipt get ID -o FILE      the proof that it is there, for anybody, offline",
     after_help = "Exit codes: 0 done, 1 what was examined is not well, 2 wrong request, 3 could not be done.\n\
         Sizes are written 4096, 64KiB, 256MiB; times 2000, 5ms, 30s (a bare number has the unit in the flag's name).",
     propagate_version = true,
@@ -138,6 +142,15 @@ pub enum Command {
     /// Ask a node how it is
     #[command(long_about = status::LONG_ABOUT)]
     Status(status::StatusArgs),
+    /// Ask what an account has
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Print the payments of an account, or between two
+    #[command(long_about = account::HISTORY_ABOUT)]
+    History(account::HistoryArgs),
+    /// Fetch and verify the proof that a message is in the ledger
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
     /// Read a log, a segment or a message from a data directory, without a node
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
@@ -212,6 +225,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get(args) => get::run(args, &globals),
         Command::Tips(args) => tips::run(args, &globals),
         Command::Status(args) => status::run(args, &globals),
+        Command::Account(command) => account::run(command),
+        Command::History(args) => account::history(args),
+        Command::Receipt(command) => receipt::run(command),
         Command::Inspect(command) => inspect::run(command),
         Command::VerifyLog(args) => verify_log::run(args),
         Command::VerifySignatures(args) => verify_signatures::run(args),

@@ -26,6 +26,7 @@ use super::acks::ConfirmAcks;
 use super::record::RecordFile;
 use super::{Confirm, Fault};
 use crate::health::{Health, State};
+use crate::history::History;
 use crate::lane::with_sources;
 use crate::pipeline::verify::unix_now_us;
 use crate::random::Random;
@@ -106,6 +107,8 @@ pub struct LaneSource {
 pub struct Parts {
     /// Confirmation, shared with those who ask.
     pub confirm: Arc<Confirm>,
+    /// Payments in the ledger, for those who ask.
+    pub history: Arc<History>,
     /// Acks that wait for it.
     pub acks: Arc<ConfirmAcks>,
     /// The node's statistics.
@@ -483,13 +486,16 @@ impl Driver {
                      confirmed; the file `votes` was lost or taken from a copy"
                 );
             }
-            Effect::Settled { .. } => Counters::add(&counters.operations_final, 1),
+            Effect::Entered(operation) => self.parts.history.entered(operation),
+            Effect::Settled { place, operation } => {
+                Counters::add(&counters.operations_final, 1);
+                self.parts.history.settled(operation, *place);
+            }
             Effect::Persist(_)
             | Effect::State(_)
             | Effect::Certified { .. }
             | Effect::Final { .. }
-            | Effect::Accepted { .. }
-            | Effect::Entered(_) => {}
+            | Effect::Accepted { .. } => {}
         }
         Ok(())
     }

@@ -7,3 +7,4 @@ mod crash;
 mod faults;
 mod log;
 mod slots;
+mod subtrees;
