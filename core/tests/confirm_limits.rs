@@ -128,3 +128,45 @@ fn what_is_held_of_a_lane_is_bounded_by_its_memory() {
     assert!(!cluster.machines[0].has_room(LaneId(LIAR as u16)));
     assert!(cluster.machines[0].has_room(LaneId(0)));
 }
+
+/// What a third has certified must outlive a crash of all, so nobody certifies beyond its own cut, which is on its disk.
+#[test]
+fn nobody_certifies_beyond_its_own_cut() {
+    let mut cluster = Cluster::new(4, 2, &[LIAR, X], None);
+    let size =
+        |claims: &[Claim]| claims.iter().filter(|claim| claim.lane.0 == X as u16).map(|c| c.size).max();
+    let (mut cut, mut certified, mut last) = (0, 0, None);
+    // 300 batches are certified by others; of one lane 256 beyond final are cut.
+    for _ in 0..300 {
+        let batch = cluster.batch(X, &last.iter().collect::<Vec<_>>(), b"data");
+        cluster.give(0, &batch);
+        last = Some(batch);
+    }
+    let batch = last.unwrap();
+    for validator in [1, 2, 3] {
+        cluster.lie(validator, 0, Witness { cut: vec![claim(&batch)], ..Witness::default() });
+    }
+    assert_eq!(cluster.marks(0, X).certified, batch.digest.size());
+    cluster.tick(0);
+    for (_, witness) in &cluster.chains[0] {
+        cut = size(&witness.cut).unwrap_or(cut);
+        certified = size(&witness.certified).unwrap_or(certified);
+        assert!(certified <= cut, "certifies {certified}, cuts {cut}");
+    }
+    assert_eq!((cut, certified), (512, 512));
+}
+
+/// A record made while final is still coming back after a restart says how far it had been, not how far it is.
+#[test]
+fn a_second_restart_in_the_middle_of_the_first_forgets_nothing() {
+    let mut cluster = Cluster::new(4, 1, &[], None);
+    cluster.data(0);
+    cluster.exchange(8);
+    let size = cluster.marks(1, 0).final_size;
+    assert!(size > 0);
+    let votes = cluster.machines[1].votes();
+    let setup = cluster.machines[1].setup().clone();
+    let again = weft_core::confirm::Machine::restore(setup, weft_core::confirm::Strict, &votes);
+    assert_eq!(again.watermarks(LaneId(0)).unwrap().final_size, 0);
+    assert_eq!(again.votes().lanes[0].final_size, votes.lanes[0].final_size);
+}

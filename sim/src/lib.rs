@@ -25,6 +25,7 @@ pub mod keys;
 pub mod liar;
 pub mod node;
 pub mod weak;
+pub mod weights;
 pub mod world;
 
 pub use check::Violation;

@@ -20,6 +20,7 @@ use crate::keys::{Key, Scheme};
 use crate::liar::Liars;
 use crate::node::{Action, Common, Disk, Message, Node};
 use crate::weak::Weak;
+use crate::weights::draw_weights;
 
 /// How long the storm lasts, microseconds of virtual time.
 const STORM_US: u64 = 2_500_000;
@@ -737,31 +738,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// Weights of validators, liars last, and how many of these there are: up to half of the validators, or one of all, with the
-/// most weight b that a committee of weight W bears, 3b < W.
-fn draw_weights(validators: usize, random: &mut SplitMix64) -> (Vec<u64>, usize) {
-    let liars = if validators < 2 { 0 } else { 1 + random.below(validators as u64 / 2) as usize };
-    // Large weights beside small ones, now and then near the largest sum that a genesis may have.
-    let scale = [1, 1, 1_000, 1 << 50][random.below(4) as usize];
-    let mut weights: Vec<u64> =
-        (liars..validators).map(|_| scale * (2 + random.below(20)) + random.below(3)).collect();
-    let honest: u64 = weights.iter().sum();
-    let mut left = (honest - 1) / 2;
-    for place in (0..liars as u64).rev() {
-        let own = if place == 0 { left } else { 1 + random.below((left - place).max(1)) };
-        let own = own.clamp(1, left.saturating_sub(place).max(1));
-        weights.push(own);
-        left = left.saturating_sub(own);
-    }
-    // So few honest units that each liar cannot have one of its own: fewer liars.
-    let liar_weight: u64 = weights[validators - liars..].iter().sum();
-    if 2 * liar_weight >= honest {
-        (vec![1; validators], validators.saturating_sub(1) / 3)
-    } else {
-        (weights, liars)
     }
 }
 

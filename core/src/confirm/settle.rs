@@ -148,3 +148,39 @@ impl InLane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reject_stands_for_good_once_no_earlier_claim_waits() {
+        let (mut votes, mut lane) = (InLane::default(), LaneCopy::default());
+        let weights = Weights::new(alloc::vec![1]);
+        let mut accepted = alloc::vec::Vec::new();
+        assert!(!votes.rejects_for_good(3));
+        votes.claim((9, [1; 32], 1), 0, &mut lane, &weights, &mut accepted);
+        votes.reject(&[3], 2, &lane);
+        // The claim of witness 1 may still cover position 3 without a reject.
+        assert!(!votes.rejects_for_good(3));
+        votes.claim((9, [1; 32], 2), 0, &mut lane, &weights, &mut accepted);
+        lane.final_size = 9;
+        votes.open.retain(|claim| claim.number >= 2);
+        assert!(votes.rejects_for_good(3));
+    }
+
+    #[test]
+    fn rejects_beyond_final_fill_a_validator_s_room_and_those_of_nothing_take_none() {
+        let (mut votes, mut lane) = (InLane::default(), LaneCopy::default());
+        let positions: alloc::vec::Vec<u64> = (0..REJECTS_LANE_MAX as u64).collect();
+        votes.reject(&positions[1..], 1, &lane);
+        assert!(!votes.is_full_of_rejects(&lane));
+        votes.reject(&positions, 2, &lane);
+        assert!(votes.is_full_of_rejects(&lane));
+        // Final, and no operations there: nothing is kept.
+        lane.final_size = 1 << 30;
+        votes.grow(0, &mut lane, &Weights::new(alloc::vec![1]), &mut alloc::vec::Vec::new());
+        votes.reject(&positions, 3, &lane);
+        assert!(votes.rejects.is_empty());
+    }
+}
