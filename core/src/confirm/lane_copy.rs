@@ -21,8 +21,10 @@ use crate::merkle::{EMPTY_ROOT, Hash};
 pub const HELD_BATCHES_MAX: usize = 16_384;
 
 /// Memory of these batches, at most (one more batch may go beyond it): 4 MiB when they carry data only. What a liar puts into
-/// them counts: a batch of operations takes up to 2 MiB, a witness that unfolds to many rejects up to 5 MiB.
-pub const HELD_BYTES_MAX: usize = 64 << 20;
+/// them counts: a batch of operations takes up to 2 MiB, a witness that unfolds to many rejects up to 5 MiB. It has to hold the
+/// 256 batches by which a cut may be ahead of final, full of operations: with less, all that is claimed of a lane could lie beyond
+/// what is held of it, and final would not move.
+pub const HELD_BYTES_MAX: usize = 512 << 20;
 
 /// Other histories of one lane that are kept to count on. Each has at most [`HELD_BATCHES_MAX`] batches; the oldest
 /// makes room for a new one, and whoever holds the history that gets certified offers it again.

@@ -271,7 +271,7 @@ fn bounds_52() -> Vec<([u64; 5], Words)> {
 
 fn check_bounds<F: Field>(bounds: &[([u64; 5], Words)]) {
     let load = |start: usize| {
-        let rows: Vec<_> = (0..8).map(|lane| &bounds[(start + lane) % bounds.len()]).collect();
+        let rows: Vec<_> = (0..LANES_MAX).map(|lane| &bounds[(start + lane) % bounds.len()]).collect();
         let columns = [0, 1, 2, 3, 4].map(|word| {
             let lanes: Vec<u64> = rows.iter().map(|(words, _)| words[word]).collect();
             F::V::from_lanes(&lanes)

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::json;
 use weft_core::genesis::GENESIS_BYTES_MAX;
-use weft_core::{Balance, DeviceKey, Genesis, IngestNode, NodeKey, Validator};
+use weft_core::{Balance, Genesis, IngestNode, NodeKey, Validator};
 
 use super::{JsonArg, usage};
 
