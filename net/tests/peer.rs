@@ -15,7 +15,7 @@ use weft_net::peer::{
     Holdings, LaneEnd, PeerCode, PeerLimits, PeerNet, PeerStartError, PeerState, ShipEnd, Shipping,
 };
 
-const LANE: LaneId = LaneId(2);
+const LANE: LaneId = LaneId(0);
 
 fn end(size: u64) -> LaneEnd {
     LaneEnd { size, root: [size as u8; 32] }
@@ -76,8 +76,8 @@ async fn nodes_of_different_ledgers_part_at_the_hello_and_say_why() {
     second.genesis = GenesisId([0x43; 32]);
     second.members[0].address = Some(first.net.local_addr().to_string());
     let second = start(second);
-    error_of(&second, "the ledgers differ").await;
-    error_of(&first, "wrong_genesis").await;
+    error_of(&second, "wrong_genesis: the ledgers differ").await;
+    error_of(&first, "wrong_genesis: the ledgers differ").await;
     assert_eq!((first.heard.events(), second.heard.events()), (vec![], vec![]));
 }
 
@@ -222,6 +222,11 @@ async fn a_lost_peer_ends_its_subscriptions_first_and_is_dialled_until_it_is_bac
     assert!(at(&Event::Shipping(id, Shipping::Ended(ShipEnd::Lost))).unwrap() < at(&gone).unwrap());
     assert!(second.net.subscribe(LaneId(0), LANE, vec![end(0)], 1).is_err());
     assert!(second.net.send_witness(LaneId(0), witness(1)).is_err());
+    // The port is free once the last task has let go of it.
+    drop(first);
+    while std::net::UdpSocket::bind(address).is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let mut again = config(0, 2);
     again.listen = address;
     let again = start(again);
@@ -252,7 +257,8 @@ async fn a_banned_peer_is_dropped_and_stays_out_for_the_time_of_the_ban() {
     let ban = Duration::from_millis(700);
     let (first, second) = pair(|config| config.limits.ban = ban).await;
     first.net.fault(LaneId(1), 99, "something strange");
-    assert_eq!(first.net.status()[0].score, 99);
+    // One point fades in six seconds.
+    assert!((90..=99).contains(&first.net.status()[0].score));
     assert!(first.net.is_connected(LaneId(1)));
     let since = Instant::now();
     first.net.fault(LaneId(1), 20, "something strange again");

@@ -1,5 +1,7 @@
 //! Peers that hold a good key and do not keep to the protocol: a connection by hand against a node.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use bytes::Bytes;
 use quinn::{Connection, ConnectionError, Endpoint};
 use weft_core::{GenesisId, LaneId, NodeKey};
 
-use super::frame::{PeerKind, PEER_MAGIC};
+use super::frame::{PEER_MAGIC, PeerKind};
 use super::identity::{Members, PeerIdentity};
 use super::link::code_of;
 use super::*;
@@ -107,8 +109,7 @@ async fn raw(lane: u16, to: u16, net: &PeerNet) -> (Endpoint, Connection) {
     let long = (Duration::from_secs(5), Duration::from_secs(20));
     config.transport_config(peer_transport(1 << 20, (8, 8), long, true));
     let (socket, _) = socket("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
-    let endpoint =
-        Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
+    let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
     let connecting = endpoint.connect_with(config, net.local_addr(), SERVER_NAME).unwrap();
     let connection = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
     (endpoint, connection)
