@@ -68,8 +68,11 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
+/// A figure by its name, and how it is read off a second or block.
+type Figure = (&'static str, fn(&Moment) -> f64);
+
 /// What seconds and blocks are judged by.
-const FIGURES: [(&str, fn(&Moment) -> f64); 3] = [
+const FIGURES: [Figure; 3] = [
     ("throughput, messages/s", |moment| moment.acked_per_s),
     ("latency p50, us", |moment| moment.latency_us.p50 as f64),
     ("latency p99, us", |moment| moment.latency_us.p99 as f64),

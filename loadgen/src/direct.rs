@@ -438,7 +438,8 @@ mod tests {
                 (*device, *fresh, &part.bytes[..], part.rows[0].before_us, &part.lengths[..])
             })
             .collect();
-        let expected: [(u64, bool, &[u8], u32, &[u16]); 3] =
+        type Seen<'a> = (u64, bool, &'a [u8], u32, &'a [u16]);
+        let expected: [Seen<'_>; 3] =
             [(7, false, b"aabbb", 0, &[2, 3]), (9, true, b"c", 2, &[1]), (7, false, b"dddd", 3, &[4])];
         assert_eq!(seen, expected);
     }

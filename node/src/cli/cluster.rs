@@ -119,7 +119,9 @@ fn up(args: &ClusterUpArgs) -> anyhow::Result<ExitCode> {
         nodes => println!("the cluster of {nodes} nodes in {}", dir.display()),
     }
     let (ask, asked) = channel();
-    signals::on_stop(move || drop(ask.send(())))?;
+    signals::on_stop(move || {
+        let _ = ask.send(());
+    })?;
     let binary = std::env::current_exe().context("this program's own path is not known")?;
     let arguments = vec![format!("--peer-latency-ms={}ms", args.latency_ms)];
     let mut members = cluster::start_all(&binary, dir, &arguments)?;

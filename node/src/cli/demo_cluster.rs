@@ -184,13 +184,19 @@ impl Looker {
     }
 }
 
+/// Outcomes by node, and those of the probes.
+type Driven = (Vec<Outcome>, Vec<(AckLevel, Outcome)>);
+
+/// What the line of progress shows of one run: its phase, messages acked a second, acked and rejected in all.
+type Shown = (Phase, f64, u64, u64);
+
 /// Drives all nodes at once. Outcomes by node, and those of the probes.
 fn load(
     args: &DemoArgs,
     members: &[Member],
     network: NetworkId,
     stop: &Stop,
-) -> anyhow::Result<(Vec<Outcome>, Vec<(AckLevel, Outcome)>)> {
+) -> anyhow::Result<Driven> {
     let mut configs = Vec::new();
     for member in members {
         let mut config = args.traffic.run_config(Target::Node(member.target(network)), true)?;
@@ -245,13 +251,13 @@ fn probe(load: &RunConfig, level: AckLevel) -> RunConfig {
 }
 
 /// One line for all runs.
-fn show(shown: &Mutex<Vec<Option<(Phase, f64, u64, u64)>>>, index: usize, progress: &Progress) {
+fn show(shown: &Mutex<Vec<Option<Shown>>>, index: usize, progress: &Progress) {
     let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
     shown[index] = Some((progress.phase, progress.acked_per_s, progress.acked, progress.rejected));
     if index > 0 {
         return;
     }
-    let sum = |of: fn(&(Phase, f64, u64, u64)) -> f64| shown.iter().flatten().map(of).sum::<f64>() as u64;
+    let sum = |of: fn(&Shown) -> f64| shown.iter().flatten().map(of).sum::<f64>() as u64;
     let phase = match progress.phase {
         Phase::WarmUp => "warm-up",
         Phase::Measuring => "measuring",
