@@ -1,13 +1,17 @@
 //! `weft loadgen run ... --find-max "p99<=50ms"`: the highest rate that holds an objective.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 use weft_loadgen::report::{group, time};
-use weft_loadgen::search::{Found, Objective, Options, Trial, judge, search};
+use weft_loadgen::search::{Found, Length, Objective, Options, Trial, judge, search};
 use weft_loadgen::{LoadError, Machine, RunConfig, Schedule, Stop, run as drive};
 
 use crate::cli::{EXIT_FOUND, JsonArg};
+
+/// A short trial has at least this: seconds are what its scatter is made of.
+const SHORT_MIN: Duration = Duration::from_secs(2);
 
 /// What is written as JSON.
 #[derive(Serialize)]
@@ -40,8 +44,11 @@ pub fn run(
     let found = search(
         objective,
         &options,
-        |rate| {
+        |rate, length| {
             let mut config = config.clone();
+            if length == Length::Short {
+                config.duration = (config.duration / 4).max(SHORT_MIN).min(config.duration);
+            }
             let mut world = world.clone();
             world.scale = (rate / whole).min(1.0);
             config.schedule = Schedule::Open { rate_per_s: world.rate_per_s() };
@@ -56,7 +63,7 @@ pub fn run(
                 return Err(LoadError::Internal { what: "the search was stopped" });
             }
             // A target that was driven beyond what it can do is left to recover.
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             Ok(judge(&outcome.report, objective, busy))
         },
         |trial| {
