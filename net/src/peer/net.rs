@@ -42,6 +42,10 @@ const LIVED_LONG: Duration = Duration::from_secs(10);
 /// Handshakes at once; more are refused. Members connect once each, so this many at once are strangers.
 const HANDSHAKES_MAX: u32 = 256;
 
+/// Handshakes at once from which on whoever dials must first prove its address (RFC 9000, 8.1.2): forged addresses then take no
+/// place from members.
+const HANDSHAKES_RETRY_ABOVE: u32 = 64;
+
 /// How long the last packets of a shutdown may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -281,7 +285,15 @@ impl Shared {
         if *self.closing.borrow() {
             return incoming.refuse();
         }
-        if self.handshakes.load(Ordering::Relaxed) >= HANDSHAKES_MAX {
+        let handshakes = self.handshakes.load(Ordering::Relaxed);
+        if handshakes >= HANDSHAKES_RETRY_ABOVE
+            && !incoming.remote_address_validated()
+            && incoming.may_retry()
+        {
+            let _ = incoming.retry();
+            return;
+        }
+        if handshakes >= HANDSHAKES_MAX {
             tracing::debug!(remote = %incoming.remote_address(), "peer refused: too many handshakes");
             return incoming.refuse();
         }
