@@ -15,6 +15,7 @@
 //! | [`arena`] | a batch of messages in columns, before and after verification |
 //! | [`lane`], [`merkle`], [`checkpoint`] | how a lane grows, what its root commits to, what its node signs |
 //! | [`confirm`] | how the lanes of a cluster become certified and final |
+//! | [`fork`] | how anyone sees that a node signed its lane two ways |
 //! | [`recent`], [`replay`] | was this id or sequence seen before |
 //! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
 //! | [`hash`], [`random`] | BLAKE3 domains; randomness as an argument |
@@ -34,6 +35,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod confirm;
 pub mod dag;
+pub mod fork;
 pub mod genesis;
 pub mod hash;
 pub mod ids;
@@ -56,6 +58,7 @@ pub use builder::Draft;
 pub use check::{Limits, check_isolated};
 pub use checkpoint::checkpoint_text;
 pub use dag::{DagView, DagWindow};
+pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
 pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
 pub use lane::build::{BatchBuilder, BatchFull, SealedBatch};

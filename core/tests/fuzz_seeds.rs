@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use weft_core::confirm::{Transfer, Votes, Witness};
-use weft_core::{BatchView, Genesis, LaneId, MessageId, MessageView, NetworkId, Place};
+use weft_core::{BatchView, ForkProof, Genesis, LaneId, MessageId, MessageView, NetworkId, Place};
 
 /// Runs `is_taken` on every seed of a target.
 fn check(target: &str, is_taken: fn(&[u8]) -> bool) {
@@ -25,6 +25,7 @@ fn every_seed_of_the_decoders_is_taken() {
     check("message", |bytes| MessageView::split(bytes).is_ok());
     check("batch_view", |bytes| BatchView::parse(bytes).is_ok_and(|view| view.check_hashes().is_ok()));
     check("witness", |bytes| Witness::decode(bytes).is_ok() || Votes::decode(bytes).is_ok());
+    check("fork_proof", |bytes| ForkProof::decode(bytes).is_ok());
     check("transfer", |bytes| Transfer::decode(bytes).is_ok());
     check("genesis", |bytes| Genesis::decode(bytes).is_ok());
     check("ids_text", |bytes| {

@@ -24,7 +24,7 @@ pub use frame::{
 pub use limits::SessionLimits;
 #[cfg(feature = "quic")]
 pub use quic::{
-    AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Fingerprint, Identity,
+    AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Dialer, Fingerprint, Identity,
     IdentityError, LoadSender, NetError, PendingAck, Refusal, Server, ServerConfig, ServerHandle,
     ServerLimits, ServerStats, Service, Session, SessionHandle, SessionOptions, ShutdownReport,
     SocketBuffers, Trust,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use support::pair::{Pair, options};
 use support::{NETWORK, ack, welcome_info};
-use weft_core::{MessageId, NetworkId, Place, Reason, Rejection};
+use weft_core::{LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 use weft_net::frame::{CloseReason, Frame, Hello};
 use weft_net::limits::MESSAGES_BYTES_MAX;
 use weft_net::session::{ClientEvent, ClientOptions, End, ServerEvent};
@@ -34,6 +34,11 @@ fn status() -> Status {
         queue_messages: 4,
         queue_messages_max: 5,
         durable_age_us: 6,
+        flags: 0,
+        lane: LaneId(0),
+        witnesses_total: 0,
+        round_us: 0,
+        acks_waiting: 0,
         lanes: Vec::new(),
     }
 }

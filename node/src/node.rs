@@ -266,7 +266,7 @@ impl RunningNode {
         };
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
-        let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
+        let lanes = Lanes::new(own, reader, others.iter().map(|log| log.reader.clone()));
         let stores = Arc::new(Stores::new(own, &keys, others));
         let (record, recorded) = RecordFile::open(data.path())?;
         let votes = recorded.as_ref().map(|recorded| &recorded.votes);
@@ -278,7 +278,6 @@ impl RunningNode {
             key,
             roots,
             writer,
-            reader.clone(),
             (lanes.clone(), confirm.clone()),
             &data.lane_dir(own),
             lane_config,

@@ -184,7 +184,7 @@ impl Service for NodeService {
             queue_messages_max: messages_max,
             durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
             flags: u8::from(self.confirm.is_silenced()) * node_flags::SILENCED
-                | u8::from(self.confirm.is_restoring()) * node_flags::RESTORING,
+                + u8::from(self.confirm.is_restoring()) * node_flags::RESTORING,
             lane: self.lane,
             witnesses_total: self.confirm.counters.witnesses.load(Ordering::Relaxed),
             round_us: self.round_us,

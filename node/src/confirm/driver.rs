@@ -38,8 +38,11 @@ pub const EVENTS_QUEUED_MAX: usize = 1024;
 /// Longest sleep: acks that have waited too long are looked for this often.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
-/// How often a node that joins looks whether it has.
-const JOINING_LOOK: Duration = Duration::from_millis(20);
+/// How often a node that may state nothing looks whether it may.
+const HELD_LOOK: Duration = Duration::from_millis(20);
+
+/// How often a node without a vote writes down what it has verified.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -152,6 +155,8 @@ pub struct Driver {
     /// The moment that the last tick without a result was due for: without news it says nothing new.
     ticked: Option<u64>,
     expired_at: Instant,
+    /// A node without a vote writes down what it has verified, now and then: when it did, and the sum of its final sizes then.
+    noted: (Instant, u64),
 }
 
 impl Driver {
@@ -169,6 +174,7 @@ impl Driver {
             fresh: true,
             ticked: None,
             expired_at: now,
+            noted: (now, 0),
         }
     }
 
@@ -245,6 +251,7 @@ impl Driver {
         self.feed()?;
         self.tick()?;
         self.publish();
+        self.note()?;
         let now = Instant::now();
         if now.duration_since(self.expired_at) >= SLEEP_MAX {
             self.expired_at = now;
@@ -253,15 +260,15 @@ impl Driver {
         Ok(true)
     }
 
-    /// Whether nothing may be stated yet: other nodes may know more of this node's chain than it does itself.
-    fn is_joining(&self) -> bool {
-        matches!(self.parts.health.state(), State::Starting | State::Joining)
+    /// Whether nothing may be stated: other nodes may know more of this node's chain than it does itself, or do.
+    fn is_held(&self) -> bool {
+        matches!(self.parts.health.state(), State::Starting | State::Joining | State::Poisoned)
     }
 
     /// How long nothing is to be done if nothing happens.
     fn sleep(&self) -> Duration {
-        if self.is_joining() {
-            return JOINING_LOOK;
+        if self.is_held() {
+            return HELD_LOOK;
         }
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return SLEEP_MAX };
         let now = self.now_us();
@@ -279,7 +286,7 @@ impl Driver {
     fn tick(&mut self) -> Result<(), LogError> {
         let now = self.now_us();
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return Ok(()) };
-        if self.is_joining() || !self.is_due(next, now) {
+        if self.is_held() || !self.is_due(next, now) {
             return Ok(());
         }
         self.input(Input::Tick)?;
@@ -492,6 +499,24 @@ impl Driver {
             | Effect::Entered(_) => {}
         }
         Ok(())
+    }
+
+    /// Writes down how far this node has verified others' lanes, if it has no vote whose record would say so: after a restart it need not
+    /// verify all of it again.
+    fn note(&mut self) -> Result<(), LogError> {
+        let now = Instant::now();
+        if now.duration_since(self.noted.0) < NOTE_EVERY {
+            return Ok(());
+        }
+        self.noted.0 = now;
+        let votes = self.parts.confirm.ask(|machine| {
+            let votes = machine.setup().validator().is_none().then(|| machine.votes())?;
+            let sum = votes.lanes.iter().map(|lane| lane.final_size).sum::<u64>();
+            (sum != self.noted.1).then_some((votes, sum))
+        });
+        let Some((votes, sum)) = votes else { return Ok(()) };
+        self.noted.1 = sum;
+        self.persist(&votes, None)
     }
 
     fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {

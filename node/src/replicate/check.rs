@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_core::confirm::{BatchDigest, IllFormed, check_form};
+use weft_core::confirm::{BatchDigest, check_form};
 use weft_core::{BatchView, LaneId, Limits, MessageId, Place};
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
