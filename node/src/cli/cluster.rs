@@ -101,6 +101,9 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn make(shape: &ClusterShape, balances: Vec<weft_core::Balance>) -> anyhow::Result<()> {
+    if !(1..=cluster::NODES_MAX).contains(&shape.nodes) {
+        return Err(usage(format!("--nodes: got {}, need 1 to {}", shape.nodes, cluster::NODES_MAX)));
+    }
     let new = NewCluster { base_port: shape.base_port, balances, ..NewCluster::new(shape.nodes) };
     let genesis = cluster::create(&shape.data, &new)?;
     println!(

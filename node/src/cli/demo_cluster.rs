@@ -22,7 +22,7 @@ use weft_net::AckLevel;
 
 use super::cluster::Watch;
 use super::demo::DemoArgs;
-use super::{EXIT_FOUND, signals, traffic};
+use super::{EXIT_FOUND, signals, traffic, usage};
 use crate::cluster::{self, Member, NewCluster};
 use crate::units::grouped;
 use crate::verifier;
@@ -90,6 +90,9 @@ struct NodeAudit {
 /// # Errors
 /// If a node does not start, a run cannot be made, or the audit cannot.
 pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
+    if nodes > cluster::NODES_MAX {
+        return Err(usage(format!("--nodes: got {nodes}, need 1 to {}", cluster::NODES_MAX)));
+    }
     let scratch = match &args.keep {
         Some(_) => None,
         None => {
