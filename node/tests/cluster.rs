@@ -10,9 +10,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Sketch, config, device, id, now_us, refusals, runtime, session, start, submit};
 use weft_core::confirm::Transfer;
-use weft_core::{Balance, DeviceSigner, Draft, Genesis, LaneId, MessageId, PayloadKind, Reason, Validator};
+use weft_core::{
+    Balance, BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind, Place,
+    Reason, Validator, VerifiedMessage,
+};
+use weft_net::peer::{
+    Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
+    ShipCursor, ShipEnd, Shipping, SubscriptionId,
+};
 use weft_net::{AckLevel, Lookup, Session};
 use weft_node::config::Config;
+use weft_node::confirm::Fault;
 use weft_node::health::State;
 use weft_node::node::RunningNode;
 use weft_storage::DataDir;

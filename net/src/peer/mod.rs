@@ -32,6 +32,7 @@
 //! | `service` | what the node implements |
 //! | `config` | settings and limits |
 //! | `identity` | keys in TLS |
+//! | `status` | figures about a peer |
 //! | `net` | the handle, dialling, accepting, bans |
 //! | `link` | one connection |
 //! | `ship` | lanes and chains, both ends |
@@ -57,12 +58,16 @@ mod service;
 #[cfg(feature = "quic")]
 mod ship;
 #[cfg(feature = "quic")]
+mod status;
+#[cfg(feature = "quic")]
 mod stream;
 
 #[cfg(feature = "quic")]
 pub use config::{PeerConfig, PeerLimits, PeerMember};
 pub use frame::{Holdings, LaneEnd, PeerCode, PeerFrame};
 #[cfg(feature = "quic")]
-pub use net::{NotConnected, PeerNet, PeerStartError, PeerState, PeerStatus};
+pub use net::{NotConnected, PeerNet, PeerStartError};
 #[cfg(feature = "quic")]
 pub use service::{Hold, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId};
+#[cfg(feature = "quic")]
+pub use status::{PeerState, PeerStatus};

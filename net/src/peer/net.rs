@@ -23,6 +23,7 @@ use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
 use super::service::{PeerService, SubscriptionId};
 use super::ship::Ask;
+use super::status::{PeerState, PeerStatus};
 use crate::quic::SERVER_NAME;
 use crate::quic::error::BindError;
 use crate::quic::transport::{endpoint_config, is_loopback, peer_transport, socket};
@@ -41,6 +42,10 @@ const LIVED_LONG: Duration = Duration::from_secs(10);
 
 /// Handshakes at once; more are refused. Members connect once each, so this many at once are strangers.
 const HANDSHAKES_MAX: u32 = 256;
+
+/// Handshakes at once from which on whoever dials must first prove its address (RFC 9000, 8.1.2): forged addresses then take no
+/// place from members.
+const HANDSHAKES_RETRY_ABOVE: u32 = 64;
 
 /// How long the last packets of a shutdown may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,52 +71,6 @@ pub enum PeerStartError {
 pub struct NotConnected {
     /// Its lane.
     pub peer: LaneId,
-}
-
-/// How the connection to a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerState {
-    /// It dials, or its address is not known.
-    Waiting,
-    /// It is being dialled.
-    Dialling,
-    /// Connected.
-    Connected,
-    /// Banned for this much longer.
-    Banned(Duration),
-}
-
-/// Figures about one peer. Totals are since the node started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Its lane.
-    pub peer: LaneId,
-    /// How the connection is.
-    pub state: PeerState,
-    /// Where it is: the remote end while connected, else what is dialled.
-    pub address: Option<String>,
-    /// Smoothed round trip, while connected.
-    pub rtt: Option<Duration>,
-    /// Since when nothing came of it, while connected.
-    pub silent: Option<Duration>,
-    /// Connections that were made.
-    pub connections_total: u64,
-    /// Bytes sent, by UDP.
-    pub sent_bytes_total: u64,
-    /// Bytes received, by UDP.
-    pub received_bytes_total: u64,
-    /// Bytes of batches sent to it.
-    pub shipped_bytes_total: u64,
-    /// Bytes of batches received from it.
-    pub taken_bytes_total: u64,
-    /// Control frames for it that found no room and were dropped.
-    pub dropped_total: u64,
-    /// Lanes that it is being shipped.
-    pub shipping: u32,
-    /// Faults, in points; they fade. At 100 it is banned.
-    pub score: u32,
-    /// Why the last connection ended, or could not be made.
-    pub last_error: Option<String>,
 }
 
 /// A member, and what is known of it.
@@ -281,7 +240,15 @@ impl Shared {
         if *self.closing.borrow() {
             return incoming.refuse();
         }
-        if self.handshakes.load(Ordering::Relaxed) >= HANDSHAKES_MAX {
+        let handshakes = self.handshakes.load(Ordering::Relaxed);
+        if handshakes >= HANDSHAKES_RETRY_ABOVE
+            && !incoming.remote_address_validated()
+            && incoming.may_retry()
+        {
+            let _ = incoming.retry();
+            return;
+        }
+        if handshakes >= HANDSHAKES_MAX {
             tracing::debug!(remote = %incoming.remote_address(), "peer refused: too many handshakes");
             return incoming.refuse();
         }

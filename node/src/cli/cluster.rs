@@ -101,6 +101,9 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn make(shape: &ClusterShape, balances: Vec<weft_core::Balance>) -> anyhow::Result<()> {
+    if !(1..=cluster::NODES_MAX).contains(&shape.nodes) {
+        return Err(usage(format!("--nodes: got {}, need 1 to {}", shape.nodes, cluster::NODES_MAX)));
+    }
     let new = NewCluster { base_port: shape.base_port, balances, ..NewCluster::new(shape.nodes) };
     let genesis = cluster::create(&shape.data, &new)?;
     println!(
@@ -170,13 +173,14 @@ fn up(args: &ClusterUpArgs) -> anyhow::Result<ExitCode> {
 /// A session with each node, to ask how it is.
 pub(super) struct Watch {
     sessions: Vec<Option<(Client, Session)>>,
-    accepted: Vec<u64>,
+    /// Messages accepted and size final of the own lane, at the look before.
+    before: Vec<(u64, u64)>,
     at: Instant,
 }
 
 impl Watch {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { sessions: (0..nodes).map(|_| None).collect(), accepted: vec![0; nodes], at: Instant::now() }
+        Self { sessions: (0..nodes).map(|_| None).collect(), before: vec![(0, 0); nodes], at: Instant::now() }
     }
 
     /// How each node is; `None` for one that does not answer.
@@ -198,33 +202,36 @@ impl Watch {
         answers
     }
 
+    /// Per node the size of its lane and how much of it is not final there; then what all took and made final in a second.
     async fn line(&mut self, members: &[Member], elapsed: Duration) -> String {
         let answers = self.look(members).await;
         let seconds = self.at.elapsed().as_secs_f64().max(1e-3);
         self.at = Instant::now();
         let mut line = format!("{:>5.0} s", elapsed.as_secs_f64());
-        let mut accepted_per_s = 0.0;
-        for (number, (answer, before)) in answers.iter().zip(&mut self.accepted).enumerate() {
-            match answer {
-                Some(status) => {
-                    accepted_per_s += status.accepted_total.saturating_sub(*before) as f64 / seconds;
-                    *before = status.accepted_total;
-                    let own = status.lanes.iter().find(|lane| usize::from(lane.lane.0) == number);
-                    let _ = write!(
-                        line,
-                        "  {number}:{}",
-                        own.map_or_else(String::new, |lane| grouped(lane.durable))
-                    );
-                    if status.state != NodeState::Live {
-                        let _ = write!(line, " {}", status.state);
-                    }
-                }
-                None => {
-                    let _ = write!(line, "  {number}:down");
-                }
+        let (mut accepted, mut final_positions) = (0, 0);
+        for (number, (answer, before)) in answers.iter().zip(&mut self.before).enumerate() {
+            let Some(status) = answer else {
+                let _ = write!(line, "  {number}: down");
+                continue;
+            };
+            let own = status.lanes.iter().find(|lane| usize::from(lane.lane.0) == number);
+            let (durable, final_size) = own.map_or((0, 0), |lane| (lane.durable, lane.final_size));
+            // A node that was started again counts from 0.
+            accepted += status.accepted_total.saturating_sub(before.0);
+            final_positions += final_size.saturating_sub(before.1);
+            *before = (status.accepted_total, final_size);
+            let _ = write!(
+                line,
+                "  {number}: {} (+{})",
+                grouped(final_size),
+                grouped(durable - durable.min(final_size))
+            );
+            if status.state != NodeState::Live {
+                let _ = write!(line, " {}", status.state);
             }
         }
-        let _ = write!(line, "  {} accepted/s", grouped(accepted_per_s as u64));
+        let rate = |count: u64| grouped((count as f64 / seconds) as u64);
+        let _ = write!(line, "  {} accepted/s  {} final/s", rate(accepted), rate(final_positions));
         line
     }
 

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use weft_net::AckLevel;
 
 use super::cluster::Watch;
 use super::demo::DemoArgs;
-use super::{EXIT_FOUND, signals, traffic};
+use super::{EXIT_FOUND, signals, traffic, usage};
 use crate::cluster::{self, Member, NewCluster};
 use crate::units::grouped;
 use crate::verifier;
@@ -42,6 +43,8 @@ struct ClusterReport {
     throughput_msgs_per_s: f64,
     /// Due to acked, over all nodes.
     latency: Latency,
+    /// What became certified and final at node 0, over all lanes, while measuring. In positions: messages, and one header a batch.
+    confirmed: Confirmed,
     /// One message at a time asked for at a higher level, beside the load, at node 0.
     probes: Vec<Probe>,
     /// The run at each node.
@@ -56,6 +59,14 @@ struct Latency {
     p50_us: u64,
     p99_us: u64,
     max_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Confirmed {
+    certified_positions_per_s: f64,
+    final_positions_per_s: f64,
+    /// Most that was durable at the nodes of the lanes and not yet final at node 0.
+    not_final_positions_max: u64,
 }
 
 #[derive(Serialize)]
@@ -79,6 +90,9 @@ struct NodeAudit {
 /// # Errors
 /// If a node does not start, a run cannot be made, or the audit cannot.
 pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
+    if nodes > cluster::NODES_MAX {
+        return Err(usage(format!("--nodes: got {nodes}, need 1 to {}", cluster::NODES_MAX)));
+    }
     let scratch = match &args.keep {
         Some(_) => None,
         None => {
@@ -106,7 +120,7 @@ pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
     looker.wait_until(&mut members, "every node is live", &stop, |answers| {
         answers.iter().flatten().filter(|status| status.state == weft_net::NodeState::Live).count() == nodes
     })?;
-    let (runs, probes) = load(args, &members, network, &stop)?;
+    let Loaded { runs, probes, confirmed } = load(args, &members, network, &stop)?;
     traffic::end_progress();
     looker.close();
     cluster::stop_all(&mut members)?;
@@ -123,7 +137,7 @@ pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
     let audits = audit_all(&members, network, &runs, &*verifier, &stop)?;
     cluster::stop_all(&mut members)?;
 
-    let report = report(args, nodes, runs, probes, audits)?;
+    let report = report(args, nodes, Loaded { runs, probes, confirmed }, audits)?;
     args.json.write(&report)?;
     if !args.json.on_stdout() {
         print(&report, args.keep.as_deref());
@@ -132,14 +146,23 @@ pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
     Ok(if report.valid && clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })
 }
 
+/// How much of a lane its own node has durably; `None` if that does not answer.
+fn own_size(answers: &[Option<weft_net::Status>], lane: usize) -> Option<u64> {
+    size_at(answers.get(lane)?.as_ref()?, lane)
+}
+
+fn size_at(status: &weft_net::Status, lane: usize) -> Option<u64> {
+    status.lanes.iter().find(|found| usize::from(found.lane.0) == lane).map(|found| found.durable)
+}
+
 /// Whether every node holds of every lane what its own node has.
 fn holds_all(answers: &[Option<weft_net::Status>], nodes: usize) -> bool {
     (0..nodes).all(|lane| {
-        let size = |status: &weft_net::Status| {
-            status.lanes.iter().find(|found| usize::from(found.lane.0) == lane).map(|found| found.durable)
+        let own = own_size(answers, lane);
+        let holds = |answer: &Option<weft_net::Status>| {
+            answer.as_ref().and_then(|status| size_at(status, lane)) >= own
         };
-        let own = answers.get(lane).and_then(Option::as_ref).and_then(size);
-        own.is_some() && answers.iter().all(|answer| answer.as_ref().and_then(size) >= own)
+        own.is_some() && answers.iter().all(holds)
     })
 }
 
@@ -184,19 +207,63 @@ impl Looker {
     }
 }
 
-/// Outcomes by node, and those of the probes.
-type Driven = (Vec<Outcome>, Vec<(AckLevel, Outcome)>);
+/// What the load left.
+struct Loaded {
+    /// By node.
+    runs: Vec<Outcome>,
+    probes: Vec<(AckLevel, Outcome)>,
+    confirmed: Confirmed,
+}
 
-/// What the line of progress shows of one run: its phase, messages acked a second, acked and rejected in all.
-type Shown = (Phase, f64, u64, u64);
+/// Watermarks of all lanes, summed, at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    at: Instant,
+    certified: u64,
+    final_size: u64,
+}
 
-/// Drives all nodes at once. Outcomes by node, and those of the probes.
-fn load(
-    args: &DemoArgs,
+/// Looks at the watermarks each second until `done`; what they did while the runs were measuring.
+fn watch_marks(
     members: &[Member],
-    network: NetworkId,
-    stop: &Stop,
-) -> anyhow::Result<Driven> {
+    shown: &Mutex<Vec<Option<Shown>>>,
+    done: &AtomicBool,
+) -> anyhow::Result<Confirmed> {
+    let mut looker = Looker::new(members.len())?;
+    let (mut first, mut last): (Option<Marks>, Option<Marks>) = (None, None);
+    let mut not_final_positions_max = 0;
+    while !done.load(Ordering::Acquire) {
+        let answers = looker.runtime.block_on(looker.watch.look(members));
+        let measuring = {
+            let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.iter().all(|run| run.is_some_and(|run| run.0 == Phase::Measuring))
+        };
+        if let (true, Some(Some(status))) = (measuring, answers.first()) {
+            let sum = |of: fn(&weft_net::LaneStatus) -> u64| status.lanes.iter().map(of).sum::<u64>();
+            let marks = Marks {
+                at: Instant::now(),
+                certified: sum(|lane| lane.certified),
+                final_size: sum(|lane| lane.final_size),
+            };
+            let durable: u64 = (0..members.len()).filter_map(|lane| own_size(&answers, lane)).sum();
+            not_final_positions_max = not_final_positions_max.max(durable.saturating_sub(marks.final_size));
+            first.get_or_insert(marks);
+            last = Some(marks);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    looker.close();
+    let (Some(first), Some(last)) = (first, last) else { return Ok(Confirmed::default()) };
+    let seconds = last.at.duration_since(first.at).as_secs_f64().max(1e-3);
+    Ok(Confirmed {
+        certified_positions_per_s: (last.certified - first.certified) as f64 / seconds,
+        final_positions_per_s: (last.final_size - first.final_size) as f64 / seconds,
+        not_final_positions_max,
+    })
+}
+
+/// Drives all nodes at once.
+fn load(args: &DemoArgs, members: &[Member], network: NetworkId, stop: &Stop) -> anyhow::Result<Loaded> {
     let mut configs = Vec::new();
     for member in members {
         let mut config = args.traffic.run_config(Target::Node(member.target(network)), true)?;
@@ -209,6 +276,7 @@ fn load(
     }
     let probes = [AckLevel::Certified, AckLevel::Final].map(|level| (level, probe(&configs[0], level)));
     let shown = Mutex::new(vec![None; configs.len()]);
+    let done = AtomicBool::new(false);
     let drive_one = |config: &RunConfig, index: Option<usize>| {
         drive(config, stop, &mut |progress| {
             if let Some(index) = index {
@@ -217,7 +285,8 @@ fn load(
         })
     };
     std::thread::scope(|scope| -> anyhow::Result<_> {
-        let drive_one = &drive_one;
+        let (drive_one, shown, done) = (&drive_one, &shown, &done);
+        let marks = scope.spawn(move || watch_marks(members, shown, done));
         let runs: Vec<_> = configs
             .iter()
             .enumerate()
@@ -230,12 +299,16 @@ fn load(
         let joined = |thread: std::thread::ScopedJoinHandle<'_, Result<Outcome, weft_loadgen::LoadError>>| {
             thread.join().unwrap_or(Err(weft_loadgen::LoadError::Internal { what: "a run panicked" }))
         };
-        let outcomes = runs.into_iter().map(joined).collect::<Result<Vec<_>, _>>()?;
+        let runs: Vec<_> = runs.into_iter().map(joined).collect();
+        let probes: Vec<_> = probing.into_iter().map(|(level, thread)| (level, joined(thread))).collect();
+        // Before any error: the scope waits for this thread.
+        done.store(true, Ordering::Release);
+        let confirmed = marks.join().unwrap_or_else(|_| bail!("the look at the watermarks panicked"))?;
         let mut probed = Vec::new();
-        for (level, thread) in probing {
-            probed.push((level, joined(thread)?));
+        for (level, outcome) in probes {
+            probed.push((level, outcome?));
         }
-        Ok((outcomes, probed))
+        Ok(Loaded { runs: runs.into_iter().collect::<Result<_, _>>()?, probes: probed, confirmed })
     })
 }
 
@@ -249,6 +322,9 @@ fn probe(load: &RunConfig, level: AckLevel) -> RunConfig {
     config.audit = false;
     config
 }
+
+/// Of one run: its phase, acked per second, acked and refused so far.
+type Shown = (Phase, f64, u64, u64);
 
 /// One line for all runs.
 fn show(shown: &Mutex<Vec<Option<Shown>>>, index: usize, progress: &Progress) {
@@ -307,10 +383,10 @@ fn audit_all(
 fn report(
     args: &DemoArgs,
     nodes: usize,
-    runs: Vec<Outcome>,
-    probes: Vec<(AckLevel, Outcome)>,
+    loaded: Loaded,
     audits: Vec<NodeAudit>,
 ) -> anyhow::Result<ClusterReport> {
+    let Loaded { runs, probes, confirmed } = loaded;
     let latency = |outcomes: &mut dyn Iterator<Item = &Outcome>| -> anyhow::Result<Latency> {
         let first = outcomes.next().context("no run")?;
         let mut all = first.meter.latency.clone();
@@ -334,6 +410,7 @@ fn report(
         valid: runs.iter().all(|run| run.report.valid),
         throughput_msgs_per_s: runs.iter().map(|run| run.report.throughput_msgs_per_s).sum(),
         latency: latency(&mut runs.iter())?,
+        confirmed,
         probes: probed,
         runs: runs.into_iter().map(|run| run.report).collect(),
         audits,
@@ -359,6 +436,13 @@ fn print(report: &ClusterReport, kept: Option<&Path>) {
         ms(latency.p50_us),
         ms(latency.p99_us),
         ms(latency.max_us)
+    );
+    let confirmed = &report.confirmed;
+    println!(
+        "  confirmed   {:>9} positions/s certified, {} final, at node 0 over all lanes; at most {} not final",
+        grouped(confirmed.certified_positions_per_s as u64),
+        grouped(confirmed.final_positions_per_s as u64),
+        grouped(confirmed.not_final_positions_max)
     );
     for probe in &report.probes {
         let latency = &probe.latency;

@@ -151,6 +151,8 @@ pub struct Driver {
     effects: Vec<Effect>,
     /// Lanes of which the log has more than the machine.
     behind: Vec<bool>,
+    /// What was held and final of each lane when the machine last refused a batch of it.
+    refused: Vec<Option<(u64, u64)>>,
     /// Durable size of the own lane that the machine was told.
     durable: u64,
     /// Something was given to the machine since the last tick.
@@ -165,7 +167,7 @@ pub struct Driver {
 impl Driver {
     /// A driver at the start: [`Driver::replay`] first.
     pub fn new(parts: Parts) -> Self {
-        let behind = vec![true; parts.lanes.len()];
+        let (behind, refused) = (vec![true; parts.lanes.len()], vec![None; parts.lanes.len()]);
         let now = Instant::now();
         Self {
             parts,
@@ -173,6 +175,7 @@ impl Driver {
             inputs: VecDeque::new(),
             effects: Vec::new(),
             behind,
+            refused,
             durable: 0,
             fresh: true,
             ticked: None,
@@ -191,7 +194,12 @@ impl Driver {
     /// # Errors
     /// If a log cannot be read.
     pub fn replay(&mut self) -> Result<(), LogError> {
-        self.feed()?;
+        // Lanes wait for each other's witnesses: one pass after the other, as long as there is any progress.
+        let mut held = None;
+        while held != Some(self.held_in_all()) {
+            held = Some(self.held_in_all());
+            self.feed()?;
+        }
         for index in 0..self.parts.lanes.len() {
             let reader = &self.parts.lanes[index].reader;
             let (lane, size) = (reader.lane(), reader.durable_size());
@@ -313,6 +321,10 @@ impl Driver {
         Ok(())
     }
 
+    fn held_in_all(&self) -> u64 {
+        self.parts.lanes.iter().map(|source| self.held(source.reader.lane())).sum()
+    }
+
     fn held(&self, lane: LaneId) -> u64 {
         self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.held))
     }
@@ -330,6 +342,11 @@ impl Driver {
         let source = &self.parts.lanes[index];
         let lane = source.reader.lane();
         let held = self.held(lane);
+        let final_size =
+            self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.final_size));
+        if self.refused[index] == Some((held, final_size)) {
+            return Ok(false);
+        }
         let Some(batch) = source.reader.batch_at(held)? else {
             self.behind[index] = false;
             return Ok(false);
@@ -348,8 +365,10 @@ impl Driver {
             BatchDigest::vouched(&view, before, &source.key)
         };
         self.input(Input::Batch(Arc::new(digest)))?;
-        // No room: more of it when final has moved.
-        Ok(self.held(lane) > held)
+        let taken = self.held(lane) > held;
+        // No room, or the lane has ended: again when final has moved.
+        self.refused[index] = (!taken).then_some((held, final_size));
+        Ok(taken)
     }
 
     fn tell_durable(&mut self) -> Result<(), LogError> {
@@ -435,8 +454,14 @@ impl Driver {
             }
             Effect::Switched { lane, from, batches } => {
                 tracing::warn!(%lane, from, batches = batches.len(), "a lane's copy changes to its certified history");
-                if let Some(verified) = self.parts.verified.get_mut(usize::from(lane.0)) {
+                let index = usize::from(lane.0);
+                if let Some(verified) = self.parts.verified.get_mut(index) {
                     *verified = (*verified).min(*from);
+                }
+                if let (Some(behind), Some(refused)) =
+                    (self.behind.get_mut(index), self.refused.get_mut(index))
+                {
+                    (*behind, *refused) = (true, None);
                 }
                 if let Some(link) = &self.parts.link {
                     link.stores.switch(*lane, *from, batches)?;

@@ -53,6 +53,9 @@ const CREDIT_BYTES: u64 = 8 << 20;
 /// Longest wait for word of a quorum before this node takes messages all the same.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest wait for a peer to show what it claims to have of this node's lane: long enough for any honest one.
+const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
 /// Positions that a peer has more of a lane for this node to be catching up: some seconds of a busy lane.
 pub const LAG_POSITIONS: u64 = 1 << 20;
 
@@ -384,7 +387,8 @@ impl Fetcher {
             // Somebody's claim to have more of the own lane is looked into first.
             let own_size = self.lanes.get(self.lanes.own()).map_or(0, LogReader::size);
             let claimed = self.most(self.lanes.own()).is_some_and(|(held, _)| held > own_size);
-            if (!enough || claimed) && !late {
+            let unproven = now.duration_since(self.started) >= CLAIM_WAIT;
+            if (!enough && !late) || (claimed && !unproven) {
                 return;
             }
             if !enough {

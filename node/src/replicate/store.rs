@@ -151,7 +151,13 @@ impl Stores {
                 Err(error) => refused = Some(error),
             }
         }
-        // Another history: it parts from the log, or goes on where a side ends.
+        // Another history: it parts from the log, or goes on where a side ends. Looking costs reading a segment, so nobody but the lane's
+        // node may ask for it.
+        if let Err(error) = view.verify_seal(&slot.key, |key, text, signature| {
+            weft_crypto::serial::verify_one(&key.0, text, signature)
+        }) {
+            return Ok(Taken::NotAuthentic(error));
+        }
         let fork = if first < size { slot.reader.tree_at(first)? } else { None };
         let befores: Vec<LaneTree> = {
             let sides = store.sides.iter().map(|side| &side.after).filter(|tree| tree.size() == first);
