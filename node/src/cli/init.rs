@@ -94,7 +94,8 @@ pub fn run(args: InitArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("  node key   {}", report.node_key);
         println!("  directory  {}", report.data.display());
         if report.accounts > 0 {
-            println!("  money      {} units on {} accounts", report.supply, report.accounts);
+            let plural = if report.accounts == 1 { "" } else { "s" };
+            println!("  money      {} units on {} account{plural}", report.supply, report.accounts);
         }
         println!("next: weft node --data {}", report.data.display());
     }
