@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use weft_core::{GenesisId, MessageId, NetworkId};
+use weft_core::{DeviceKey, GenesisId, MessageId, NetworkId};
+use weft_net::Query;
 use weft_net::frame::{AckLevel, Frame, FrameKind, Welcome};
 use weft_net::reader::FrameReader;
 use weft_net::session::{ClientEvent, ClientOptions, ClientSession};
@@ -90,13 +91,15 @@ fuzz_target!(|data: &[u8]| {
             }
             5 => {
                 let [what, count] = take(&mut data);
-                let made = match what & 3 {
+                let made = match what & 7 {
                     0 => {
                         let lengths = vec![u16::from(what); count.into()];
                         let total = usize::from(what) * usize::from(count);
                         session.submit(now, &lengths, vec![what; total].into())
                     }
                     1 => session.get_tips(now, u16::from(count) * 2),
+                    4 => session.query(now, Query::Account { account: DeviceKey([count; 32]) }),
+                    5 => session.query(now, Query::Receipt { id: MessageId([count; 32]), size: what.into() }),
                     2 => session.get_messages(now, vec![MessageId([what; 32]); count.into()]),
                     _ => session.get_status(now),
                 };
@@ -137,7 +140,8 @@ fuzz_target!(|data: &[u8]| {
                 ClientEvent::Failed(error) => assert!(open.remove(&error.request_id)),
                 ClientEvent::Tips { request_id, .. }
                 | ClientEvent::Messages { request_id, .. }
-                | ClientEvent::Status { request_id, .. } => assert!(open.remove(&request_id)),
+                | ClientEvent::Status { request_id, .. }
+                | ClientEvent::Answer { request_id, .. } => assert!(open.remove(&request_id)),
                 ClientEvent::Welcomed(_) | ClientEvent::ShuttingDown => {}
                 ClientEvent::Ended(_) => ended = true,
             }

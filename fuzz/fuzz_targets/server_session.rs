@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place};
-use weft_net::SessionLimits;
 use weft_net::frame::{
     Ack, AckException, AckLevel, ErrorCode, Found, Frame, FrameKind, NodeState, Status, WireError,
 };
 use weft_net::reader::FrameReader;
 use weft_net::session::{End, ServerEvent, ServerSession, WelcomeInfo};
+use weft_net::{Answer, History, Query, SessionLimits};
 
 const NETWORK: NetworkId = NetworkId(*b"fuzz");
 
@@ -173,6 +173,18 @@ fn respond(session: &mut ServerSession, now: Instant, event: &ServerEvent, answe
                 })
             });
             session.messages(now, *request_id, found.collect())
+        }
+        ServerEvent::Query { request_id, query } => {
+            // With some values an answer of another kind, or one that no frame holds: the client then hears `internal`.
+            let text = vec![answer; usize::from(answer) * 2_000];
+            let made = match query {
+                Query::Consistency { .. } => Answer::Consistency(text.into()),
+                Query::History { .. } => {
+                    Answer::History(History { next_cursor: answer.into(), payments: Vec::new() })
+                }
+                _ => Answer::Receipt(text.into()),
+            };
+            session.answer(now, *request_id, made)
         }
         ServerEvent::GetStatus { request_id } => session.status(
             now,

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use support::pair::{Pair, options};
 use support::{NETWORK, ack, welcome_info};
-use weft_core::{LaneId, MessageId, NetworkId, Place, Reason, Rejection};
+use weft_core::receipt::RECEIPT_BYTES_MAX;
+use weft_core::{DeviceKey, LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 use weft_net::frame::{CloseReason, Frame, Hello};
 use weft_net::limits::MESSAGES_BYTES_MAX;
 use weft_net::session::{ClientEvent, ClientOptions, End, ServerEvent};
 use weft_net::{
-    Ack, AckException, AckLevel, Credit, ErrorCode, Found, Lookup, NodeState, RequestError, SessionEnd,
-    SessionLimits, Status, Submit, WireError,
+    Ack, AckException, AckLevel, Answer, Credit, ErrorCode, Found, Lookup, NodeState, Query, RequestError,
+    SessionEnd, SessionLimits, Status, Submit, WireError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -190,6 +191,45 @@ fn queries_are_answered_out_of_order() {
             ClientEvent::Tips { request_id: tips, tips: vec![MessageId([3; 32])] },
         ]
     );
+}
+
+#[test]
+fn a_query_is_answered_by_an_answer_of_its_kind_and_no_other() {
+    let mut pair = Pair::open(limits());
+    let now = pair.now;
+    let receipt = Query::Receipt { id: MessageId([1; 32]), size: 0 };
+    let first = pair.client.query(now, receipt.clone()).unwrap();
+    let second = pair.client.query(now, Query::Account { account: DeviceKey([2; 32]) }).unwrap();
+    let third = pair.client.query(now, receipt.clone()).unwrap();
+    pair.run();
+    assert_eq!(pair.server_events[0], ServerEvent::Query { request_id: first, query: receipt });
+    assert_eq!(pair.server_events.len(), 3);
+    let text = Answer::Receipt(Bytes::from_static(b"text"));
+    assert!(pair.server.answer(now, first, text.clone()));
+    assert!(!pair.server.answer(now, first, text.clone()), "answered twice");
+    // An answer of another kind, and one that no frame holds, are faults of the node, which the client is told.
+    assert!(pair.server.answer(now, second, text.clone()));
+    assert!(pair.server.answer(now, third, Answer::Receipt(vec![0; RECEIPT_BYTES_MAX + 1].into())));
+    pair.run();
+    let fault = |request_id| {
+        let text = "the node's answer does not fit the query";
+        ClientEvent::Failed(WireError::new(request_id, ErrorCode::Internal, 0, text))
+    };
+    assert_eq!(
+        pair.client_events,
+        [ClientEvent::Answer { request_id: first, answer: text }, fault(second), fault(third)]
+    );
+    assert_eq!(pair.client.in_flight(), Credit::default());
+}
+
+#[test]
+fn an_answer_to_another_kind_of_query_ends_the_session_as_a_fault_of_the_node() {
+    let mut pair = Pair::open(limits());
+    let asked = pair.client.query(pair.now, Query::Account { account: DeviceKey([2; 32]) }).unwrap();
+    let answer = Answer::Receipt(Bytes::from_static(b"text"));
+    pair.inject_to_client(&Frame::Answer { request_id: asked, answer });
+    pair.run();
+    assert_eq!(pair.client_end(), Some(&SessionEnd::Mismatch("no such request is open")));
 }
 
 #[test]

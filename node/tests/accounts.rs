@@ -282,7 +282,7 @@ fn the_commands_make_payments_and_show_them() {
         2,
         "begins with something",
     );
-    expect(&weft(&["init", "--data", &data, "--balance", &balance], &[]), 0, "1000 units on 1 accounts");
+    expect(&weft(&["init", "--data", &data, "--balance", &balance], &[]), 0, "1000 units on 1 account");
     let node = start(&config(Path::new(&data)));
     let bench = Bench { dir, node };
     let key = bench.name("alice.key");

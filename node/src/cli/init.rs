@@ -104,7 +104,8 @@ pub fn run(args: InitArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("  lane       {} of {}", report.lane, report.nodes);
         println!("  directory  {}", report.data.display());
         if report.accounts > 0 {
-            println!("  money      {} units on {} accounts", report.supply, report.accounts);
+            let plural = if report.accounts == 1 { "" } else { "s" };
+            println!("  money      {} units on {} account{plural}", report.supply, report.accounts);
         }
         let peers = if report.nodes > 1 { " --peer-listen ADDR:PORT --peers KEY@HOST:PORT,..." } else { "" };
         println!("next: weft node --data {}{peers}", report.data.display());

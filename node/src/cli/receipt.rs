@@ -20,6 +20,7 @@ use weft_core::{
     ConsistencyFile, Genesis, GenesisId, LaneId, MESSAGE_BYTES_MAX, MessageId, NodeKey, Receipt,
     SignedCheckpoint, checkpoint,
 };
+use weft_loadgen::machine::rfc3339;
 use weft_net::{AckLevel, Answer, ErrorCode, NetError, Query, Session};
 
 use super::{EXIT_FOUND, JsonArg, PeerArgs, connect, usage};
@@ -431,9 +432,7 @@ fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             found.validators.iter().map(|number| validator_name(&genesis, *number)).collect();
         println!("  cosigned    weight {} of {}: {}", found.weight, found.weight_total, names.join(", "));
         if let Some((first, last)) = found.cosigned_first_s.zip(found.cosigned_last_s) {
-            println!(
-                "  signed at   {first} to {last}, seconds since the Unix epoch, by the validators' clocks"
-            );
+            println!("  signed at   {} to {}, by the validators' clocks", rfc3339(first), rfc3339(last));
         }
     }
     Ok(code)
