@@ -16,6 +16,7 @@
 //! | [`lane`], [`merkle`], [`checkpoint`] | how a lane grows, what its root commits to, what its node signs |
 //! | [`confirm`] | how the lanes of a cluster become certified and final |
 //! | [`note`], [`endorse`], [`receipt`] | what proves to others that a message is in a final lane |
+//! | [`fork`] | how anyone sees that a node signed its lane two ways |
 //! | [`recent`], [`replay`] | was this id or sequence seen before |
 //! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
 //! | [`hash`], [`base64`], [`random`] | BLAKE3 domains; a text form of bytes; randomness as an argument |
@@ -37,6 +38,7 @@ pub mod checkpoint;
 pub mod confirm;
 pub mod dag;
 pub mod endorse;
+pub mod fork;
 pub mod genesis;
 pub mod hash;
 pub mod ids;
@@ -62,6 +64,7 @@ pub use check::{Limits, check_isolated};
 pub use checkpoint::{Checkpoint, checkpoint_text};
 pub use dag::{DagView, DagWindow};
 pub use endorse::{Cosignature, SignedCheckpoint};
+pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
 pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
 pub use lane::build::{BatchBuilder, BatchFull, SealedBatch};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "confirm_cluster/cluster.rs"]
+#[allow(dead_code, reason = "each file of tests tells its own stories")]
 mod cluster;
 
 use cluster::{Cluster, Pay, claim};

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use weft_core::confirm::{Transfer, Votes, Witness};
 use weft_core::{
-    BatchView, ConsistencyFile, Genesis, LaneId, MessageId, MessageView, NetworkId, Place, Receipt,
-    SignedCheckpoint,
+    BatchView, ConsistencyFile, ForkProof, Genesis, LaneId, MessageId, MessageView, NetworkId, Place,
+    Receipt, SignedCheckpoint,
 };
 
 /// Runs `is_taken` on every seed of a target.
@@ -28,6 +28,7 @@ fn every_seed_of_the_decoders_is_taken() {
     check("message", |bytes| MessageView::split(bytes).is_ok());
     check("batch_view", |bytes| BatchView::parse(bytes).is_ok_and(|view| view.check_hashes().is_ok()));
     check("witness", |bytes| Witness::decode(bytes).is_ok() || Votes::decode(bytes).is_ok());
+    check("fork_proof", |bytes| ForkProof::decode(bytes).is_ok());
     check("transfer", |bytes| Transfer::decode(bytes).is_ok());
     check("receipt", |bytes| {
         Receipt::parse(bytes).is_ok()

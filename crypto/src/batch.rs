@@ -26,7 +26,7 @@ use curve25519_dalek::traits::{Identity, IsIdentity, VartimeMultiscalarMul};
 use crate::cache::KeyCache;
 use crate::coefficients::Coefficients;
 use crate::columns::{BatchVerifier, Columns};
-use crate::culprits::{self, Costs, Equation, Share};
+use crate::culprits::{self, Alarm, Costs, Equation, Share};
 use crate::serial::{self, DecodedKey};
 
 /// Rows that are decoded, weighted and tested together. Larger groups need fewer additions per row but leave the
@@ -53,6 +53,7 @@ pub(crate) const COSTS: Costs = Costs {
 #[derive(Default)]
 pub struct SerialBatch {
     cache: Option<Arc<KeyCache<DecodedKey>>>,
+    alarm: Alarm,
 }
 
 impl SerialBatch {
@@ -65,7 +66,7 @@ impl SerialBatch {
     /// A verifier that looks keys up in `cache` first, and stores those of valid signatures there.
     #[must_use]
     pub fn with_cache(cache: Arc<KeyCache<DecodedKey>>) -> Self {
-        Self { cache: Some(cache) }
+        Self { cache: Some(cache), alarm: Alarm::default() }
     }
 
     fn key(&self, key: &[u8; 32]) -> Option<(DecodedKey, Origin)> {
@@ -115,7 +116,8 @@ impl BatchVerifier for SerialBatch {
     }
 
     fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
-        self.verify_from(Share::default(), batch, verdicts);
+        let share = self.verify_from(self.alarm.share(), batch, verdicts);
+        self.alarm.note(&share);
     }
 
     fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
@@ -124,7 +126,7 @@ impl BatchVerifier for SerialBatch {
 }
 
 impl SerialBatch {
-    pub(crate) fn verify_from(&self, mut share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
+    pub(crate) fn verify_from(&self, mut share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) -> Share {
         let rows = batch.check_lengths(verdicts);
         // Spans of nearly equal size, so that none is left with a handful of rows.
         let spans = rows.div_ceil(SPAN_ROWS_MAX);
@@ -134,6 +136,7 @@ impl SerialBatch {
             self.verify_span(&batch.rows(start, end), &mut share, &mut verdicts[start..end]);
             start = end;
         }
+        share
     }
 }
 

@@ -8,7 +8,10 @@
 //! The rule, in full:
 //!
 //! 1. As long as nothing bad was seen, test groups as large as allowed. Honest traffic never leaves this step. (Batches so
-//!    small that single checks cost less than their test skip it.)
+//!    small that single checks cost less than their test skip it.) While an [`Alarm`] is on, since a batch failed lately, look
+//!    for bad rows where it costs less first: in one vector of rows drawn at random, then in one group of
+//!    [`SAMPLE_ROWS`] drawn at random. That is two or three per cent of a clean batch, and saves the test of the whole
+//!    where it would fail.
 //! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
 //!    nothing any more and only their share matters.
 //! 3. Estimate that share as `(bad + 1/2) / (decided + 12)` over the rows decided since ([`Share`], which an engine
@@ -23,6 +26,9 @@
 //! costs the first group's test, some exploration and one single check per row. Nothing costs more than single
 //! verification of all rows, the first test, and exploration; the tests below hold that bound for every engine. What
 //! it means as a multiple of a clean batch depends on what a single check costs there (`docs/benchmarks.md`).
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The equation of one batch, as an engine offers it. Rows are numbers chosen by the engine.
 pub trait Equation {
@@ -79,11 +85,45 @@ const PRIOR_ROWS: f32 = 12.0;
 /// Rows of [`Equation::check_rows`] at once, over all engines.
 const LANES_MAX: usize = 64;
 
+/// Rows tested before the whole of a batch while the alarm is on, if there are eight times as many.
+const SAMPLE_ROWS: usize = 256;
+/// Rows that are checked one by one before that, at least, if a batch has sixteen times as many.
+const PROBE_ROWS: usize = 16;
+
+/// Batches for which a failed one is remembered.
+const ALARM_BATCHES: u32 = 64;
+
+/// Whether one of the last batches of a verifier failed.
+///
+/// Who can choose it, by sending bad rows, gains nothing: it costs clean batches two or three per cent while it is on, and
+/// the first bad batch after quiet the test of its whole, once in [`ALARM_BATCHES`].
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(AtomicU32);
+
+impl Alarm {
+    /// What to start the next batch with.
+    pub(crate) fn share(&self) -> Share {
+        Share { alert: self.0.load(Relaxed) > 0, ..Share::default() }
+    }
+
+    /// Takes note of how a batch that began with [`Alarm::share`] ended.
+    pub(crate) fn note(&self, share: &Share) {
+        // Lost updates are harmless.
+        match (share.failed, self.0.load(Relaxed)) {
+            (true, _) => self.0.store(ALARM_BATCHES, Relaxed),
+            (false, 0) => {}
+            (false, left) => self.0.store(left - 1, Relaxed),
+        }
+    }
+}
+
 /// What one call has learned so far about the share of bad rows in its batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
     /// Whether a group failed: from then on groups are chosen by the estimate.
     failed: bool,
+    /// Whether a batch failed lately ([`Alarm`]).
+    alert: bool,
     bad: f32,
     decided: f32,
 }
@@ -140,8 +180,9 @@ pub fn search_span<E: Equation>(
     verdicts: &mut [bool],
 ) {
     let group_rows_max = costs.group_rows_max.clamp(1, 1 << (GROUP_SIZES - 1));
-    let mut search = Search { equation, costs, group_rows_max, share, verdicts };
-    let mut rest = rows;
+    let lanes = costs.lanes.clamp(1, LANES_MAX);
+    let mut search = Search { equation, costs, group_rows_max, lanes, share, verdicts, pending: Vec::new() };
+    let mut rest = search.look_first(rows, seed);
     // Groups of nearly equal size: 1025 rows are two groups of about 512, not one of 1024 and a lonely row.
     while !search.share.failed && !rest.is_empty() {
         let size = rest.len().div_ceil(rest.len().div_ceil(group_rows_max));
@@ -161,17 +202,73 @@ pub fn search_span<E: Equation>(
     }
     shuffle(rest, seed.rotate_left(32));
     search.resolve(rest, None);
+    search.check_pending(1);
 }
 
 struct Search<'a, E: Equation> {
     equation: &'a mut E,
     costs: &'a Costs,
     group_rows_max: usize,
+    /// Rows checked one by one at once.
+    lanes: usize,
     share: &'a mut Share,
     verdicts: &'a mut [bool],
+    /// Rows that are to be checked one by one, fewer than would fill a vector.
+    pending: Vec<u32>,
 }
 
 impl<E: Equation> Search<'_, E> {
+    /// With the alarm on: a few rows one by one, then a group. Decides those, and returns the others.
+    fn look_first<'r>(&mut self, rows: &'r mut [u32], seed: u64) -> &'r mut [u32] {
+        let mut rest = rows;
+        let probe = PROBE_ROWS.next_multiple_of(self.lanes);
+        if !self.share.alert || self.share.failed || rest.len() < 16 * probe {
+            return rest;
+        }
+        draw(rest, probe, seed);
+        let (rows, others) = rest.split_at_mut(probe);
+        rest = others;
+        // Counted in any case, since they say something of the rest.
+        self.share.failed = true;
+        let mut good = true;
+        for group in rows.chunks(self.lanes) {
+            good &= self.check_rows(group);
+        }
+        self.share.failed = !good;
+        if self.share.failed || rest.len() < 8 * SAMPLE_ROWS {
+            return rest;
+        }
+        draw(rest, SAMPLE_ROWS, seed.rotate_left(16));
+        let (group, others) = rest.split_at_mut(SAMPLE_ROWS);
+        let value = self.equation.value(group);
+        if self.equation.is_neutral(&value) {
+            self.decide(group, true);
+        } else {
+            self.share.failed = true;
+            self.resolve(group, Some(value));
+        }
+        others
+    }
+
+    /// Checks the rows that wait for it, if there are `least` or more.
+    fn check_pending(&mut self, least: usize) {
+        while self.pending.len() >= least {
+            let rows = self.pending.split_off(self.pending.len().saturating_sub(self.lanes));
+            self.check_rows(&rows);
+        }
+    }
+
+    /// Decides up to a vector of rows one by one. Returns whether all are good.
+    fn check_rows(&mut self, rows: &[u32]) -> bool {
+        let mut valid = [false; LANES_MAX];
+        let valid = &mut valid[..rows.len()];
+        self.equation.check_rows(rows, valid);
+        for (row, valid) in rows.iter().zip(valid.iter()) {
+            self.decide(&[*row], *valid);
+        }
+        !valid.contains(&false)
+    }
+
     /// Decides all `rows`, whose value is `value` if it is known.
     fn resolve(&mut self, rows: &[u32], value: Option<E::Value>) {
         let mut rest = rows;
@@ -196,16 +293,16 @@ impl<E: Equation> Search<'_, E> {
                     rest = others;
                 }
                 _ => {
-                    let take = rest.len().min(self.costs.lanes.clamp(1, LANES_MAX));
-                    let (group, others) = rest.split_at(take);
-                    let mut valid = [false; LANES_MAX];
-                    self.equation.check_rows(group, &mut valid[..take]);
-                    for (row, valid) in group.iter().zip(valid) {
-                        self.decide(&[*row], valid);
-                        if !valid {
-                            // Its share of the sum is not known: checked alone, it was not weighted with its z.
-                            value = None;
-                        }
+                    if rest.len() < self.lanes {
+                        // Too few to fill a vector wait for others.
+                        self.pending.extend_from_slice(rest);
+                        self.check_pending(self.lanes);
+                        return;
+                    }
+                    let (group, others) = rest.split_at(self.lanes);
+                    if !self.check_rows(group) {
+                        // Their share of the sum is not known: checked alone, they were not weighted with their z.
+                        value = None;
                     }
                     rest = others;
                 }
@@ -264,18 +361,23 @@ impl<E: Equation> Search<'_, E> {
     }
 }
 
-/// Fisher-Yates over a splitmix64 sequence: it has to be unknown to senders, not cryptographic, since a guess wins
-/// them some of our time and no verdict.
+/// Puts the rows in an order drawn from `seed`.
 fn shuffle(rows: &mut [u32], seed: u64) {
+    draw(rows, rows.len().saturating_sub(1), seed);
+}
+
+/// Puts `count` rows drawn from `seed` first. Fisher-Yates over a splitmix64 sequence: it has to be unknown to senders, not
+/// cryptographic, since a guess wins them some of our time and no verdict.
+fn draw(rows: &mut [u32], count: usize, seed: u64) {
     let mut state = seed;
-    for last in (1..rows.len()).rev() {
+    for place in 0..count {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        let other = ((u128::from(mixed) * (last as u128 + 1)) >> 64) as usize;
-        rows.swap(last, other);
+        let other = ((u128::from(mixed) * (rows.len() - place) as u128) >> 64) as usize;
+        rows.swap(place, place + other);
     }
 }
 
@@ -330,10 +432,14 @@ mod tests {
 
     /// Runs the search over `bad`, checks every verdict, returns the model with what was spent.
     fn run(bad: Vec<bool>, costs: &Costs, seed: u64) -> Model<'_> {
+        run_from(&mut Share::default(), bad, costs, seed)
+    }
+
+    fn run_from<'a>(share: &mut Share, bad: Vec<bool>, costs: &'a Costs, seed: u64) -> Model<'a> {
         let mut rows: Vec<u32> = (0..bad.len() as u32).collect();
         let mut verdicts: Vec<bool> = (0..bad.len()).map(|row| row % 2 == 0).collect();
         let mut model = Model { bad, costs, spent: 0.0, tests: 0, singles: 0 };
-        search(&mut model, costs, &mut rows, seed, &mut verdicts);
+        search_span(&mut model, costs, share, &mut rows, seed, &mut verdicts);
         for (row, (&bad, &verdict)) in model.bad.iter().zip(&verdicts).enumerate() {
             assert_eq!(verdict, !bad, "row {row} of {}", model.bad.len());
         }
@@ -382,6 +488,54 @@ mod tests {
         let costs = Costs { lanes: 8, ..batch::COSTS };
         for bad in [1, 9, 100, 500, 999, 1000] {
             run(spread(1000, bad), &costs, bad as u64);
+        }
+    }
+
+    #[test]
+    fn the_alarm_is_on_for_some_batches_after_one_that_failed() {
+        let alarm = Alarm::default();
+        assert!(!alarm.share().alert);
+        alarm.note(&Share { failed: true, ..Share::default() });
+        for _ in 0..ALARM_BATCHES {
+            let share = alarm.share();
+            assert!(share.alert);
+            alarm.note(&share);
+        }
+        assert!(!alarm.share().alert);
+        alarm.note(&Share::default());
+        assert!(!alarm.share().alert, "a count of zero must not wrap");
+    }
+
+    #[test]
+    fn an_alert_costs_a_clean_batch_little_and_saves_the_test_of_a_bad_one() {
+        let alert = Share { alert: true, ..Share::default() };
+        for (engine, costs) in engines() {
+            let clean = costs.group[costs.group_rows_max.ilog2() as usize];
+            let mut share = alert;
+            let model = run_from(&mut share, vec![false; 4096], &costs, 3);
+            assert!(!share.failed);
+            let spent = model.spent / 4096.0;
+            assert!(spent < 1.15 * clean, "{engine}: {spent} for a clean batch that is tested for {clean}");
+            for bad in [410, 2048, 4096] {
+                let mut share = alert;
+                let model = run_from(&mut share, spread(4096, bad), &costs, 4);
+                assert!(share.failed);
+                let spent = model.spent / 4096.0;
+                assert!(spent < 1.1 * costs.single + 0.1 * clean, "{engine}: {spent} with {bad} bad rows");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_decided_whatever_the_alert_finds_first() {
+        let costs = Costs { lanes: 8, ..batch::COSTS };
+        for length in [0, 1, 255, 256, 257, 2063, 2064, 2065, 2300] {
+            for bad in [0, 1, 2, 20, length / 2, length] {
+                for seed in 0..5 {
+                    let mut share = Share { alert: true, ..Share::default() };
+                    run_from(&mut share, spread(length, bad.min(length)), &costs, seed);
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use weft_core::{GenesisId, MessageId, NetworkId, Place};
+use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place};
 use weft_net::frame::{
     Ack, AckException, AckLevel, ErrorCode, Found, Frame, FrameKind, NodeState, Status, WireError,
 };
@@ -197,6 +197,11 @@ fn respond(session: &mut ServerSession, now: Instant, event: &ServerEvent, answe
                 queue_messages: 4,
                 queue_messages_max: 5,
                 durable_age_us: 6,
+                flags: 0,
+                lane: LaneId(0),
+                witnesses_total: 0,
+                round_us: 0,
+                acks_waiting: 0,
                 lanes: Vec::new(),
             },
         ),

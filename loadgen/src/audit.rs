@@ -5,6 +5,10 @@
 //! sequence is the one it was built with, and the signature is verified here. Invariant: `checked` counts the messages asked for and
 //! answered; `missing` and `invalid` are parts of it and disjoint; a message counts as good only if all checks passed.
 //!
+//! A node that goes away meanwhile, because its operator restarts it, is waited for, at most [`AuditOptions::patience`]; what it had not
+//! answered is asked again. Whether it was restarted at all is read from its own uptime, so that a report says how much of what was read
+//! came from a process that had not taken it, which means from its disk.
+//!
 //! | check | against |
 //! |---|---|
 //! | present | the ack |
@@ -25,7 +29,7 @@ use weft_core::{MessageId, MessageView};
 use weft_crypto::sign::{BatchSigner, SerialSigner};
 use weft_crypto::{Backend, BatchVerifier, Columns, Messages};
 use weft_net::limits::GET_MESSAGES_MAX;
-use weft_net::{AckLevel, Client, ClientConfig, Lookup, Session, SessionOptions};
+use weft_net::{AckLevel, Client, ClientConfig, Lookup, NetError, Session, SessionOptions};
 
 use crate::acked::{Acked, AckedLog};
 use crate::config::NodeTarget;
@@ -40,6 +44,12 @@ pub const FAILURES_MAX: usize = 10;
 /// Readers of one audit, at most.
 pub const READERS_MAX: u32 = 64;
 
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From one attempt to reach a node that is gone to the next.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
 /// How an audit is made.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditOptions {
@@ -47,11 +57,23 @@ pub struct AuditOptions {
     pub readers: u32,
     /// Keys that each reader keeps (112 bytes each). Default 65,536.
     pub key_cache_slots: usize,
+    /// How long a node that is gone is waited for. Default: not at all.
+    pub patience: Duration,
+    /// When the run began: a node that was started later was restarted. Default: unknown, then no restart is seen.
+    pub run_began: Option<Instant>,
+    /// Whether to begin only when the node was restarted, for which it has as long as `patience`. Default no.
+    pub await_restart: bool,
 }
 
 impl Default for AuditOptions {
     fn default() -> Self {
-        Self { readers: 4, key_cache_slots: crate::device::KEY_CACHE_SLOTS_DEFAULT }
+        Self {
+            readers: 4,
+            key_cache_slots: crate::device::KEY_CACHE_SLOTS_DEFAULT,
+            patience: Duration::ZERO,
+            run_began: None,
+            await_restart: false,
+        }
     }
 }
 
@@ -101,6 +123,15 @@ pub struct AuditReport {
     pub verifier: String,
     /// What was wrong with the first few.
     pub failures: Vec<String>,
+    /// Of the checked ones, those read from a node that, by its own uptime, was started after the run began.
+    #[serde(default)]
+    pub checked_after_restart: u64,
+    /// Times that the node was gone, or not restarted yet, and was waited for.
+    #[serde(default)]
+    pub waits: u64,
+    /// For how long, seconds.
+    #[serde(default)]
+    pub waited_s: f64,
 }
 
 impl AuditReport {
@@ -127,6 +158,12 @@ impl fmt::Display for AuditReport {
         if self.sampled_one_in > 1 {
             write!(f, "; a sample: one batch in {}", self.sampled_one_in)?;
         }
+        if self.waits > 0 {
+            write!(f, "; waited {:.1} s for the node", self.waited_s)?;
+        }
+        if self.checked_after_restart > 0 {
+            write!(f, "; {} of them after a restart of it", group(self.checked_after_restart))?;
+        }
         Ok(())
     }
 }
@@ -135,8 +172,7 @@ impl fmt::Display for AuditReport {
 /// judges the signatures; `observer` gets a look each second; after a stop the report covers what was checked until then.
 ///
 /// # Errors
-/// [`LoadError::Connect`] if the node cannot be reached, [`LoadError::Audit`] if it stops answering on the way: then nothing can be said
-/// of the rest. A missing or altered message is no error but a finding.
+/// [`LoadError::Audit`] if the node cannot be reached, or is gone for longer than it is waited for: then nothing can be said of the rest. A missing or altered message is no error but a finding.
 pub fn audit(
     target: &NodeTarget,
     acked: &AckedLog,
@@ -169,13 +205,41 @@ struct Tally {
     checked: AtomicU64,
     missing: AtomicU64,
     invalid: AtomicU64,
+    after_restart: AtomicU64,
+    gone: Mutex<Gone>,
     failures: Mutex<Vec<String>>,
     /// The first reader that could not go on says why; the others stop.
     broken: Mutex<Option<String>>,
     halt: AtomicBool,
 }
 
+/// Times without a node.
+#[derive(Debug, Default)]
+struct Gone {
+    since: Option<Instant>,
+    waits: u64,
+    waited: Duration,
+}
+
 impl Tally {
+    /// Notes that the node is gone; tells since when.
+    fn gone(&self) -> Instant {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = gone.since {
+            return since;
+        }
+        gone.waits += 1;
+        *gone.since.insert(Instant::now())
+    }
+
+    /// Notes that the node is there.
+    fn back(&self) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = gone.since.take() {
+            gone.waited += since.elapsed();
+        }
+    }
+
     fn fail(&self, counter: &AtomicU64, acked: &Acked, what: &str) {
         counter.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,48 +274,38 @@ fn audit_here(
         .enable_all()
         .build()?;
     let readers = options.readers.clamp(1, READERS_MAX);
-    let mut sessions = Vec::new();
-    for _ in 0..readers {
-        sessions.push(runtime.block_on(async {
-            let client = Client::connect(ClientConfig::new(target.addr, target.trust.clone())).await?;
-            let options = SessionOptions {
-                network: target.network,
-                ack_level: AckLevel::Received,
-                ..SessionOptions::default()
-            };
-            let session = client.open_session(options).await?;
-            Ok::<_, LoadError>((client, session))
-        })?);
-    }
-
     let tally = Tally::default();
     let messages = Mutex::new(acked.iter());
     let mut observed = Instant::now();
     std::thread::scope(|scope| -> Result<(), LoadError> {
         let mut threads = Vec::new();
-        for (index, (_, session)) in sessions.iter().enumerate() {
+        for index in 0..readers {
             let handle = runtime.handle().clone();
             let (tally, messages) = (&tally, &messages);
             let thread = std::thread::Builder::new().name(format!("audit-{index}"));
             let spawned = thread.spawn_scoped(scope, move || {
                 let mut reader = Reader {
-                    session,
+                    target,
+                    options,
+                    stop,
+                    tally,
+                    node: None,
                     handle,
                     verifier,
                     keys: DeviceKeys::new(acked.seed(), options.key_cache_slots, fastest_signer()),
                 };
                 loop {
                     if stop.is_requested() || tally.halt.load(Ordering::Relaxed) {
-                        return;
+                        return reader.close();
                     }
                     let chunk: Vec<Acked> = {
                         let mut messages = messages.lock().unwrap_or_else(PoisonError::into_inner);
                         messages.by_ref().take(GET_MESSAGES_MAX as usize).collect()
                     };
                     if chunk.is_empty() {
-                        return;
+                        return reader.close();
                     }
-                    if let Err(reason) = reader.check(&chunk, tally) {
+                    if let Err(reason) = reader.check(&chunk) {
                         tally.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
                         tally.halt.store(true, Ordering::Relaxed);
                     }
@@ -276,19 +330,11 @@ fn audit_here(
         let panicked = threads.into_iter().any(|thread| thread.join().is_err());
         if panicked { Err(LoadError::Internal { what: "an audit reader panicked" }) } else { Ok(()) }
     })?;
-    runtime.block_on(async {
-        for (client, session) in sessions {
-            let _ = tokio::time::timeout(Duration::from_millis(500), async {
-                let _ = session.close().await;
-                client.close().await;
-            })
-            .await;
-        }
-    });
     runtime.shutdown_timeout(Duration::from_secs(1));
 
     let found = tally.progress(begun, acked.messages());
     observer(&found);
+    let gone = tally.gone.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(reason) = tally.broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(LoadError::Audit { checked: found.checked, total: found.total, reason });
     }
@@ -301,22 +347,115 @@ fn audit_here(
         seconds: (begun.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         verifier: verifier.name().to_owned(),
         failures: tally.failures.into_inner().unwrap_or_else(PoisonError::into_inner),
+        checked_after_restart: tally.after_restart.into_inner(),
+        waits: gone.waits,
+        waited_s: (gone.waited.as_secs_f64() * 1e3).round() / 1e3,
     })
+}
+
+/// A session with the node.
+struct Connected {
+    client: Client,
+    session: Session,
+    /// Whether the node was started after the run began.
+    restarted: bool,
+}
+
+/// Connects, and asks the node for how long it has been up.
+async fn connect(target: &NodeTarget, run_began: Option<Instant>) -> Result<Connected, NetError> {
+    let config = ClientConfig {
+        connect_timeout: CONNECT_TIMEOUT,
+        ..ClientConfig::new(target.addr, target.trust.clone())
+    };
+    let client = Client::connect(config).await?;
+    let options = SessionOptions {
+        network: target.network,
+        ack_level: AckLevel::Received,
+        ..SessionOptions::default()
+    };
+    let session = client.open_session(options).await?;
+    let up = Duration::from_micros(session.status().await?.uptime_us);
+    let started = Instant::now().checked_sub(up);
+    let restarted = run_began.zip(started).is_some_and(|(began, started)| started > began);
+    Ok(Connected { client, session, restarted })
 }
 
 /// One thread of an audit.
 struct Reader<'a> {
-    session: &'a Session,
+    target: &'a NodeTarget,
+    options: &'a AuditOptions,
+    stop: &'a Stop,
+    tally: &'a Tally,
+    node: Option<Connected>,
     handle: Handle,
     verifier: &'a dyn BatchVerifier,
     keys: DeviceKeys,
 }
 
 impl Reader<'_> {
+    /// A session, waiting for the node while it is gone.
+    fn connected(&mut self) -> Result<&Connected, String> {
+        while self.node.is_none() {
+            let reason = match self.handle.block_on(connect(self.target, self.options.run_began)) {
+                Ok(node) if node.restarted || !self.options.await_restart => {
+                    self.tally.back();
+                    self.node = Some(node);
+                    break;
+                }
+                Ok(_) => "it was not restarted".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let halted = self.stop.is_requested() || self.tally.halt.load(Ordering::Relaxed);
+            if halted || self.tally.gone().elapsed() >= self.options.patience {
+                return Err(reason);
+            }
+            std::thread::sleep(RETRY_EVERY);
+        }
+        self.node.as_ref().ok_or_else(|| "no session".to_owned())
+    }
+
+    /// Asks for a chunk, again if the node went away meanwhile.
+    fn ask(&mut self, ids: &[MessageId]) -> Result<(Vec<Lookup>, bool), String> {
+        loop {
+            let handle = self.handle.clone();
+            let node = self.connected()?;
+            match handle.block_on(node.session.get(ids)) {
+                Ok(lookups) => return Ok((lookups, node.restarted)),
+                // It is there, and does not give what was asked for: waiting would not help.
+                Err(error @ (NetError::Unanswered { .. } | NetError::Invalid(_))) => {
+                    return Err(error.to_string());
+                }
+                Err(error) => {
+                    self.node = None;
+                    if self.options.patience.is_zero() {
+                        return Err(error.to_string());
+                    }
+                    self.tally.gone();
+                    tracing::info!(%error, "the node is gone; the audit waits for it");
+                }
+            }
+        }
+    }
+
+    /// Ends the session properly, if that can be had soon.
+    fn close(self) {
+        if let Some(Connected { client, session, .. }) = self.node {
+            self.handle.block_on(async {
+                let close = async {
+                    let _ = session.close().await;
+                    client.close().await;
+                };
+                // How a session ends that is no longer needed changes no figure.
+                let _ = tokio::time::timeout(Duration::from_millis(500), close).await;
+            });
+        }
+    }
+
     /// Asks for a chunk and checks what comes back.
-    fn check(&mut self, chunk: &[Acked], tally: &Tally) -> Result<(), String> {
+    fn check(&mut self, chunk: &[Acked]) -> Result<(), String> {
+        let tally = self.tally;
         let ids: Vec<MessageId> = chunk.iter().map(|acked| acked.id).collect();
-        let lookups = self.handle.block_on(self.session.get(&ids)).map_err(|error| error.to_string())?;
+        let (lookups, restarted) = self.ask(&ids)?;
         if lookups.len() != chunk.len() {
             return Err(format!("{} answers to {} questions", lookups.len(), chunk.len()));
         }
@@ -368,6 +507,9 @@ impl Reader<'_> {
             tally.fail(&tally.invalid, &chunk[*row], "its signature is not valid");
         }
         tally.checked.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        if restarted {
+            tally.after_restart.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Owns the comparison of two reports and its tests. What varies from run to run is not the single message (hundreds of thousands of them
 //! make any difference "significant", and neighbours in time are not independent) but the state of machine and target, which changes over
-//! seconds. So the samples are the seconds of the measured time, and neighbours are joined into blocks until blocks are nearly independent
-//! (batch means: Law, Simulation Modeling and Analysis, ch. 9). On them:
+//! seconds. So the samples are the seconds of the measured time, and neighbours are joined into blocks until no figure of either run has a
+//! lag-1 correlation that chance would not explain (batch means: Law, Simulation Modeling and Analysis, ch. 9). Blocks are equally long in
+//! both runs, and a block's figure is the mean of its seconds' figures, so that a longer run is not taken for a worse one (a maximum of
+//! more seconds is larger). On them:
 //!
 //! * throughput, and the median and 99th percentile of each block: Mann-Whitney U test, two-sided, normal approximation with ties; and the
 //!   relative difference with a 95 % interval by bootstrap over blocks (2,000 draws, seeded: the same files give the same answer);
@@ -16,7 +18,6 @@ use serde::Serialize;
 use crate::hgrm::decode;
 use crate::mix::{below, mix};
 use crate::report::{Moment, Report};
-use crate::timeline::merged;
 
 /// Overall chance of calling equal runs different.
 pub const SIGNIFICANCE: f64 = 0.05;
@@ -57,6 +58,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// Blocks of both reports.
     pub blocks: (usize, usize),
+    /// Stretches of the timeline (seconds, in runs below a quarter of an hour) in one block.
+    pub block_stretches: usize,
     /// Largest distance of the two distributions of latency, 0 to 1; `null` if a report has no histogram.
     pub latency_distance: Option<f64>,
     /// `p` below this is significant.
@@ -65,33 +68,37 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
-/// What a block is judged by.
-type Figure = fn(&Moment) -> f64;
+/// What seconds and blocks are judged by.
+const FIGURES: [(&str, fn(&Moment) -> f64); 3] = [
+    ("throughput, messages/s", |moment| moment.acked_per_s),
+    ("latency p50, us", |moment| moment.latency_us.p50 as f64),
+    ("latency p99, us", |moment| moment.latency_us.p99 as f64),
+];
+
+/// The figures of one run, each over its seconds or blocks.
+type Series = [Vec<f64>; 3];
 
 /// Compares `b` with `a`.
 #[must_use]
 pub fn compare(a: &Report, b: &Report) -> Comparison {
-    let (blocks_a, blocks_b) = (blocks(a), blocks(b));
-    let enough = blocks_a.len() >= BLOCKS_MIN && blocks_b.len() >= BLOCKS_MIN;
+    let seconds = (measured(a), measured(b));
+    let Blocks { a: blocks_a, b: blocks_b, each, correlated } =
+        blocks(&series(&seconds.0), &series(&seconds.1));
+    let (count_a, count_b) = (blocks_a[0].len(), blocks_b[0].len());
+    let enough = count_a >= BLOCKS_MIN && count_b >= BLOCKS_MIN;
     let p_limit = SIGNIFICANCE / TESTS;
-    let figures: [(&str, Figure); 3] = [
-        ("throughput, messages/s", |block| block.acked_per_s),
-        ("latency p50, us", |block| block.latency_us.p50 as f64),
-        ("latency p99, us", |block| block.latency_us.p99 as f64),
-    ];
-    let differences = figures
+    let differences = FIGURES
         .into_iter()
-        .map(|(name, figure)| {
-            let x: Vec<f64> = blocks_a.iter().map(figure).collect();
-            let y: Vec<f64> = blocks_b.iter().map(figure).collect();
-            let (mid_x, mid_y) = (median(&x), median(&y));
-            let p = enough.then(|| mann_whitney(&x, &y));
+        .zip(blocks_a.iter().zip(&blocks_b))
+        .map(|((name, _), (x, y))| {
+            let (mid_x, mid_y) = (median(x), median(y));
+            let p = enough.then(|| mann_whitney(x, y));
             Difference {
                 name: name.to_owned(),
                 a: mid_x,
                 b: mid_y,
                 change: if mid_x > 0.0 { mid_y / mid_x - 1.0 } else { 0.0 },
-                interval: enough.then(|| bootstrap(&x, &y)),
+                interval: enough.then(|| bootstrap(x, y)),
                 p,
                 significant: p.is_some_and(|p| p < p_limit),
             }
@@ -101,12 +108,26 @@ pub fn compare(a: &Report, b: &Report) -> Comparison {
         .ok()
         .zip(decode(&b.histograms.latency).ok())
         .map(|(x, y)| distance(&x, &y));
+    let mut warnings = warnings(a, b, enough);
+    let length = |seconds: &[Moment]| seconds.first().map_or(0.0, |moment| moment.seconds);
+    let (length_a, length_b) = (length(&seconds.0), length(&seconds.1));
+    if length_a > 1.5 * length_b || length_b > 1.5 * length_a {
+        warnings.push(format!(
+            "the reports keep stretches of {length_a:.0} s and of {length_b:.0} s: percentiles of longer ones are higher"
+        ));
+    }
+    if enough && correlated {
+        warnings.push(format!(
+            "neighbouring blocks of {each} stretches are still correlated: differences look surer than they are; compare longer runs"
+        ));
+    }
     Comparison {
         differences,
-        blocks: (blocks_a.len(), blocks_b.len()),
+        blocks: (count_a, count_b),
+        block_stretches: each,
         latency_distance,
         p_limit,
-        warnings: warnings(a, b, enough),
+        warnings,
     }
 }
 
@@ -140,24 +161,62 @@ fn warnings(a: &Report, b: &Report, enough: bool) -> Vec<String> {
     warnings
 }
 
-/// The measured seconds of a report, neighbours joined until there are few enough.
-fn blocks(report: &Report) -> Vec<Moment> {
+/// The stretches of a report's timeline that lie in the measured time.
+fn measured(report: &Report) -> Vec<Moment> {
     let (from, to) = (report.warm_up_s, report.warm_up_s + report.duration_s);
-    let measured: Vec<Moment> = report
-        .timeline
-        .iter()
-        .copied()
-        // A stretch that lies inside, give or take the supervisor's own lateness.
-        .filter(|moment| {
-            moment.at_s - moment.seconds >= from - 0.1 && moment.at_s <= to + 0.2 && moment.seconds > 0.5
-        })
-        .collect();
-    let each = measured.len().div_ceil(BLOCKS_MAX).max(1);
-    measured
-        .chunks(each)
-        .filter(|chunk| chunk.len() == each)
-        .filter_map(|chunk| chunk.iter().copied().reduce(|one, other| merged(&one, &other)))
-        .collect()
+    // Give or take the supervisor's own lateness.
+    let inside = |moment: &Moment| {
+        moment.at_s - moment.seconds >= from - 0.1 && moment.at_s <= to + 0.2 && moment.seconds > 0.5
+    };
+    report.timeline.iter().copied().filter(inside).collect()
+}
+
+fn series(seconds: &[Moment]) -> Series {
+    FIGURES.map(|(_, figure)| seconds.iter().map(figure).collect())
+}
+
+/// Both runs in blocks.
+struct Blocks {
+    a: Series,
+    b: Series,
+    /// Seconds in each.
+    each: usize,
+    /// Whether neighbours are correlated all the same.
+    correlated: bool,
+}
+
+/// Blocks of both runs, as short as they may be.
+fn blocks(a: &Series, b: &Series) -> Blocks {
+    let (n, m) = (a[0].len(), b[0].len());
+    let mut each = n.max(m).div_ceil(BLOCKS_MAX).max(1);
+    loop {
+        let joined = |series: &Series| series.each_ref().map(|values| means(values, each));
+        let (x, y) = (joined(a), joined(b));
+        let correlated = x.iter().chain(&y).any(|values| is_correlated(values));
+        let next = each + each.div_ceil(2);
+        if !correlated || n.min(m) / next < BLOCKS_MIN {
+            return Blocks { a: x, b: y, each, correlated };
+        }
+        each = next;
+    }
+}
+
+/// Means of `each` neighbours; what is left at the end is left out.
+fn means(values: &[f64], each: usize) -> Vec<f64> {
+    values.chunks_exact(each).map(|chunk| chunk.iter().sum::<f64>() / each as f64).collect()
+}
+
+/// Whether neighbours are alike beyond what 95 % of independent series would show.
+fn is_correlated(values: &[f64]) -> bool {
+    let n = values.len() as f64;
+    if values.len() < BLOCKS_MIN {
+        return false;
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    let variance: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let covariance: f64 = values.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum();
+    // The estimate of an independent series scatters by 1 / sqrt(n) around -1 / n.
+    variance > 0.0 && covariance / variance > 1.645 / n.sqrt() - 1.0 / n
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -287,6 +346,73 @@ mod tests {
         let (least, most) = throughput.interval.unwrap();
         assert!(least < throughput.change && throughput.change < most && most < 0.0);
         assert!(slower.latency_distance.unwrap() > 0.9 && same.latency_distance.unwrap() < 0.4);
+    }
+
+    /// A run whose seconds have figures drawn by `draw`.
+    fn drawn(seconds: u64, mut draw: impl FnMut() -> f64) -> Report {
+        let timeline = (1..=seconds + 2)
+            .map(|second| {
+                let value = draw();
+                Moment {
+                    at_s: second as f64,
+                    seconds: 1.0,
+                    acked_per_s: value,
+                    latency_us: Summary {
+                        count: 100,
+                        p50: value as u64,
+                        p99: value as u64,
+                        ..Summary::default()
+                    },
+                    ..Moment::default()
+                }
+            })
+            .collect();
+        Report { valid: true, warm_up_s: 2.0, duration_s: seconds as f64, timeline, ..Report::default() }
+    }
+
+    fn alarms(pairs: u64, report: impl Fn(u64, bool) -> Report) -> usize {
+        let alarm = |pair: &u64| {
+            let found = compare(&report(2 * pair, false), &report(2 * pair + 1, true));
+            found.differences.iter().any(|figure| figure.significant)
+        };
+        (0..pairs).filter(alarm).count()
+    }
+
+    /// Seconds that hang together, as those of a machine that is slow for a while: each is 0.6 of the one before and something new.
+    #[test]
+    fn equal_runs_whose_seconds_hang_together_are_rarely_called_different() {
+        let report = |seed: u64, _| {
+            let (mut state, mut value) = (mix(seed ^ 0x4152), 0.0);
+            drawn(240, move || {
+                let normal: f64 = (0..12)
+                    .map(|_| {
+                        state = mix(state);
+                        crate::arrival::unit(state)
+                    })
+                    .sum::<f64>()
+                    - 6.0;
+                value = 0.6 * value + normal;
+                10_000.0 + 500.0 * value
+            })
+        };
+        // Blocks are never quite independent: a tenth is what is promised here, and four standard errors of 300 comparisons.
+        let false_alarms = alarms(300, report);
+        assert!(false_alarms <= 30 + 21, "{false_alarms} of 300");
+    }
+
+    /// A run three times as long meets three times as many bad seconds: it is not worse for that.
+    #[test]
+    fn a_longer_run_of_the_same_kind_is_not_called_worse() {
+        let report = |seed: u64, long| {
+            let mut state = mix(seed ^ 0x4C4F_4E47);
+            drawn(if long { 180 } else { 60 }, move || {
+                state = mix(state);
+                // Exponential: the largest of a few is far above the mean.
+                10_000.0 - 5_000.0 * crate::arrival::unit(state).ln()
+            })
+        };
+        let false_alarms = alarms(300, report);
+        assert!(false_alarms <= 26, "{false_alarms} of 300");
     }
 
     /// Of 300 comparisons of equal runs, few may be called different: 5 % overall, and three standard errors.

@@ -24,9 +24,16 @@ use crate::payload::PAYLOAD_BYTES_MIN;
 use crate::pool::Pool;
 use crate::profile::{Arrival, Profile};
 use crate::schedule::{RATE_PER_S_MAX, Schedule, Shape, Warp};
+use crate::trace::Trace;
 
 /// Connections of one run, at most: a gateway topology needs few, and each has windows of its own (memory) on both sides.
 pub const CONNECTIONS_MAX: u32 = 256;
+
+/// Devices that may hold a connection at once in the direct topology, at most (about 50 KB each, and their windows while bytes are in them).
+pub const OPEN_CONNECTIONS_MAX: u32 = 4_096;
+
+/// Handshakes per second that may be asked for, at most.
+pub const HANDSHAKES_PER_S_MAX: f64 = 1e6;
 
 /// Generator threads, at most.
 pub const GENERATOR_THREADS_MAX: u32 = 256;
@@ -50,6 +57,9 @@ pub const DEVICE_CYCLES_MAX: u64 = 32;
 /// Virtual seconds per second, at most: sequence numbers count virtual milliseconds, and the base of a later run on the same ledger is its
 /// clock in microseconds, which must be above them.
 pub const SPEEDUP_MAX: f64 = 1_000.0;
+
+/// Memory of an open connection of the direct topology: state of QUIC and TLS, session, queue (measured at 51 KB with a message in flight).
+const CONNECTION_BYTES: u64 = 64 << 10;
 
 /// Meters of a run, at most: each holds a histogram per class (about 170 KiB). More connections share them.
 pub(crate) const METERS_MAX: usize = 8;
@@ -101,6 +111,30 @@ pub struct About {
     pub data_dir: Option<PathBuf>,
     /// The command that made the run.
     pub command_line: Option<String>,
+}
+
+/// How devices reach the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Topology {
+    /// Gateways: a few connections that all devices share.
+    Gateway,
+    /// A connection for each device that speaks, of which so many as there are connections are open at once: one more closes the one
+    /// that was idle for longest. Open loop, live signing.
+    Direct {
+        /// Handshakes begun per second, at most.
+        handshakes_per_s: f64,
+    },
+}
+
+impl Topology {
+    /// Its name in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Direct { .. } => "direct",
+        }
+    }
 }
 
 /// At which time of its day a profile is played.
@@ -180,8 +214,10 @@ pub struct RunConfig {
     pub target: Target,
     /// Closed loop (default: 8 batches in flight per connection) or open loop at a rate.
     pub schedule: Schedule,
-    /// Gateways: connections that share the devices. Default 2.
+    /// Gateways: connections that share the devices. Direct: connections of devices that are open at once. Default 2.
     pub connections: u32,
+    /// How devices reach the target. Default by gateways.
+    pub topology: Topology,
     /// Threads that build and sign. Default 1, which leaves the other core of a small machine to the node.
     pub generator_threads: u32,
     /// Messages in one batch, at most. Default 256: 64 KiB of the smallest readings, and enough for a node to verify together. Cut to
@@ -227,6 +263,11 @@ pub struct RunConfig {
     pub audit_max: u64,
     /// Messages signed before the run. Default: none, they are signed live.
     pub pool: Option<Arc<Pool>>,
+    /// A trace whose messages are played in place of the profile's models: times, devices and payload sizes are the trace's, and classes say
+    /// what payloads hold. Default: none.
+    pub replay: Option<Arc<Trace>>,
+    /// Where the intended schedule of the run is written as a trace, if anywhere (open loop).
+    pub record: Option<PathBuf>,
     /// When the run begins, microseconds since the Unix epoch by this machine's clock. Default: as soon as it is connected.
     pub start_at_unix_us: Option<u64>,
     /// Sequence number of a device's message number 0. Default: the clock at the start, in microseconds. Runs that share their devices
@@ -246,6 +287,7 @@ impl RunConfig {
             target,
             schedule: Schedule::Closed { window: 8 },
             connections: 2,
+            topology: Topology::Gateway,
             generator_threads: 1,
             batch_messages: 256,
             warm_up: Duration::from_secs(2),
@@ -267,6 +309,8 @@ impl RunConfig {
             audit: false,
             audit_max: 20_000_000,
             pool: None,
+            replay: None,
+            record: None,
             start_at_unix_us: None,
             sequence_base: None,
             interval_log: None,
@@ -311,6 +355,9 @@ impl RunConfig {
     /// Longest payload, bytes.
     #[must_use]
     pub fn payload_bytes_max(&self) -> usize {
+        if let Some(trace) = &self.replay {
+            return trace.payload_bytes_max() as usize;
+        }
         self.world.as_ref().map_or(self.payload_bytes, |world| world.profile.payload_bytes_max() as usize)
     }
 
@@ -323,6 +370,9 @@ impl RunConfig {
     /// Bytes of a message on the wire, mean.
     #[must_use]
     pub fn message_bytes_mean(&self) -> f64 {
+        if let Some(trace) = &self.replay {
+            return MESSAGE_BYTES_MIN as f64 + trace.payload_bytes_mean();
+        }
         let payload =
             self.world.as_ref().map_or(self.payload_bytes as f64, |world| world.profile.payload_bytes_mean());
         MESSAGE_BYTES_MIN as f64 + payload
@@ -343,12 +393,18 @@ impl RunConfig {
     pub fn worst_case_bytes(&self) -> u64 {
         // Row, length and trail beside the message.
         let message = self.message_bytes_mean() as u64 + 64;
-        let queue = (self.queued_messages_max() + u64::from(self.generator_threads) * 4_096) * message;
+        // A quarter more for classes with priority.
+        let queued = self.queued_messages_max() / 4 * 5;
+        let queue = (queued + u64::from(self.generator_threads) * 4_096) * message;
         let keys = u64::from(self.generator_threads) * self.key_cache_slots as u64 * 112;
         let audit = if self.audit { self.audit_max.saturating_mul(112) } else { 0 };
         let classes = self.world.as_ref().map_or(1, |world| world.profile.classes.len() as u64);
+        let direct = match self.topology {
+            Topology::Gateway => 0,
+            Topology::Direct { .. } => u64::from(self.connections) * CONNECTION_BYTES,
+        };
         let histograms = (u64::from(self.connections).min(METERS_MAX as u64) + 2) * (6 + classes) * 180_000;
-        queue.saturating_add(keys).saturating_add(audit).saturating_add(histograms)
+        queue.saturating_add(keys).saturating_add(audit).saturating_add(histograms).saturating_add(direct)
     }
 
     /// Whether the messages of a pool are sent over and over: only to a target that keeps nothing.
@@ -357,12 +413,56 @@ impl RunConfig {
         matches!(self.target, Target::Null(_))
     }
 
+    fn validate_topology(&self) -> Result<(), LoadError> {
+        let Topology::Direct { handshakes_per_s } = self.topology else {
+            return within("connections", self.connections, 1..=CONNECTIONS_MAX);
+        };
+        within("connections", self.connections, 1..=OPEN_CONNECTIONS_MAX)?;
+        // NaN lies in no range.
+        within("handshakes_per_s", handshakes_per_s, 0.001..=HANDSHAKES_PER_S_MAX)?;
+        if matches!(self.schedule, Schedule::Closed { .. }) {
+            return Err(conflict(
+                "topology",
+                "direct in a closed loop",
+                "in an open loop: a device speaks when it is due",
+            ));
+        }
+        if self.pool.is_some() {
+            return Err(conflict("topology", "direct from a pool", "with live signing"));
+        }
+        if matches!(self.target, Target::Null(_)) {
+            return Err(conflict(
+                "topology",
+                "direct to the null target",
+                "to a node: there is nothing to connect to",
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_trace(&self) -> Result<(), LoadError> {
+        if matches!(self.schedule, Schedule::Closed { .. })
+            && (self.replay.is_some() || self.record.is_some())
+        {
+            return Err(conflict(
+                "trace",
+                "a closed loop",
+                "played or recorded in an open loop: only that has times",
+            ));
+        }
+        if self.replay.is_some() && self.pool.is_some() {
+            return Err(conflict("replay", "a trace and a pool", "one of them"));
+        }
+        Ok(())
+    }
+
     /// Checks every setting against its limits.
     ///
     /// # Errors
     /// [`LoadError::Config`] for the first that is outside.
     pub fn validate(&self) -> Result<(), LoadError> {
-        within("connections", self.connections, 1..=CONNECTIONS_MAX)?;
+        self.validate_topology()?;
+        self.validate_trace()?;
         within("generator_threads", self.generator_threads, 1..=GENERATOR_THREADS_MAX)?;
         within("batch_messages", self.batch_messages, 1..=SUBMIT_MESSAGES_MAX)?;
         within("messages_max", self.messages_max, 1..=u64::MAX)?;
@@ -418,7 +518,8 @@ impl RunConfig {
                 (rate_per_s / devices as f64) as u64
             }
         };
-        if self.connections > 1 && per_device > DEVICE_CYCLES_MAX {
+        // A trace says itself how often its devices speak.
+        if self.connections > 1 && per_device > DEVICE_CYCLES_MAX && self.replay.is_none() {
             return Err(LoadError::Config {
                 what: "devices",
                 got: devices.to_string(),
@@ -431,6 +532,10 @@ impl RunConfig {
         }
         Ok(())
     }
+}
+
+fn conflict(what: &'static str, got: &str, limit: &str) -> LoadError {
+    LoadError::Config { what, got: got.to_owned(), limit: limit.to_owned() }
 }
 
 fn within<T: PartialOrd + Display>(

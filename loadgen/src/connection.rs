@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use weft_net::Delivery;
 
+use crate::direct::{Load, Parcel};
 use crate::driver::Shared;
+use crate::generate::Batch;
 use crate::link::{Answers, Link, Sender};
 use crate::measure::{Flight, Meter, Rules, check_ack};
 use crate::schedule::Schedule;
@@ -30,6 +32,19 @@ enum Entry {
     Answered(Delivery),
 }
 
+/// Where a connection has its batches from.
+pub(crate) enum Feed {
+    /// The queue that all gateways share.
+    Queue,
+    /// The dispatcher of the direct topology.
+    Device {
+        /// Parts of batches of one device.
+        parcels: mpsc::Receiver<Parcel>,
+        /// Whom to tell that one is settled.
+        load: Arc<Load>,
+    },
+}
+
 /// State that both halves of a connection use.
 struct Connection {
     shared: Arc<Shared>,
@@ -42,12 +57,14 @@ struct Connection {
     all_sent_signal: Notify,
     /// Set by the half that first finds the connection gone.
     lost: AtomicBool,
+    /// Whom to tell that a batch is settled, in the direct topology.
+    load: Option<Arc<Load>>,
     /// No batch before this time, microseconds since the start: a node that is overloaded says for how long.
     pause_until_us: AtomicU64,
 }
 
-/// Sends what the queue gives until it ends and everything is answered, or the connection is lost.
-pub(crate) async fn drive(shared: Arc<Shared>, index: usize, link: Link) {
+/// Sends what the feed gives until it ends and everything is answered, or the connection is lost.
+pub(crate) async fn drive(shared: Arc<Shared>, index: usize, link: Link, feed: Feed) {
     let (sender, answers) = link.split(shared.traffic.clock, shared.ack_level);
     let window = match shared.traffic.schedule {
         Schedule::Closed { window } => window as usize,
@@ -62,12 +79,16 @@ pub(crate) async fn drive(shared: Arc<Shared>, index: usize, link: Link) {
         all_sent: AtomicBool::new(false),
         all_sent_signal: Notify::new(),
         lost: AtomicBool::new(false),
+        load: match &feed {
+            Feed::Queue => None,
+            Feed::Device { load, .. } => Some(Arc::clone(load)),
+        },
         pause_until_us: AtomicU64::new(0),
     };
     let mut sender = sender;
     tokio::select! {
         () = connection.receive(answers) => {}
-        () = connection.send(&mut sender) => {}
+        () = connection.send(&mut sender, feed) => {}
     }
     // A target that no longer listens does not keep a finished run waiting.
     let _ = tokio::time::timeout(FAREWELL_MAX, sender.finish()).await;
@@ -93,14 +114,25 @@ impl Connection {
     }
 
     /// Sends; never returns, since the receiving half decides when the connection is done.
-    async fn send(&self, sender: &mut Sender) {
-        self.send_all(sender).await;
+    async fn send(&self, sender: &mut Sender, feed: Feed) {
+        self.send_all(sender, feed).await;
         self.all_sent.store(true, Ordering::Release);
         self.all_sent_signal.notify_one();
         std::future::pending::<()>().await;
     }
 
-    async fn send_all(&self, sender: &mut Sender) {
+    /// The next batch, and how late the generator was with it if that is known already.
+    async fn next(&self, feed: &mut Feed) -> Option<(Batch, Option<u64>)> {
+        match feed {
+            Feed::Queue => Some((self.shared.queue.pop().await?, None)),
+            Feed::Device { parcels, .. } => {
+                let parcel = parcels.recv().await?;
+                Some((parcel.batch, Some(parcel.late_us)))
+            }
+        }
+    }
+
+    async fn send_all(&self, sender: &mut Sender, mut feed: Feed) {
         let clock = self.shared.traffic.clock;
         // Until when the target last made this connection wait.
         let mut held_until_us = 0;
@@ -113,15 +145,16 @@ impl Connection {
             if pause_until_us > clock.now_us() {
                 tokio::time::sleep_until(clock.instant(pause_until_us).into()).await;
             }
-            let Some(batch) = self.shared.queue.pop().await else { return };
+            let Some((batch, late_us)) = self.next(&mut feed).await else { return };
             let called_us = clock.now_us();
             match sender.submit(&batch.lengths, batch.bytes).await {
                 Ok(taken) => {
                     let sent_us = clock.now_us();
                     // Late signing, and time between ready and send that the target did not cause.
                     let free_us = batch.release_us.max(batch.ready_us).max(held_until_us);
-                    let late_us =
-                        batch.ready_us.saturating_sub(batch.release_us) + called_us.saturating_sub(free_us);
+                    let late_us = late_us.unwrap_or_else(|| {
+                        batch.ready_us.saturating_sub(batch.release_us) + called_us.saturating_sub(free_us)
+                    });
                     if taken.held_back {
                         held_until_us = sent_us;
                     }
@@ -216,6 +249,9 @@ impl Connection {
                     self.pause_until_us.fetch_max(clock.now_us() + pause_us, Ordering::Relaxed);
                 }
             }
+        }
+        if let Some(load) = &self.load {
+            load.done();
         }
         if matches!(self.shared.traffic.schedule, Schedule::Closed { .. }) {
             self.window.add_permits(1);

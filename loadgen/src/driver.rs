@@ -26,23 +26,27 @@ use weft_net::AckLevel;
 use crate::acked::AckedLog;
 use crate::arrival::Arrivals;
 use crate::clock::RunClock;
-use crate::config::{METERS_MAX, RunConfig, World};
-use crate::connection::drive;
+use crate::config::{METERS_MAX, RunConfig, Topology, World};
+use crate::connection::{Feed, drive};
+use crate::direct::{Handshakes, dispatch};
 use crate::error::LoadError;
 use crate::finish::{Finished, ThreadStats};
 use crate::generate::{Batch, Generator, Traffic, Voice};
 use crate::link::{Granted, Links};
-use crate::machine::rfc3339;
 use crate::measure::{Meter, Rules, Window};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::report::{Moment, PROBLEMS_MAX, Report, group, time};
 use crate::schedule::{Plan, Planner, Schedule, as_us};
-use crate::timeline::{Timeline, Totals, write_log_head, write_log_line};
+use crate::timeline::{IntervalLog, Timeline, Totals};
 use crate::tips::TipSlot;
+use crate::trace::{Recorder, Replay};
 
 /// How often the supervisor looks at stop signal, threads and deadline.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(20);
+
+/// A run that begins later than this after the time that it was told says so: it is not at one with the others.
+const LATE_START_US: u64 = 50_000;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -181,6 +185,8 @@ pub(crate) struct Shared {
     generators_left: AtomicUsize,
     /// Time that generator threads could not push.
     pub(crate) blocked_us: AtomicU64,
+    /// In the direct topology.
+    pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
 
 impl Shared {
@@ -266,13 +272,16 @@ fn run_here(
         limit: error.to_string(),
     })?;
     let runtime = runtime(config.connections)?;
-    let Links { granted, links } = runtime.block_on(Links::open(config))?;
+    let Links { granted, links, dialer } = runtime.block_on(Links::open(config))?;
     if let Some(pool) = &config.pool {
         crate::pool::check(pool, config, granted.network, granted.batch_messages)?;
     }
-    wait_for_start(config, stop);
     let world = config.world();
-    let shared = Arc::new(shared(config, &world, &granted));
+    let late_us = wait_for_start(config, stop);
+    let shared = Arc::new(shared(config, &world, &granted)?);
+    if late_us > LATE_START_US {
+        shared.problem(format!("the run began {} after the time that it was told", time(late_us)));
+    }
     let clock = shared.traffic.clock;
     // Whichever way this function is left, no thread stays behind.
     let halt = HaltOnDrop(Arc::clone(&shared));
@@ -290,11 +299,16 @@ fn run_here(
     let (stopped, timeline) = runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for (index, link) in links.into_iter().enumerate() {
-            tasks.spawn(drive(Arc::clone(&shared), index, link));
+            tasks.spawn(drive(Arc::clone(&shared), index, link, Feed::Queue));
+        }
+        if let Some(dialer) = dialer {
+            tasks.spawn(dispatch(Arc::clone(&shared), dialer, config.connections));
         }
         supervise(config, &shared, tasks, stop, &mut log, observer).await
     });
-    log.close(&shared);
+    if let Some(what) = log.close() {
+        shared.problem(what);
+    }
     let elapsed_us = clock.now_us();
     drop(halt);
     let mut generators = Vec::new();
@@ -303,6 +317,8 @@ fn run_here(
         generators.push(stats);
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
+    let wrong = shared.planner().close_traces();
+    wrong.into_iter().for_each(|what| shared.problem(what));
 
     let run = Finished {
         config,
@@ -333,16 +349,17 @@ impl Drop for HaltOnDrop {
     }
 }
 
-/// Sleeps until the time at which the run is to begin.
-fn wait_for_start(config: &RunConfig, stop: &Stop) {
-    let Some(start_us) = config.start_at_unix_us else { return };
+/// Sleeps until the time at which the run is to begin; tells how long ago that was, microseconds.
+fn wait_for_start(config: &RunConfig, stop: &Stop) -> u64 {
+    let Some(start_us) = config.start_at_unix_us else { return 0 };
     while !stop.is_requested() {
-        let left_us = start_us.saturating_sub(RunClock::start().unix_us(0));
-        if left_us == 0 {
-            return;
+        let now_us = RunClock::start().unix_us(0);
+        if now_us >= start_us {
+            return now_us - start_us;
         }
-        std::thread::sleep(Duration::from_micros(left_us).min(SUPERVISE_EVERY));
+        std::thread::sleep(Duration::from_micros(start_us - now_us).min(SUPERVISE_EVERY));
     }
+    0
 }
 
 fn runtime(connections: u32) -> std::io::Result<Runtime> {
@@ -354,7 +371,7 @@ fn runtime(connections: u32) -> std::io::Result<Runtime> {
         .build()
 }
 
-fn shared(config: &RunConfig, world: &World, granted: &Granted) -> Shared {
+fn shared(config: &RunConfig, world: &World, granted: &Granted) -> std::io::Result<Shared> {
     let clock = RunClock::start();
     let tips = TipSlot::new(granted.roots);
     tips.offer(granted.tips.iter().copied());
@@ -371,6 +388,7 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> Shared {
         measured_us: start_us..end_us,
         tips,
         keep_trail: config.audit,
+        keep_devices: matches!(config.topology, Topology::Direct { .. }),
     };
     let plan = Plan {
         schedule: config.schedule,
@@ -379,17 +397,29 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> Shared {
         duration: config.duration,
         messages_max: config.messages_max,
         flush: config.flush,
+        // A pool has its messages in the order of time.
+        priority: match &config.pool {
+            None => world.profile.classes.iter().map(|class| class.priority).collect(),
+            Some(_) => Box::default(),
+        },
     };
     let (play, warp) = config.play(world);
-    let arrivals = Arrivals::new(&world.profile, &play);
     let classes = traffic.voices.len();
+    let (arrivals, replay) = match &config.replay {
+        None => (Arrivals::new(&world.profile, &play), None),
+        Some(trace) => {
+            let replay = Replay::new(Arc::clone(trace), world.speedup)?;
+            (Arrivals::of_trace(classes, config.seed), Some(replay))
+        }
+    };
+    let recorder = config.record.as_ref().map(|path| Recorder::create(path, &world.profile)).transpose()?;
     let meters = (config.connections as usize).min(METERS_MAX);
-    Shared {
+    Ok(Shared {
         traffic: Arc::new(traffic),
         queue: Queue::new(config.queued_messages_max()),
         ack_level: config.ack_level,
         acked: config.audit.then(|| Mutex::new(AckedLog::new(config.seed, config.audit_max))),
-        planner: Mutex::new(Planner::new(plan, arrivals.clone(), warp)),
+        planner: Mutex::new(Planner::new(plan, arrivals.clone(), warp).with_traces(replay, recorder)),
         arrivals,
         window: Window::new(start_us, end_us),
         lag_us_max: as_us(config.lag_p99_max),
@@ -400,7 +430,11 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> Shared {
         halt: AtomicBool::new(false),
         generators_left: AtomicUsize::new(config.generator_threads as usize),
         blocked_us: AtomicU64::new(0),
-    }
+        handshakes: match config.topology {
+            Topology::Gateway => None,
+            Topology::Direct { handshakes_per_s } => Some(Arc::new(Handshakes::new(handshakes_per_s))),
+        },
+    })
 }
 
 /// Counts a generator thread out, however it ends; the last one closes the queue.
@@ -459,7 +493,7 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
         let count = batch.rows.len() as u64;
         stats.messages += count;
         let release = clock.instant(work.release_us);
-        match shared.queue.push(work.number, release, count, batch) {
+        match shared.queue.push(work.number, work.urgent, release, count, batch) {
             Ok(waited) => shared.blocked_us.fetch_add(as_us(waited), Ordering::Relaxed),
             Err(_) => break,
         };
@@ -598,38 +632,6 @@ impl Look {
                     p99_us: class.latency.value_at_quantile(0.99),
                 })
                 .collect(),
-        }
-    }
-}
-
-/// The interval log, if one was asked for.
-struct IntervalLog {
-    file: Option<std::io::BufWriter<std::fs::File>>,
-    failed: Option<std::io::Error>,
-}
-
-impl IntervalLog {
-    fn create(config: &RunConfig, clock: RunClock) -> std::io::Result<Self> {
-        let Some(path) = &config.interval_log else { return Ok(Self { file: None, failed: None }) };
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        let started_us = clock.unix_us(0);
-        write_log_head(&mut file, started_us as f64 / 1e6, &rfc3339(started_us / 1_000_000))?;
-        Ok(Self { file: Some(file), failed: None })
-    }
-
-    fn write(&mut self, moment: &Moment, latency: &hdrhistogram::Histogram<u64>) {
-        if let Some(file) = &mut self.file
-            && let Err(error) = write_log_line(file, moment, latency)
-        {
-            self.failed = Some(error);
-            self.file = None;
-        }
-    }
-
-    fn close(mut self, shared: &Shared) {
-        let flushed = self.file.as_mut().map_or(Ok(()), std::io::Write::flush);
-        if let Some(error) = self.failed.or(flushed.err()) {
-            shared.problem(format!("the interval log could not be written: {error}"));
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::hgrm::{Summary, encode};
 use crate::machine::{Machine, commit, memory_peak_bytes, rfc3339};
 use crate::measure::Meter;
 use crate::report::{
-    ClassReport, Facts, FaultReport, FullPopulation, GeneratorReport, Histograms, Moment, OpenFacts,
-    ProfileReport, Rate, Report, SCHEMA, invalid_reason,
+    ClassReport, DirectFacts, Facts, FaultReport, FullPopulation, GeneratorReport, HandshakeReport,
+    Histograms, Moment, OpenFacts, ProfileReport, Rate, ReplayReport, Report, SCHEMA, invalid_reason,
 };
 use crate::schedule::Schedule;
 
@@ -56,6 +56,7 @@ impl Finished<'_> {
         let generator = self.generator(signer, blocked_s);
         let classes = self.classes(&total);
         let intended: u64 = classes.iter().map(|class| class.intended).sum();
+        let handshakes = shared.handshakes.as_ref().map(|handshakes| handshakes.report());
         let (rate_per_s, open) = match config.schedule {
             Schedule::Closed { .. } => (None, None),
             Schedule::Open { rate_per_s } => {
@@ -69,6 +70,7 @@ impl Finished<'_> {
                     held_back_s,
                     waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
                     busy_share: generator.busy_share,
+                    direct: handshakes.as_ref().map(direct_facts),
                 };
                 let intended_per_s =
                     if seconds > 0.0 { round(intended as f64 / seconds) } else { rate_per_s };
@@ -122,7 +124,7 @@ impl Finished<'_> {
             elapsed_s: self.elapsed_us as f64 / 1e6,
             connections: config.connections,
             batch: self.batch_messages,
-            devices: world.devices(),
+            devices: config.replay.as_ref().map_or_else(|| world.devices(), |trace| trace.device_max() + 1),
             seed: config.seed,
             payload_bytes: round((message_bytes - weft_core::MESSAGE_BYTES_MIN as f64).max(0.0)),
             message_bytes: round(message_bytes),
@@ -141,8 +143,13 @@ impl Finished<'_> {
                 workers: world.split.of,
             },
             classes,
-            device_equivalents: (throughput / per_device).round(),
-            full_population: full_population(world, throughput, generator.cpu_us_per_message),
+            // A trace is what it is: it has no rate per device that its messages could be held against.
+            device_equivalents: if config.replay.is_some() { 0.0 } else { (throughput / per_device).round() },
+            full_population: if config.replay.is_some() {
+                FullPopulation::default()
+            } else {
+                full_population(world, throughput, generator.cpu_us_per_message)
+            },
             faults: total
                 .faults
                 .iter()
@@ -160,8 +167,14 @@ impl Finished<'_> {
                 (Some(_), true) => "pool, sent over and over",
             }
             .to_owned(),
-            topology: "gateway".to_owned(),
+            topology: config.topology.name().to_owned(),
             handshake_us: Summary::of(&total.handshake),
+            handshakes,
+            replay: config.replay.as_ref().map(|trace| ReplayReport {
+                file: trace.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                messages: trace.events(),
+                length_s: trace.last_us() as f64 / 1e6,
+            }),
             memory_peak_bytes: memory_peak_bytes(),
             histograms: histograms(&total),
             generator,
@@ -233,6 +246,16 @@ impl Finished<'_> {
     }
 }
 
+fn direct_facts(handshakes: &HandshakeReport) -> DirectFacts {
+    DirectFacts {
+        per_s_max: handshakes.per_s_max,
+        failed: handshakes.failed,
+        unsent: handshakes.messages_unsent,
+        limited_s: handshakes.limited_s,
+        pool_full_s: handshakes.pool_full_s,
+    }
+}
+
 fn full_population(world: &World, throughput: f64, cpu_us: Option<f64>) -> FullPopulation {
     let msgs_per_s = world.profile.rate_per_s();
     let bytes = weft_core::MESSAGE_BYTES_MIN as f64 + world.profile.payload_bytes_mean();
@@ -252,6 +275,7 @@ pub(crate) fn histograms(total: &Meter) -> Histograms {
         service_time: text(&total.service_time),
         send_lag: text(&total.send_lag),
         generator_lag: text(&total.generator_lag),
+        handshake: text(&total.handshake),
         classes: total.classes.iter().map(|class| text(&class.latency)).collect(),
     }
 }

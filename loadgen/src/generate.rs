@@ -65,6 +65,8 @@ pub(crate) struct Batch {
     pub(crate) lengths: Box<[u16]>,
     /// For the audit; empty if there is none.
     pub(crate) trail: Box<[Trail]>,
+    /// Device of each message, and whether it has lost its connection; empty unless the topology is direct.
+    pub(crate) devices: Box<[(u64, bool)]>,
     /// When it was complete, microseconds since the start.
     pub(crate) ready_us: u64,
 }
@@ -105,18 +107,45 @@ pub(crate) struct Traffic {
     pub(crate) tips: TipSlot,
     /// Whether batches carry their trail.
     pub(crate) keep_trail: bool,
+    /// Whether they carry their devices.
+    pub(crate) keep_devices: bool,
 }
 
 /// A message under construction.
 #[derive(Clone, Copy, Debug)]
 struct Draft {
     device: u64,
+    /// Whether the device has lost its connection.
+    fresh: bool,
     sequence: u64,
     issued_us: u64,
     bits: u64,
     /// Payload, bytes.
     size: usize,
     row: Row,
+}
+
+/// Slots of [`Recent`]: 1 MiB a thread.
+const RECENT_SLOTS: usize = 1 << 16;
+
+/// The last sequence number of devices that spoke a moment ago. Sequences of drawn processes count milliseconds, so that two messages of a
+/// device within one would have the same; the second takes the next. Direct-mapped: a device whose slot another one took is forgotten.
+#[derive(Debug)]
+struct Recent(Box<[(u64, u64)]>);
+
+impl Recent {
+    fn new() -> Self {
+        // No device has this number.
+        Self(vec![(u64::MAX, 0); RECENT_SLOTS].into())
+    }
+
+    /// `sequence`, or the one after the device's last if that is not below it.
+    fn above_last(&mut self, device: u64, sequence: u64) -> u64 {
+        let slot = &mut self.0[(mix(device) % RECENT_SLOTS as u64) as usize];
+        let sequence = if slot.0 == device && slot.1 >= sequence { slot.1.wrapping_add(1) } else { sequence };
+        *slot = (device, sequence);
+        sequence
+    }
 }
 
 /// One thread's builder.
@@ -129,6 +158,7 @@ pub(crate) struct Generator {
     context: Context,
     tips: Vec<MessageId>,
     drafts: Vec<Draft>,
+    recent: Recent,
     ids: Vec<[u8; 32]>,
     signatures: Vec<[u8; SIGNATURE_BYTES]>,
     ends: Vec<usize>,
@@ -150,6 +180,7 @@ impl Generator {
             keys: DeviceKeys::new(traffic.seed, key_cache_slots, signer),
             tips: Vec::new(),
             drafts: Vec::new(),
+            recent: Recent::new(),
             ids: Vec::new(),
             signatures: Vec::new(),
             ends: Vec::new(),
@@ -183,10 +214,13 @@ impl Generator {
                 Row { before_us: u32::try_from(before_us).unwrap_or(u32::MAX), class: class as u8, fault };
             let draft = Draft {
                 device: speaker.device,
-                sequence: traffic.sequence_base.wrapping_add(speaker.count),
+                fresh: traffic.keep_devices && self.arrivals.reconnects(arrival),
+                sequence: self
+                    .recent
+                    .above_last(speaker.device, traffic.sequence_base.wrapping_add(speaker.count)),
                 issued_us: traffic.clock.unix_us(due_us).saturating_sub(late_us),
                 bits: speaker.bits,
-                size: draw_size(payload, speaker.bits),
+                size: self.arrivals.size(arrival).unwrap_or_else(|| draw_size(payload, speaker.bits)),
                 row,
             };
             self.drafts.push(draft);
@@ -198,17 +232,6 @@ impl Generator {
                 self.drafts.swap(last - 1, last);
             }
             swap_next = fault == Fault::OutOfOrder;
-        }
-        // Two messages of a device within one millisecond would have one sequence number; the second takes the next.
-        for index in 1..self.drafts.len() {
-            let (before, rest) = self.drafts.split_at_mut(index);
-            let (last, this) = (&before[index - 1], &mut rest[0]);
-            if last.device == this.device
-                && last.sequence == this.sequence
-                && this.row.fault != Fault::Duplicate
-            {
-                this.sequence += 1;
-            }
         }
     }
 
@@ -272,9 +295,15 @@ impl Generator {
         } else {
             Box::default()
         };
+        let devices = if traffic.keep_devices {
+            self.drafts.iter().map(|draft| (draft.device, draft.fresh)).collect()
+        } else {
+            Box::default()
+        };
         Some(Batch {
             number: work.number,
             release_us: work.release_us,
+            devices,
             rows: self.drafts.iter().map(|draft| draft.row).collect(),
             bytes: bytes.into(),
             lengths,
@@ -321,6 +350,7 @@ mod tests {
             measured_us: 0..u64::MAX,
             tips: TipSlot::new([MessageId([1; 32]), MessageId([2; 32])]),
             keep_trail: true,
+            keep_devices: true,
         };
         let mut arrivals = Arrivals::new(profile, &play);
         let mut rows: Vec<Arrival> = Vec::new();
@@ -328,7 +358,7 @@ mod tests {
         rows.sort_by_key(|row| row.due_us);
         assert!(rows.len() > 100, "not vacuous: {} events", rows.len());
         let generator = Generator::new(Arc::new(traffic), arrivals, 64, signer);
-        (generator, Work { number: 3, first_event: 0, rows, release_us: 4_000_000 })
+        (generator, Work { number: 3, first_event: 0, rows, urgent: false, release_us: 4_000_000 })
     }
 
     fn messages(batch: &Batch) -> Vec<MessageView<'_>> {
@@ -360,7 +390,8 @@ mod tests {
             let speaker = generator.arrivals.resolve(arrival);
             keys.load([speaker.device]);
             assert_eq!(*message.issuer(), keys.public(0));
-            assert!(message.sequence() - 900 - speaker.count <= 1);
+            assert_eq!(batch.devices[row], (speaker.device, false));
+            assert!(message.sequence() - 900 - speaker.count <= 2);
             let trail = batch.trail[row];
             assert_eq!(
                 (trail.id, trail.device, trail.sequence),
@@ -380,6 +411,15 @@ mod tests {
             );
             assert_eq!(u64::from(batch.rows[row].before_us), work.release_us - arrival.due_us);
         }
+    }
+
+    #[test]
+    fn messages_of_a_device_within_one_millisecond_have_rising_sequences() {
+        let mut recent = Recent::new();
+        let sequences: Vec<u64> = [(1, 10), (2, 10), (1, 10), (1, 10), (1, 11), (1, 40), (2, 9)]
+            .map(|(device, count)| recent.above_last(device, count))
+            .into();
+        assert_eq!(sequences, [10, 10, 11, 12, 13, 40, 11]);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use weft_core::{GenesisId, MessageId, NetworkId};
 use weft_net::limits::SUBMIT_MESSAGES_MAX;
 use weft_net::{
-    Ack, AckLevel, AckStream, Client, ClientConfig, Delivery, LoadSender, NetError, RequestError,
-    SessionOptions,
+    Ack, AckLevel, AckStream, Client, ClientConfig, Delivery, Dialer, LoadSender, NetError, RequestError,
+    SessionOptions, Trust,
 };
 
 use crate::clock::RunClock;
-use crate::config::{NodeTarget, NullTarget, RunConfig, Target};
+use crate::config::{NodeTarget, NullTarget, RunConfig, Target, Topology};
 use crate::error::LoadError;
 
 /// Batches that the null target takes before it answers one: what a node's session grants by default.
@@ -47,6 +47,13 @@ pub(crate) struct Granted {
 pub(crate) struct Links {
     pub(crate) granted: Granted,
     pub(crate) links: Vec<Link>,
+    /// What makes connections, in the direct topology: there are no links then.
+    pub(crate) dialer: Option<Dialer>,
+}
+
+/// A session on the ledger `network`, for a load.
+pub(crate) fn session_options(network: NetworkId, ack_level: AckLevel) -> SessionOptions {
+    SessionOptions { network: Some(network), ack_level, ..SessionOptions::default() }
 }
 
 /// One connection.
@@ -69,7 +76,7 @@ impl Links {
                     batch_messages: config.batch_messages.min(SUBMIT_MESSAGES_MAX),
                 };
                 let links = (0..config.connections).map(|_| Link::Null(*target)).collect();
-                Ok(Self { granted, links })
+                Ok(Self { granted, links, dialer: None })
             }
         }
     }
@@ -77,7 +84,9 @@ impl Links {
     async fn open_node(config: &RunConfig, target: &NodeTarget) -> Result<Self, LoadError> {
         let mut links = Vec::with_capacity(config.connections as usize);
         let mut granted: Option<Granted> = None;
-        for _ in 0..config.connections {
+        // In the direct topology the first connection only asks what the target grants.
+        let direct = matches!(config.topology, Topology::Direct { .. });
+        for _ in 0..if direct { 1 } else { config.connections } {
             let client = Client::connect(ClientConfig::new(target.addr, target.trust.clone())).await?;
             // Whatever the first connection met, the others must meet too.
             let network = granted.as_ref().map_or(target.network, |granted| Some(granted.network));
@@ -128,8 +137,17 @@ impl Links {
             }
             links.push(Link::Node { client, sender, answers });
         }
+        let mut dialer = None;
+        if direct && let Some(Link::Node { client, sender, answers }) = links.pop() {
+            // Whoever answered is who must answer from now on: no file is read for each connection.
+            let trust = client.fingerprint().map_or_else(|| target.trust.clone(), Trust::Pin);
+            dialer = Some(Dialer::new(ClientConfig::new(target.addr, trust))?);
+            let _ = sender.finish().await;
+            drop(answers);
+            client.close().await;
+        }
         match granted {
-            Some(granted) => Ok(Self { granted, links }),
+            Some(granted) => Ok(Self { granted, links, dialer }),
             None => Err(LoadError::Internal { what: "a run without connections" }),
         }
     }

@@ -7,15 +7,22 @@
 //! The log is HdrHistogram's V1.3 text: comment lines, a legend, and a line per interval: start and length in seconds, largest value in
 //! milliseconds, and the histogram (microseconds, V2, compressed, base64).
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 
 use hdrhistogram::Histogram;
 
+use crate::clock::RunClock;
+use crate::config::RunConfig;
 use crate::hgrm::{Summary, encode};
+use crate::machine::rfc3339;
 use crate::report::Moment;
 
 /// Stretches kept, at most (about 200 bytes each).
 pub(crate) const MOMENTS_MAX: usize = 1_024;
+
+/// A stretch shorter than this is joined with the one before, seconds.
+const SECONDS_MIN: f64 = 0.5;
 
 /// What happened up to now, as a series of differences is made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,11 +72,15 @@ impl Timeline {
         };
         self.last_s = at_s;
         self.last = totals;
+        // The last stretch of a run may be a few milliseconds long, in which a rate means nothing.
+        let short = seconds < SECONDS_MIN;
         match self.moments.last_mut() {
-            Some(last) if self.gathered > 0 => *last = merged(last, &moment),
+            Some(last) if self.gathered > 0 || short => *last = merged(last, &moment),
             _ => self.moments.push(moment),
         }
-        self.gathered = (self.gathered + 1) % self.per_moment;
+        if !short {
+            self.gathered = (self.gathered + 1) % self.per_moment;
+        }
         if self.moments.len() > MOMENTS_MAX {
             self.moments = self
                 .moments
@@ -148,6 +159,42 @@ pub(crate) fn write_log_line(
     writeln!(out, "{start:.3},{:.3},{max_ms:.3},{}", moment.seconds, encode(latency)?)
 }
 
+/// The interval log, if one was asked for.
+pub(crate) struct IntervalLog {
+    file: Option<BufWriter<File>>,
+    failed: Option<io::Error>,
+}
+
+impl IntervalLog {
+    /// Begins the file that `config` names, if it names one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn create(config: &RunConfig, clock: RunClock) -> io::Result<Self> {
+        let Some(path) = &config.interval_log else { return Ok(Self { file: None, failed: None }) };
+        let mut file = BufWriter::new(File::create(path)?);
+        let started_us = clock.unix_us(0);
+        write_log_head(&mut file, started_us as f64 / 1e6, &rfc3339(started_us / 1_000_000))?;
+        Ok(Self { file: Some(file), failed: None })
+    }
+
+    /// Adds an interval.
+    pub(crate) fn write(&mut self, moment: &Moment, latency: &Histogram<u64>) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = write_log_line(file, moment, latency)
+        {
+            self.failed = Some(error);
+            self.file = None;
+        }
+    }
+
+    /// Ends the file; tells what went wrong, if anything did.
+    pub(crate) fn close(mut self) -> Option<String> {
+        let flushed = self.file.as_mut().map_or(Ok(()), Write::flush);
+        self.failed.or(flushed.err()).map(|error| format!("the interval log could not be written: {error}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -179,6 +226,21 @@ mod tests {
         // Three digits.
         assert!(moments.last().unwrap().latency_us.max.abs_diff(5_000) <= 5);
         assert!((moments.last().unwrap().at_s - 5_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_stretch_too_short_for_a_rate_is_joined_with_the_one_before() {
+        let mut timeline = Timeline::new();
+        let latency = new_histogram();
+        for (at_s, acked) in [(1.0, 100), (2.0, 200), (2.01, 250)] {
+            timeline.add(at_s, Totals { acked, ..Totals::default() }, &latency);
+        }
+        let moments = timeline.moments();
+        assert_eq!(moments.len(), 2);
+        assert!(
+            (moments[1].acked_per_s - 150.0 / 1.01).abs() < 0.01 && moments[1].at_s == 2.01,
+            "{moments:?}"
+        );
     }
 
     #[test]

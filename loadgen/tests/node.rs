@@ -98,6 +98,11 @@ impl Service for Fake {
             queue_messages: 0,
             queue_messages_max: 0,
             durable_age_us: 0,
+            flags: 0,
+            lane: LaneId(0),
+            witnesses_total: 0,
+            round_us: 0,
+            acks_waiting: 0,
             lanes: Vec::new(),
         })
     }

@@ -5,8 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use weft_loadgen::profile::presets;
 use weft_loadgen::{
-    NullTarget, Outcome, Phase, Profile, Progress, RunConfig, Schedule, Stall, Stop, Target, World, run,
+    NullTarget, Outcome, Phase, Profile, Progress, RunConfig, Schedule, Stall, Stop, Target, Trace, World,
+    run,
 };
 
 const STALL: Duration = Duration::from_millis(500);
@@ -158,4 +160,61 @@ fn warm_up_is_sent_but_not_measured() {
     assert_eq!((report.sent_total, report.acked_total, report.latency_us.count), (2_000, 2_000, 1_000));
     assert!((report.duration_s - 1.0).abs() < 1e-6 && report.elapsed_s >= 2.0);
     assert!(report.generator.keys_derived <= 500 && report.generator.messages == 2_000);
+}
+
+/// What was recorded is played as it was: time, device, size and class of every message, ties included. Recorded once more, a replay is the
+/// same file, and at twice the speed it is over in half the time.
+#[test]
+fn a_replayed_schedule_is_the_recorded_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first.csv"), dir.path().join("second.csv"));
+    let mut world = World::new(std::sync::Arc::new(presets::load("world-20b").unwrap()));
+    world.scale = 2e-5;
+    let classes: Vec<String> = world.profile.classes.iter().map(|class| class.name.clone()).collect();
+    let recorded = RunConfig {
+        schedule: Schedule::Open { rate_per_s: world.rate_per_s() },
+        world: Some(world.clone()),
+        duration: Duration::from_millis(1_500),
+        record: Some(first.clone()),
+        ..config(Schedule::Open { rate_per_s: 1.0 }, None)
+    };
+    let original = quiet(&recorded).report;
+    assert!(original.problems.is_empty(), "{:?}", original.problems);
+    let trace = std::sync::Arc::new(Trace::open(&first, classes).unwrap());
+    assert_eq!(trace.events(), original.sent_total);
+    assert!(trace.events() > 2_000 && trace.last_us() < 1_500_000, "not vacuous: {}", trace.events());
+    assert!(trace.device_max() > 10_000_000_000);
+
+    world.scale = 1.0;
+    let replayed = RunConfig {
+        schedule: Schedule::Open { rate_per_s: trace.rate_per_s() },
+        world: Some(world.clone()),
+        record: Some(second.clone()),
+        replay: Some(trace.clone()),
+        ..recorded
+    };
+    let again = quiet(&replayed).report;
+    assert_eq!(again.sent_total, original.sent_total);
+    for (one, other) in original.classes.iter().zip(&again.classes) {
+        assert_eq!((&one.name, one.intended, one.sent), (&other.name, other.intended, other.sent));
+    }
+    let bytes = |report: &weft_loadgen::Report| report.classes.iter().map(|class| class.bytes).sum::<u64>();
+    assert_eq!(bytes(&again), bytes(&original), "sizes are those of the trace");
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    assert!(text(&first) == text(&second), "the trace of a replay is the trace that was played");
+    assert_eq!(again.replay.unwrap().messages, original.sent_total);
+    assert_eq!(again.device_equivalents, 0.0, "a trace stands for no number of the profile's devices");
+
+    world.speedup = 3.0;
+    let fast = RunConfig {
+        schedule: Schedule::Open { rate_per_s: 3.0 * trace.rate_per_s() },
+        world: Some(world),
+        record: None,
+        duration: Duration::from_secs(60),
+        ..replayed
+    };
+    let fast = quiet(&fast).report;
+    assert_eq!(fast.sent_total, original.sent_total);
+    assert!(fast.duration_s < 3.0, "it ends when the trace does: {} s", fast.duration_s);
+    assert!(fast.valid, "{:?}", fast.invalid_reason);
 }

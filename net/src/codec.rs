@@ -11,7 +11,7 @@ use weft_core::{GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, Place};
 
 use crate::frame::{
     Ack, AckException, AckLevel, CloseReason, ErrorCode, Found, Frame, FrameKind, Hello, LaneStatus, Lookup,
-    NodeState, Status, Submit, Welcome, WireError,
+    NodeState, Status, Submit, Welcome, WireError, lane_flags, node_flags,
 };
 use crate::limits::{
     FRAME_HEAD_BYTES, GET_MESSAGES_MAX, MESSAGES_BYTES_MAX, NODE_NAME_BYTES_MAX, SUBMIT_MESSAGES_MAX,
@@ -24,7 +24,7 @@ pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
 
 const ID_BYTES: usize = 32;
 const EXCEPTION_BYTES: usize = 21;
-const LANE_STATUS_BYTES: usize = 18;
+const LANE_STATUS_BYTES: usize = 59;
 const WELCOME_BYTES_MAX: usize = 97 + NODE_NAME_BYTES_MAX;
 
 /// Why bytes are no frame, or values make none.
@@ -143,7 +143,7 @@ impl FrameKind {
             Self::GetMessages => 12 + GET_MESSAGES_MAX as usize * ID_BYTES,
             Self::Messages => MESSAGES_BYTES_MAX,
             Self::GetStatus => 8,
-            Self::Status => 60 + LANES_MAX as usize * LANE_STATUS_BYTES,
+            Self::Status => 86 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
             // The kinds of queries, whose limits were given above.
             _ => 1,
@@ -204,6 +204,14 @@ impl Body {
             }
         }
         Ok(())
+    }
+
+    /// A byte of bits, of which only those of `known` may be set.
+    pub(crate) fn flags(&mut self, field: &'static str, known: u8) -> Result<u8, FrameError> {
+        match self.u8(field)? {
+            flags if flags & !known == 0 => Ok(flags),
+            got => Err(FrameError::Value { field, got: u64::from(got) }),
+        }
     }
 
     pub(crate) fn request_id(&mut self) -> Result<u64, FrameError> {
@@ -430,7 +438,7 @@ impl Ack {
 
 impl Status {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.state.code(), 0]);
+        out.extend_from_slice(&[self.state.code(), self.flags]);
         out.extend_from_slice(&(self.lanes.len() as u16).to_le_bytes());
         for number in [
             self.uptime_us,
@@ -442,16 +450,23 @@ impl Status {
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.extend_from_slice(&self.lane.0.to_le_bytes());
+        for number in [self.witnesses_total, self.round_us, self.acks_waiting] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         for lane in &self.lanes {
             out.extend_from_slice(&lane.lane.0.to_le_bytes());
-            out.extend_from_slice(&lane.written.to_le_bytes());
-            out.extend_from_slice(&lane.durable.to_le_bytes());
+            out.push(lane.flags);
+            let LaneStatus { weight, written, durable, applied, certified, final_size, witness, .. } = *lane;
+            for number in [weight, written, durable, applied, certified, final_size, witness] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
         }
     }
 
     fn decode(body: &mut Body) -> Result<Self, FrameError> {
         let state = body.code("node state", NodeState::from_code)?;
-        body.zero("reserved byte", 1)?;
+        let flags = body.flags("node flags", node_flags::ALL)?;
         let lanes = usize::from(body.u16("lanes")?);
         at_most("lanes", lanes, usize::from(LANES_MAX))?;
         let mut status = Self {
@@ -462,6 +477,11 @@ impl Status {
             queue_messages: body.u64("queue_messages")?,
             queue_messages_max: body.u64("queue_messages_max")?,
             durable_age_us: body.u64("durable_age_us")?,
+            flags,
+            lane: LaneId(body.u16("own lane")?),
+            witnesses_total: body.u64("witnesses")?,
+            round_us: body.u64("round_us")?,
+            acks_waiting: body.u64("acks waiting")?,
             lanes: Vec::new(),
         };
         body.need("lanes", lanes * LANE_STATUS_BYTES)?;
@@ -469,8 +489,14 @@ impl Status {
         for _ in 0..lanes {
             status.lanes.push(LaneStatus {
                 lane: LaneId(body.u16("lane")?),
+                flags: body.flags("lane flags", lane_flags::ALL)?,
+                weight: body.u64("lane")?,
                 written: body.u64("lane")?,
                 durable: body.u64("lane")?,
+                applied: body.u64("lane")?,
+                certified: body.u64("lane")?,
+                final_size: body.u64("lane")?,
+                witness: body.u64("lane")?,
             });
         }
         Ok(status)

@@ -17,7 +17,7 @@
 //! | 7 | GetMessages | client | request id u64, count u32 (1..=1024), count x id 32 |
 //! | 8 | Messages | server | request id u64, count u32 (1..=1024), count x (0: absent; 1: place u64, length u16, message; 2: ask again) |
 //! | 9 | GetStatus | client | request id u64 |
-//! | 10 | Status | server | request id u64, state u8, 0 u8, lanes u16 (<= 1024), uptime_us u64, accepted u64, rejected u64, queue messages u64, queue messages max u64, durable age us u64 (all ones: never), lanes x (lane u16, written u64, durable u64) |
+//! | 10 | Status | server | request id u64, state u8, flags u8 (1 silenced, 2 restoring), lanes u16 (<= 1024), uptime_us u64, accepted u64, rejected u64, queue messages u64, queue messages max u64, durable age us u64 (all ones: never), own lane u16, witnesses made u64, round us u64, acks that wait for confirmation u64, lanes x (lane u16, flags u8 (1 forked, 2 ended, 4 equivocated, 8 connected), weight u64, written u64, durable u64, applied u64, certified u64, final u64, witness followed u64) |
 //! | 14 | Error | both | request id u64 (0: the session), code u8, 0 u8, text length u16 (<= 256), retry_after_ms u32, text UTF-8 |
 //! | 15 | Close | both | reason u8 |
 //!
@@ -410,15 +410,51 @@ pub enum Lookup {
     AskAgain,
 }
 
-/// Sizes of one lane, in positions.
+/// One lane and its node, as a node sees them. Sizes are in positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneStatus {
     /// The lane.
     pub lane: LaneId,
+    /// What its node was found to have done, and whether it is connected: bits of [`lane_flags`].
+    pub flags: u8,
+    /// Weight of its node in the committee; 0 for a node without a vote.
+    pub weight: u64,
     /// Size written.
     pub written: u64,
     /// Size synced.
     pub durable: u64,
+    /// Size applied: checked and judged.
+    pub applied: u64,
+    /// Size certified.
+    pub certified: u64,
+    /// Size final.
+    pub final_size: u64,
+    /// Number of the last witness of its node that was followed.
+    pub witness: u64,
+}
+
+/// Bits of [`LaneStatus::flags`].
+pub mod lane_flags {
+    /// The lane was signed two ways.
+    pub const FORKED: u8 = 1;
+    /// The lane ends before a batch that is not well formed.
+    pub const ENDED: u8 = 2;
+    /// Its node signed two witnesses with one number.
+    pub const EQUIVOCATED: u8 = 4;
+    /// Its node is connected, or is this one.
+    pub const CONNECTED: u8 = 8;
+    /// All of them.
+    pub const ALL: u8 = 15;
+}
+
+/// Bits of [`Status::flags`].
+pub mod node_flags {
+    /// A validator that states nothing any more: it has forgotten what it signed.
+    pub const SILENCED: u8 = 1;
+    /// Final is still coming back after a restart: operations are not judged.
+    pub const RESTORING: u8 = 2;
+    /// All of them.
+    pub const ALL: u8 = 3;
 }
 
 /// How a node is.
@@ -438,6 +474,16 @@ pub struct Status {
     pub queue_messages_max: u64,
     /// Age of the last durable write, in microseconds; `u64::MAX` if there was none.
     pub durable_age_us: u64,
+    /// Bits of [`node_flags`].
+    pub flags: u8,
+    /// The lane that it writes.
+    pub lane: LaneId,
+    /// Witnesses that it has made since it started.
+    pub witnesses_total: u64,
+    /// Shortest time between two of them, in microseconds.
+    pub round_us: u64,
+    /// Acks that wait for confirmation.
+    pub acks_waiting: u64,
     /// Its lanes, at most [`LANES_MAX`](weft_core::LANES_MAX).
     pub lanes: Vec<LaneStatus>,
 }

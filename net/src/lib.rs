@@ -26,7 +26,7 @@ pub use limits::SessionLimits;
 pub use query::{AccountStanding, AccountState, Answer, History, Payment, Query};
 #[cfg(feature = "quic")]
 pub use quic::{
-    AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Fingerprint, Identity,
+    AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Dialer, Fingerprint, Identity,
     IdentityError, LoadSender, NetError, PendingAck, Refusal, Server, ServerConfig, ServerHandle,
     ServerLimits, ServerStats, Service, Session, SessionHandle, SessionOptions, ShutdownReport,
     SocketBuffers, Trust,

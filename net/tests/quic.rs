@@ -12,7 +12,7 @@ use bytes::Bytes;
 use support::{NETWORK, ack, welcome_info};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use weft_core::{MessageId, NetworkId, Place, Reason, Rejection};
+use weft_core::{LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 use weft_net::frame::{Frame, Hello};
 use weft_net::{
     Ack, AckException, AckLevel, Client, ClientConfig, ErrorCode, Found, Identity, Lookup, NetError,
@@ -104,6 +104,11 @@ impl Service for Echo {
             queue_messages: 0,
             queue_messages_max: 10,
             durable_age_us: u64::MAX,
+            flags: 0,
+            lane: LaneId(0),
+            witnesses_total: 0,
+            round_us: 0,
+            acks_waiting: 0,
             lanes: Vec::new(),
         })
     }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use support::pair::{Pair, options};
 use support::{NETWORK, ack, welcome_info};
 use weft_core::receipt::RECEIPT_BYTES_MAX;
-use weft_core::{DeviceKey, MessageId, NetworkId, Place, Reason, Rejection};
+use weft_core::{DeviceKey, LaneId, MessageId, NetworkId, Place, Reason, Rejection};
 use weft_net::frame::{CloseReason, Frame, Hello};
 use weft_net::limits::MESSAGES_BYTES_MAX;
 use weft_net::session::{ClientEvent, ClientOptions, End, ServerEvent};
@@ -35,6 +35,11 @@ fn status() -> Status {
         queue_messages: 4,
         queue_messages_max: 5,
         durable_age_us: 6,
+        flags: 0,
+        lane: LaneId(0),
+        witnesses_total: 0,
+        round_us: 0,
+        acks_waiting: 0,
         lanes: Vec::new(),
     }
 }

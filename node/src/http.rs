@@ -14,9 +14,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use weft_core::Reason;
+use weft_net::LaneStatus;
+use weft_net::frame::lane_flags;
 
 use crate::health::{Health, HealthReport};
 use crate::pipeline::devices::{Device, DeviceReport};
+use crate::service::NodeService;
 use crate::stats::{Counters, cpu_seconds_by_stage};
 
 /// What the pages are made from.
@@ -28,6 +31,8 @@ pub struct Pages {
     pub counters: Arc<Counters>,
     /// The node's GPUs.
     pub devices: Arc<[Device]>,
+    /// Lanes and confirmation; none before the node has them.
+    pub confirm: Option<Arc<NodeService>>,
 }
 
 /// What `/health` says: the node's health, and its GPUs'. A GPU that failed makes no node unhealthy: the CPU does its work.
@@ -131,6 +136,9 @@ fn metrics_text(pages: &Pages) -> String {
         "Time spent in group commits.",
         &one(load(&counters.sync_us) / 1e6),
     );
+    if let Some(service) = &pages.confirm {
+        confirmation_metrics(service, &mut metric);
+    }
     let devices: Vec<DeviceReport> = pages.devices.iter().map(Device::report).collect();
     if !devices.is_empty() {
         // The number tells two adapters of one name apart.
@@ -180,6 +188,70 @@ fn metrics_text(pages: &Pages) -> String {
     out
 }
 
+/// Lanes, watermarks, witnesses and faults.
+fn confirmation_metrics(service: &NodeService, metric: &mut impl FnMut(&str, &str, &str, &[(String, f64)])) {
+    let counters = &service.confirm.counters;
+    let one = |counter: &std::sync::atomic::AtomicU64| {
+        vec![(String::new(), counter.load(std::sync::atomic::Ordering::Relaxed) as f64)]
+    };
+    let lanes = service.lane_statuses();
+    let of = |value: fn(&LaneStatus) -> u64| -> Vec<(String, f64)> {
+        lanes.iter().map(|lane| (format!("{{lane=\"{}\"}}", lane.lane), value(lane) as f64)).collect()
+    };
+    metric("lane_size", "gauge", "Positions of each lane that are here.", &of(|lane| lane.written));
+    metric("lane_applied_size", "gauge", "Positions checked and judged here.", &of(|lane| lane.applied));
+    metric("lane_certified_size", "gauge", "Positions certified.", &of(|lane| lane.certified));
+    metric("lane_final_size", "gauge", "Positions final.", &of(|lane| lane.final_size));
+    metric(
+        "witness_followed",
+        "gauge",
+        "Number of the last witness followed of each node.",
+        &of(|lane| lane.witness),
+    );
+    let connected = |lane: &LaneStatus| u64::from(lane.flags & lane_flags::CONNECTED != 0);
+    metric("node_connected", "gauge", "1 for each node that is connected, and this one.", &of(connected));
+    metric(
+        "lane_faults",
+        "gauge",
+        "Proven faults: 1 forked, 2 ended, 4 equivocated, added.",
+        &of(|lane| u64::from(lane.flags & !lane_flags::CONNECTED)),
+    );
+    metric("witnesses_total", "counter", "Witnesses made.", &one(&counters.witnesses));
+    metric("votes_written_total", "counter", "Records of votes written.", &one(&counters.votes_written));
+    let us = counters.votes_us.load(std::sync::atomic::Ordering::Relaxed) as f64;
+    metric("votes_seconds_total", "counter", "Time spent in writing votes.", &[(String::new(), us / 1e6)]);
+    metric(
+        "operations_final_total",
+        "counter",
+        "Operations that became final.",
+        &one(&counters.operations_final),
+    );
+    metric(
+        "acks_waiting",
+        "gauge",
+        "Acks that wait for confirmation.",
+        &[(String::new(), service.acks.len() as f64)],
+    );
+    metric(
+        "silenced",
+        "gauge",
+        "1 if this validator states nothing any more.",
+        &[(String::new(), f64::from(u8::from(service.confirm.is_silenced())))],
+    );
+    metric(
+        "replicated_signatures_total",
+        "counter",
+        "Signatures of other nodes' batches checked.",
+        &one(&service.counters.replicated_signatures),
+    );
+    metric(
+        "replicated_checks_total",
+        "counter",
+        "Verifier calls for them.",
+        &one(&service.counters.replicated_checks),
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +268,8 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_503_until_the_node_is_live_and_metrics_count_refusals() {
-        let pages = Pages { health: Arc::default(), counters: Arc::default(), devices: Arc::new([]) };
+        let pages =
+            Pages { health: Arc::default(), counters: Arc::default(), devices: Arc::new([]), confirm: None };
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, pages.clone(), std::future::pending()));

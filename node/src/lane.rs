@@ -142,12 +142,12 @@ impl Lane {
         key: SigningKey,
         roots: [MessageId; 2],
         writer: LaneWriter,
-        reader: LogReader,
         (lanes, confirm): (Lanes, Arc<Confirm>),
         dir: &Path,
         config: LaneConfig,
         mut random: Random,
     ) -> Result<Self, LogError> {
+        let reader = writer.reader();
         let mut lane = Self {
             network: reader.network(),
             id: reader.lane(),

@@ -280,7 +280,7 @@ impl RunningNode {
         };
         let roots = data.genesis_id().roots();
         let LaneLog { writer, syncer, reader } = log;
-        let lanes = Lanes::new(own, reader.clone(), others.iter().map(|log| log.reader.clone()));
+        let lanes = Lanes::new(own, reader, others.iter().map(|log| log.reader.clone()));
         let mut other_trees = others.iter().map(|log| log.writer.tree());
         let mut proofs = Vec::with_capacity(keys.len());
         for (reader, node) in lanes.readers().iter().zip(&keys) {
@@ -301,7 +301,6 @@ impl RunningNode {
             key.clone(),
             roots,
             writer,
-            reader.clone(),
             (lanes.clone(), confirm.clone()),
             &data.lane_dir(own),
             lane_config,
@@ -389,6 +388,9 @@ impl RunningNode {
             name: config.name.clone(),
             lane: own,
             confirm: confirm.clone(),
+            acks: confirm_acks.clone(),
+            round_us: config.round_ms.saturating_mul(1000),
+            net: link.net.clone(),
             clock_us_max,
             ack_level_max: config.ack_level,
             jobs: jobs.clone(),
@@ -442,6 +444,7 @@ impl RunningNode {
                 let bound = listener.local_addr().map_err(bind)?;
                 let pages = http::Pages {
                     health: health.clone(),
+                    confirm: Some(service.clone()),
                     counters: counters.clone(),
                     devices: devices.clone(),
                 };

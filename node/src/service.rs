@@ -4,16 +4,19 @@
 //! reads run on the runtime's blocking threads, so that a cold page never stops a session's neighbours.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use weft_core::{DeviceKey, Genesis, GenesisId, LaneId, MessageId, NetworkId};
+use weft_net::frame::{lane_flags, node_flags};
+use weft_net::peer::PeerNet;
 use weft_net::{
     AccountStanding, AccountState, AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service,
     SessionHandle, Status, Submit, WelcomeInfo,
 };
 
-use crate::confirm::Confirm;
+use crate::confirm::acks::ConfirmAcks;
+use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::history::History;
 use crate::lanes::Lanes;
@@ -43,6 +46,12 @@ pub struct NodeService {
     pub lane: LaneId,
     /// Confirmation.
     pub confirm: Arc<Confirm>,
+    /// Acks that wait for it.
+    pub acks: Arc<ConfirmAcks>,
+    /// Shortest time between two witnesses, microseconds.
+    pub round_us: u64,
+    /// Other nodes, once they are there.
+    pub net: Arc<OnceLock<PeerNet>>,
     /// Largest clock differences allowed, ahead and behind, microseconds.
     pub clock_us_max: (u64, u64),
     /// Strongest level of acknowledgement that clients may ask for.
@@ -102,6 +111,39 @@ impl NodeService {
             let standing = if contested { AccountStanding::Frozen } else { AccountStanding::Open };
             AccountState { standing, balance: found.balance, next: found.next, lock }
         }))
+    }
+
+    /// Every lane as this node has it.
+    pub fn lane_statuses(&self) -> Vec<LaneStatus> {
+        let (weights, followed): (Vec<u64>, Vec<u64>) = self.confirm.ask(|machine| {
+            let of = |lane| (machine.setup().weights.of(lane), machine.followed(lane));
+            (0..self.lanes.readers().len()).map(of).unzip()
+        });
+        let net = self.net.get();
+        let numbers = weights.into_iter().zip(followed);
+        let status = |(reader, (weight, witness)): (&weft_storage::LogReader, (u64, u64))| {
+            let lane = reader.lane();
+            let marks = self.confirm.marks(lane);
+            let connected = lane == self.lane || net.is_some_and(|net| net.is_connected(lane));
+            let fault = |fault: &Fault| match fault {
+                Fault::Forked => lane_flags::FORKED,
+                Fault::Ended => lane_flags::ENDED,
+                Fault::Equivocated => lane_flags::EQUIVOCATED,
+            };
+            LaneStatus {
+                lane,
+                flags: self.confirm.faults(lane).iter().map(fault).sum::<u8>()
+                    + u8::from(connected) * lane_flags::CONNECTED,
+                weight,
+                written: reader.size(),
+                durable: reader.durable_size(),
+                applied: marks.applied,
+                certified: marks.certified,
+                final_size: marks.final_size,
+                witness,
+            }
+        };
+        self.lanes.readers().iter().zip(numbers).map(status).collect()
     }
 }
 
@@ -189,11 +231,13 @@ impl Service for NodeService {
             queue_messages: messages,
             queue_messages_max: messages_max,
             durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
-            lanes: vec![LaneStatus {
-                lane: self.lane,
-                written: report.written_size,
-                durable: report.durable_size,
-            }],
+            flags: u8::from(self.confirm.is_silenced()) * node_flags::SILENCED
+                + u8::from(self.confirm.is_restoring()) * node_flags::RESTORING,
+            lane: self.lane,
+            witnesses_total: self.confirm.counters.witnesses.load(Ordering::Relaxed),
+            round_us: self.round_us,
+            acks_waiting: self.acks.len() as u64,
+            lanes: self.lane_statuses(),
         })
     }
 }

@@ -36,8 +36,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Where `unsafe` may stand: files, and folders ending in `/`.
-const UNSAFE_ALLOWED: &[&str] =
-    &["storage/src/map.rs", "loadgen/src/pool/map.rs", "crypto/src/simd/", "gpu/", "fuzz/"];
+const UNSAFE_ALLOWED: &[&str] = &[
+    "storage/src/map.rs",
+    "loadgen/src/pool/map.rs",
+    "crypto/src/simd/",
+    "crypto/examples/constant_time.rs",
+    "gpu/",
+    "fuzz/",
+];
 
 /// Longest source file, lines. The house's own rule is shorter; this is where a test gets in the way.
 const FILE_LINES_MAX: usize = 900;

@@ -4,14 +4,23 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Sketch, config, device, id, now_us, refusals, runtime, session, start, submit};
 use weft_core::confirm::Transfer;
-use weft_core::{Balance, DeviceSigner, Draft, Genesis, LaneId, MessageId, PayloadKind, Reason, Validator};
+use weft_core::{
+    Balance, BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind, Place,
+    Reason, Validator, VerifiedMessage,
+};
+use weft_net::peer::{
+    Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
+    ShipCursor, ShipEnd, Shipping, SubscriptionId,
+};
 use weft_net::{AckLevel, Lookup, Session};
 use weft_node::config::Config;
+use weft_node::confirm::Fault;
 use weft_node::health::State;
 use weft_node::node::RunningNode;
 use weft_storage::DataDir;
@@ -227,6 +236,147 @@ fn a_node_that_was_down_catches_up_and_takes_part_again() {
     cluster.start(0);
     cluster.wait_final(2, cluster.final_size(2, 2));
     assert_eq!(found(cluster.node(0), &sent), sent.len());
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
+    let mut cluster = Cluster::started(1);
+    send(cluster.node(1), AckLevel::Final, 50, 1);
+    cluster.stop(1);
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(cluster.dirs[1].path(), copy.path());
+    cluster.start(1);
+    cluster.wait_live([1]);
+    send(cluster.node(1), AckLevel::Final, 50, 2);
+    let size = cluster.final_size(1, 1);
+    cluster.wait_final(1, size);
+    cluster.stop(1);
+    std::fs::remove_dir_all(cluster.dirs[1].path()).unwrap();
+    copy_dir(copy.path(), cluster.dirs[1].path());
+    cluster.start(1);
+    wait_for("it finds out", || cluster.node(1).health().state == State::Poisoned);
+    let cause = cluster.node(1).health().cause.unwrap_or_default();
+    assert!(cause.contains("signed and does not have"), "{cause}");
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(1), AckLevel::Durable).await;
+        let message = Sketch::new(&session, 3).sign(&device(9));
+        assert_eq!(refusals(&submit(&session, &[message]).await), [(0, Reason::LogFailed)]);
+    });
+    // The others go on, and have nothing to reproach it with.
+    send(cluster.node(0), AckLevel::Final, 50, 60);
+    for node in [0, 2, 3] {
+        assert_eq!(cluster.node(node).confirm().faults(LaneId(1)), []);
+    }
+}
+
+/// A node that signs two histories of its lane and gives one to node 0 and the other to all others.
+struct Liar {
+    histories: [Vec<Bytes>; 2],
+}
+
+struct Pages(std::collections::VecDeque<Bytes>);
+
+impl ShipCursor for Pages {
+    fn read(&mut self, _: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd> {
+        out.extend(self.0.drain(..));
+        Ok(())
+    }
+}
+
+impl PeerService for Liar {
+    fn connected(&self, _: LaneId) {}
+    fn disconnected(&self, _: LaneId, _: Option<PeerCode>, _: &str) {}
+    fn witness(&self, _: LaneId, _: Bytes, _: Hold) {}
+    fn holdings(&self, _: LaneId, _: Holdings, _: Hold) {}
+    fn fork_proof(&self, _: LaneId, _: LaneId, _: [Bytes; 2], _: Hold) {}
+    fn batch(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Bytes) {}
+    fn shipping(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Shipping) {}
+    fn chain_done(&self, _: LaneId, _: u16, _: u32, _: bool) {}
+
+    fn ship(&self, peer: LaneId, lane: LaneId, ends: &[LaneEnd]) -> ShipAnswer {
+        let nothing = LaneEnd { size: 0, root: weft_core::merkle::EMPTY_ROOT };
+        if lane != LaneId(3) || !ends.contains(&nothing) {
+            return ShipAnswer::NotHeld { held: 0 };
+        }
+        let history = &self.histories[usize::from(peer != LaneId(0))];
+        ShipAnswer::From(nothing, Box::new(Pages(history.iter().cloned().collect())))
+    }
+
+    fn chain(&self, _: LaneId, _: u16, _: u64, _: usize, _: usize) -> Vec<Bytes> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let (genesis, seed) = (dir.genesis_id(), *dir.node_seed());
+    let signer = DeviceSigner::from_seed(seed);
+    let history = |payload: &[u8]| {
+        let mut tree = LaneTree::new();
+        let mut batches = Vec::new();
+        for sequence in 1..=2 {
+            let draft = Draft {
+                network: genesis.network(),
+                issued_at_us: now_us(),
+                sequence,
+                parents: genesis.roots(),
+                kind: PayloadKind::DATA,
+                payload,
+            };
+            let message = draft.sign(&device(5)).unwrap();
+            let mut builder = BatchBuilder::new(1, 10_000);
+            let view = weft_core::MessageView::parse(&message).unwrap();
+            builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+            let seal = |text: &[u8]| signer.sign_bytes(text);
+            let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
+            batches.push(Bytes::copy_from_slice(sealed.bytes()));
+        }
+        batches
+    };
+    let liar = Liar { histories: [history(b"one"), history(b"another")] };
+    let members = dir.genesis().node_keys().enumerate().map(|(lane, key)| PeerMember {
+        key,
+        address: cluster.nodes[lane].as_ref().map(|node| node.peer_address().unwrap().to_string()),
+    });
+    let config = PeerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        seed,
+        genesis,
+        lane: LaneId(3),
+        members: members.collect(),
+        latency: Duration::ZERO,
+        limits: PeerLimits::default(),
+    };
+    let net = PeerNet::start(config, runtime().handle(), std::sync::Arc::new(liar)).unwrap();
+    for node in cluster.up() {
+        wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
+    }
+    for node in 0..3 {
+        send(cluster.node(node), AckLevel::Final, 50, 1);
+    }
+    let finals: Vec<u64> = (0..3).map(|node| cluster.final_size(node, 3)).collect();
+    assert_eq!(finals, [0, 0, 0], "one vote for the one, two for the other: neither is certified");
+    for node in cluster.up() {
+        assert!((0..3).all(|lane| node.confirm().faults(LaneId(lane)).is_empty()));
+    }
+    runtime().block_on(net.shutdown());
 }
 
 async fn pay(

@@ -2,6 +2,8 @@
 //!
 //! * Coordinated omission: a node that is stopped (SIGSTOP) for two seconds in the middle of a run.
 //! * Two workers and a coordinator; and a worker that is killed.
+//! * A connection for each device: handshakes counted, limited, and refused by the node.
+//! * A node that is killed in the middle of a run and started again: every message that it acked is read back.
 //!
 //! Rates are low, so that a debug build on a busy machine keeps them; what is asserted holds on any machine that does.
 
@@ -44,9 +46,16 @@ impl Process {
 fn node(data: &Path) -> (Process, SocketAddr) {
     let made = weft().args(["init", "--data"]).arg(data).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    start(data, "127.0.0.1:0", &[])
+}
+
+/// Starts a node on a ledger that is there.
+fn start(data: &Path, listen: &str, more: &[&str]) -> (Process, SocketAddr) {
     let mut child = weft()
-        .args(["node", "--listen", "127.0.0.1:0", "--recent-ids-max", "65536", "--segment-bytes", "4MiB"])
-        .args(["--free-space-watermark-bytes", "0", "--verify-threads", "1", "--log", "warn", "--data"])
+        .args(["node", "--listen", listen, "--recent-ids-max", "65536", "--segment-bytes", "4MiB"])
+        .args(["--free-space-watermark-bytes", "0", "--verify-threads", "1", "--log", "warn"])
+        .args(more)
+        .arg("--data")
         .arg(data)
         .stdout(Stdio::piped())
         .spawn()
@@ -217,4 +226,97 @@ fn two_workers_report_as_one_and_a_killed_one_is_named() {
         assert_eq!(all, sum, "the merged histogram is the sum of the parts");
         assert_eq!(merged["sent_total"].as_u64().unwrap(), sent);
     }
+}
+
+/// 30 devices a second, each once: as many handshakes, at most 16 connections at once.
+#[test]
+fn in_the_direct_topology_each_device_has_a_connection_of_its_own() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("ledger");
+    let (node, address) = node(&data);
+    let run = |target: &SocketAddr, more: &[&str]| {
+        let target = target.to_string();
+        let mut arguments = vec!["run", "flat", "--target", &target, "--rate", "30", "--warm-up", "0"];
+        arguments.extend(["--topology", "direct", "--lag-p99-max-ms", "1000", "--json", "-", "--quiet"]);
+        arguments.extend(more);
+        report(&loadgen(&arguments, scratch.path()).wait_with_output().unwrap())
+    };
+    let free = run(&address, &["--seconds", "4", "--connections", "16", "--handshakes-per-s", "200"]);
+    assert_eq!(free["valid"], true, "{}", free["invalid_reason"]);
+    let handshakes = &free["handshakes"];
+    assert_eq!((&free["acked_total"], &handshakes["attempted"]), (&120.into(), &120.into()), "{handshakes}");
+    assert_eq!((&handshakes["succeeded"], &handshakes["failed"]), (&120.into(), &0.into()));
+    let open = handshakes["open_max"].as_u64().unwrap();
+    assert!((2..=16).contains(&open), "{open} at once");
+    assert_eq!(free["handshake_us"]["count"], 120);
+    assert!(free["handshake_us"]["p50"].as_u64().unwrap() > 100, "{}", free["handshake_us"]);
+    assert!(us(&free, "p50") > free["handshake_us"]["p50"].as_u64().unwrap(), "latency holds the handshake");
+
+    // Ten a second for thirty devices: what was due waits for its turn, and the report says for what.
+    let limited = run(&address, &["--seconds", "2", "--connections", "16", "--handshakes-per-s", "10"]);
+    assert_eq!((&limited["valid"], &limited["acked_total"]), (&false.into(), &60.into()), "{limited}");
+    let reason = limited["invalid_reason"].as_str().unwrap();
+    assert!(reason.contains("for their turn (10 a second)"), "{reason}");
+    assert!(us(&limited, "max") > 2_500_000, "the last waited for four seconds: {}", limited["latency_us"]);
+
+    // A node that takes fewer connections than the pool holds open refuses the others, whose messages stay unsent.
+    drop(node);
+    let (_node, address) = start(&data, "127.0.0.1:0", &["--connections-max", "4"]);
+    let refused = run(&address, &["--seconds", "2", "--connections", "16", "--handshakes-per-s", "200"]);
+    let (handshakes, acked) = (&refused["handshakes"], refused["acked_total"].as_u64().unwrap());
+    assert!(handshakes["failed_by"]["refused"].as_u64().unwrap() > 10, "{handshakes}");
+    assert_eq!(
+        acked + handshakes["messages_unsent"].as_u64().unwrap(),
+        60,
+        "sent or counted as not: {handshakes}"
+    );
+    assert!(refused["invalid_reason"].as_str().unwrap().contains("handshakes failed"), "{refused}");
+}
+
+/// Killed (SIGKILL) in the middle of a run and started again on the same directory and port. The run is invalid, as it must be; what was
+/// acked before is all there, read from a process that never took it.
+#[test]
+fn an_audit_waits_for_a_node_that_is_restarted_and_finds_all_that_was_acked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("ledger");
+    let (node, address) = node(&data);
+    let target = address.to_string();
+    let audited = |max: &str| {
+        let arguments =
+            ["run", "flat", "--target", &target, "--rate", "400", "--seconds", "3", "--warm-up", "0"];
+        let more = ["--drain", "1", "--audit", "--audit-restart", "--audit-wait", "120", "--audit-max", max];
+        loadgen(&[&arguments[..], &more[..], &["--json", "-", "--quiet"]].concat(), scratch.path())
+    };
+    let run = audited("1000000");
+    std::thread::sleep(Duration::from_millis(2_000));
+    drop(node);
+    std::thread::sleep(Duration::from_millis(300));
+    let (node, again) = start(&data, &target, &[]);
+    assert_eq!(again, address);
+    let killed = report(&run.wait_with_output().unwrap());
+    let (acked, audit) = (killed["acked_total"].as_u64().unwrap(), &killed["audit"]);
+    assert!(acked > 100, "not vacuous: {killed}");
+    assert_eq!((audit["checked"].as_u64(), audit["total"].as_u64()), (Some(acked), Some(acked)), "{audit}");
+    assert_eq!((&audit["missing"], &audit["invalid"]), (&0.into(), &0.into()), "{audit}");
+    assert_eq!(audit["checked_after_restart"].as_u64(), Some(acked), "{audit}");
+    assert_eq!(killed["valid"], false, "what was under way was never answered");
+
+    // Restarted after the run: a sample is read back, and only once the node is another process.
+    let run = audited("300");
+    std::thread::sleep(Duration::from_millis(6_500));
+    drop(node);
+    let (_node, _) = start(&data, &target, &[]);
+    let sampled = report(&run.wait_with_output().unwrap());
+    let audit = &sampled["audit"];
+    assert_eq!((&sampled["valid"], &sampled["acked_total"]), (&true.into(), &1_200.into()), "{sampled}");
+    assert!(audit["sampled_one_in"].as_u64().unwrap() >= 4, "{audit}");
+    let checked = audit["checked"].as_u64().unwrap();
+    assert!(
+        (50..=300).contains(&checked) && audit["checked_after_restart"].as_u64() == Some(checked),
+        "{audit}"
+    );
+    assert!(
+        audit["waits"].as_u64().unwrap() >= 1 && audit["missing"] == 0 && audit["invalid"] == 0,
+        "{audit}"
+    );
 }

@@ -32,6 +32,9 @@ struct Arguments {
     /// Validators that lie; the bound, (nodes - 1) / 3, by default.
     #[arg(long)]
     liars: Option<usize>,
+    /// Draw weights by chance, and how many validators lie: as much weight as the bound allows.
+    #[arg(long, conflicts_with = "liars")]
+    weights: bool,
     /// Weaken one rule, by its name (for example NoSwitch): a canary.
     #[arg(long)]
     weaken: Option<String>,
@@ -50,6 +53,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut options = Options::bound(arguments.nodes as usize);
+    options.weights = arguments.weights;
     if let Some(liars) = arguments.liars {
         anyhow::ensure!(liars < options.validators, "{liars} liars among {} validators", options.validators);
         options.liars = liars;
@@ -96,9 +100,13 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let violations: u64 = broken.values().map(|entry| entry.0).sum();
     println!(
-        "n {} liars {} weakened {} seeds {from}..{to}: {violations} violations, {:.1} s",
+        "n {}, {} weakened {} seeds {from}..{to}: {violations} violations, {:.1} s",
         options.validators,
-        options.liars,
+        if options.weights {
+            "weights and liars by chance,".to_owned()
+        } else {
+            format!("liars {}", options.liars)
+        },
         options.weaken.map_or_else(|| "nothing".to_owned(), |rule| format!("{rule:?}")),
         began.elapsed().as_secs_f64()
     );

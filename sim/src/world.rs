@@ -37,6 +37,8 @@ pub struct Options {
     pub validators: usize,
     /// Validators that lie; the bound is `(validators - 1) / 3`.
     pub liars: usize,
+    /// Whether weights are drawn by chance, and how many validators lie too, with as much weight as the bound allows.
+    pub weights: bool,
     /// The rule that does not hold, for a canary.
     pub weaken: Option<Rule>,
     /// Whether faults are as usual, or only liars and the network's delay.
@@ -52,6 +54,7 @@ impl Options {
         Self {
             validators,
             liars: validators.saturating_sub(1) / 3,
+            weights: false,
             weaken: None,
             crashes: true,
             trace: false,
@@ -128,6 +131,7 @@ enum Event {
 
 struct World {
     options: Options,
+    weights: Vec<u64>,
     seed: u64,
     random: SplitMix64,
     now_us: u64,
@@ -163,17 +167,22 @@ pub fn run(seed: u64, options: Options) -> Outcome {
 }
 
 impl World {
-    fn new(seed: u64, options: Options) -> Self {
+    fn new(seed: u64, mut options: Options) -> Self {
         let mut random = SplitMix64::new(seed ^ 0x5eed_0000_0000_0000);
+        let mut weights = vec![1; options.validators];
+        if options.weights {
+            (weights, options.liars) = draw_weights(options.validators, &mut random);
+        }
         let scheme = if seed.is_multiple_of(REAL_SIGNATURES_EVERY) { Scheme::Ed25519 } else { Scheme::Hash };
         let (validators, lanes) = (options.validators, options.validators + 2);
         let keys: Vec<Key> = (0..lanes as u64).map(|number| Key::new(scheme, seed, number)).collect();
         let accounts = Accounts::new(scheme, seed);
         let name = String::new;
-        let validator = |key: &Key| Validator { key: key.public(), weight: 1, name: name() };
+        let validator =
+            |(key, weight): (&Key, &u64)| Validator { key: key.public(), weight: *weight, name: name() };
         let ingest = |key: &Key| IngestNode { key: key.public(), name: name() };
         let genesis = Genesis {
-            committee: keys[..validators].iter().map(validator).collect(),
+            committee: keys[..validators].iter().zip(&weights).map(validator).collect(),
             ingest: keys[validators..].iter().map(ingest).collect(),
             balances: accounts.balances(),
             ..Genesis::single("simulation", seed, keys[0].public())
@@ -206,6 +215,7 @@ impl World {
         let loss_percent = [0, 2, 10, 30][random.below(4) as usize];
         Self {
             options,
+            weights,
             seed,
             random,
             now_us: 0,
@@ -386,7 +396,7 @@ impl World {
 
     /// I6: what is final follows from the lanes alone.
     fn end(&mut self) -> Outcome {
-        let weights = weft_core::confirm::Weights::new(vec![1; self.options.validators]);
+        let weights = weft_core::confirm::Weights::new(self.weights.clone());
         let honest = self.honest();
         for id in &honest {
             let Some(node) = &self.nodes[*id] else { continue };
@@ -727,6 +737,31 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// Weights of validators, liars last, and how many of these there are: up to half of the validators, or one of all, with the
+/// most weight b that a committee of weight W bears, 3b < W.
+fn draw_weights(validators: usize, random: &mut SplitMix64) -> (Vec<u64>, usize) {
+    let liars = if validators < 2 { 0 } else { 1 + random.below(validators as u64 / 2) as usize };
+    // Large weights beside small ones, now and then near the largest sum that a genesis may have.
+    let scale = [1, 1, 1_000, 1 << 50][random.below(4) as usize];
+    let mut weights: Vec<u64> =
+        (liars..validators).map(|_| scale * (2 + random.below(20)) + random.below(3)).collect();
+    let honest: u64 = weights.iter().sum();
+    let mut left = (honest - 1) / 2;
+    for place in (0..liars as u64).rev() {
+        let own = if place == 0 { left } else { 1 + random.below((left - place).max(1)) };
+        let own = own.clamp(1, left.saturating_sub(place).max(1));
+        weights.push(own);
+        left = left.saturating_sub(own);
+    }
+    // So few honest units that each liar cannot have one of its own: fewer liars.
+    let liar_weight: u64 = weights[validators - liars..].iter().sum();
+    if 2 * liar_weight >= honest {
+        (vec![1; validators], validators.saturating_sub(1) / 3)
+    } else {
+        (weights, liars)
     }
 }
 

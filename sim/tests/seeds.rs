@@ -39,6 +39,20 @@ fn nothing_breaks_with_two_of_seven_lying() {
 }
 
 #[test]
+fn nothing_breaks_with_unequal_weights_and_as_much_lying_weight_as_the_bound_allows() {
+    let seeds = number("WEFT_SIM_SEEDS", 200) / 4 + 1;
+    for validators in [2, 4, 5, 7] {
+        for seed in 0..seeds {
+            let options = Options { weights: true, ..Options::bound(validators) };
+            let outcome = run(seed, options);
+            let stats =
+                outcome.unwrap_or_else(|violation| panic!("n {validators}, seed {seed}: {violation}"));
+            assert!(stats.final_batches > 0, "{stats:?}");
+        }
+    }
+}
+
+#[test]
 fn committees_without_room_for_a_liar_make_progress() {
     for validators in [1, 2, 3] {
         let total = passes(validators, 8);

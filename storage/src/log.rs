@@ -361,6 +361,12 @@ impl LaneWriter {
         Ok(())
     }
 
+    /// Reads what this writer writes.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.shared))
+    }
+
     /// The lane's size.
     #[must_use]
     pub const fn size(&self) -> u64 {

@@ -17,9 +17,9 @@ use crate::merkle::{EMPTY_ROOT, Hash};
 /// validator states at most 256 batches twice, and as many again when it has changed its copy. 50 bytes each.
 pub const AGAIN_MAX: usize = 1_024;
 
-/// Rejects of one validator and lane beyond final, at most: 256 batches with nothing else in them. Whatever a
-/// validator covers above its last one then counts as rejected.
-pub const REJECTS_MAX: usize = 1 << 20;
+/// Rejects of one validator and lane that are kept, at most: 40 bytes each, and a witness of 16 KiB can name 130,000. Between the
+/// first and the last one beyond that everything counts as rejected by that validator, at level 1 only.
+pub const REJECTS_MAX: usize = 2 * super::state::REJECTS_OPEN_MAX;
 
 /// Which watermark a claim moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,8 @@ struct Rare {
     again: Vec<(Kind, Stated)>,
     /// Position of each reject, and the witness that it first stood in.
     rejects: BTreeMap<u64, u64>,
-    /// From here on everything counts as rejected.
-    rejects_from: Option<u64>,
+    /// Between these two everything counts as rejected.
+    rejects_all: Option<(u64, u64)>,
 }
 
 /// What one validator has said of one lane.
@@ -109,7 +109,8 @@ impl Count {
             if rare.rejects.len() < REJECTS_MAX {
                 rare.rejects.entry(position).or_insert(number);
             } else if !rare.rejects.contains_key(&position) {
-                rare.rejects_from = Some(rare.rejects_from.map_or(position, |from| from.min(position)));
+                let (from, to) = rare.rejects_all.unwrap_or((position, position));
+                rare.rejects_all = Some((from.min(position), to.max(position)));
             }
         }
     }
@@ -118,7 +119,7 @@ impl Count {
     pub(crate) fn rejects(&self, position: u64, number: u64) -> bool {
         let Some(rare) = &self.rare else { return false };
         rare.rejects.get(&position).is_some_and(|first| *first <= number)
-            || rare.rejects_from.is_some_and(|from| position >= from)
+            || rare.rejects_all.is_some_and(|(from, to)| (from..=to).contains(&position))
     }
 
     /// Takes a claim of a followed witness; what it adds to the copy's count, if anything.
@@ -226,7 +227,11 @@ impl Count {
         let Some(rare) = &mut self.rare else { return };
         rare.again.retain(|(_, claim)| claim.size > lane.final_size);
         rare.rejects.retain(|position, _| lane.may_be_rejected(*position));
-        if rare.again.is_empty() && rare.rejects.is_empty() && rare.rejects_from.is_none() {
+        let matters = |(from, to): &(u64, u64)| {
+            *to >= lane.final_size || lane.operations.range(*from..=*to).next().is_some()
+        };
+        rare.rejects_all = rare.rejects_all.filter(matters);
+        if rare.again.is_empty() && rare.rejects.is_empty() && rare.rejects_all.is_none() {
             self.rare = None;
         }
     }

@@ -15,6 +15,13 @@ use crate::lane::{BatchError, BatchView};
 use crate::merkle::{Hash, LaneTree};
 use crate::message::{PayloadKind, SIGNATURE_BYTES};
 
+/// Memory of a held batch with nothing but data, of each operation in it (152 bytes here, its votes in a map), of each claim
+/// (here, and as one that waits for final) and each reject (8 bytes here, an entry of a map once it is final).
+const HELD_BATCH_BYTES: usize = 256;
+const HELD_OPERATION_BYTES: usize = 512;
+const HELD_CLAIM_BYTES: usize = 96;
+const HELD_REJECT_BYTES: usize = 40;
+
 /// An operation and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacedOperation {
@@ -181,6 +188,22 @@ impl BatchDigest {
     #[must_use]
     pub const fn witness(&self) -> Option<&PlacedWitness> {
         self.witness.as_ref()
+    }
+
+    /// Memory that holding the batch beyond final takes, bytes, rounded up: besides itself, the votes on its operations and
+    /// what is noted of its witness once it is final.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let witness = self.witness.as_ref().map_or(0, |placed| {
+            let witness = &placed.witness;
+            let claims = witness.cut.len()
+                + witness.certified.len()
+                + witness.cut_again.len()
+                + witness.certified_again.len();
+            let rejects: usize = witness.rejects.iter().map(|group| group.positions.len()).sum();
+            claims * HELD_CLAIM_BYTES + rejects * HELD_REJECT_BYTES
+        });
+        HELD_BATCH_BYTES + self.cites.len() * 16 + self.operations.len() * HELD_OPERATION_BYTES + witness
     }
 
     /// Whether there is anything but witnesses of the lane's own node.

@@ -5,6 +5,7 @@
 //! looked at again when what it waits for has moved, and not before. The checks themselves are in
 //! [`form`](super::form) and [`ledger`](super::ledger).
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -15,7 +16,16 @@ use super::ledger::{Ledger, Verdict};
 use super::machine::Machine;
 use super::rules::Rules;
 use super::settle::CLAIMS_MAX;
-use crate::ids::LaneId;
+use crate::ids::{DeviceKey, LaneId};
+use crate::merkle::Hash;
+
+/// What a lane waits for at the fourth gate: the operation `at` of the batch with this root, on its account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    root: Hash,
+    at: usize,
+    account: DeviceKey,
+}
 
 impl<R: Rules> Machine<R> {
     /// Looks at every lane that something has happened to, until nothing happens any more.
@@ -51,7 +61,8 @@ impl<R: Rules> Machine<R> {
                 }
                 Form::Good => (),
             }
-            if !self.claims_fit(index, &batch) || !self.judge(index, &batch) {
+            if !self.claims_fit(index, &batch) || self.waits_for_witness(index) || !self.judge(index, &batch)
+            {
                 return;
             }
             self.lanes[index].applied = batch.size();
@@ -98,11 +109,20 @@ impl<R: Rules> Machine<R> {
         let Some(placed) = batch.witness().filter(|_| index < self.chains.len()) else { return true };
         for claim in placed.witness.cut.iter().chain(&placed.witness.cut_again) {
             let lane = usize::from(claim.lane.0);
-            let full = self
-                .in_lane
-                .get(index * self.setup.lanes + lane)
-                .is_some_and(|votes| votes.open_claims() >= CLAIMS_MAX);
-            if lane < self.setup.lanes && full {
+            if lane >= self.setup.lanes {
+                continue;
+            }
+            if self.in_lane[index * self.setup.lanes + lane].open_claims() >= CLAIMS_MAX {
+                self.waits[lane].insert(index);
+                return false;
+            }
+        }
+        for rejects in &placed.witness.rejects {
+            let lane = usize::from(rejects.lane.0);
+            if lane >= self.setup.lanes {
+                continue;
+            }
+            if self.in_lane[index * self.setup.lanes + lane].is_full_of_rejects(&self.lanes[lane]) {
                 self.waits[lane].insert(index);
                 return false;
             }
@@ -121,22 +141,31 @@ impl<R: Rules> Machine<R> {
         let restoring = !self.restoring.is_empty();
         let was_final = self.restoring.iter().any(|(lane, wanted)| *lane == index && batch.size() <= *wanted);
         if restoring && !was_final {
-            self.ledger_waits.insert(index);
+            self.restore_waits.insert(index);
             return false;
         }
-        let (mut locks, mut rejects) = (Vec::new(), Vec::new());
-        for placed in batch.operations() {
+        if !restoring && self.still_waits(index, batch) {
+            return false;
+        }
+        let (mut locks, mut rejects) = (BTreeMap::new(), Vec::new());
+        for (at, placed) in batch.operations().iter().enumerate() {
+            let operation = &placed.operation;
             let verdict = if restoring {
-                self.ledger.judge_again(&placed.operation, &self.rules)
+                self.ledger.judge_again(operation, &self.rules)
             } else {
-                self.ledger.judge(&placed.operation, &locks, &self.rules)
+                self.ledger.judge(operation, &locks, &self.rules)
             };
             match verdict {
                 Verdict::Moot => (),
-                Verdict::Accept => locks.push(Ledger::lock_for(&placed.operation, &self.rules)),
+                Verdict::Accept => {
+                    locks.insert(operation.account, Ledger::lock_for(operation, &self.rules));
+                }
                 Verdict::Reject => rejects.push(placed.position),
                 Verdict::Wait => {
-                    self.ledger_waits.insert(index);
+                    self.await_account(
+                        index,
+                        Awaited { root: *batch.root(), at, account: operation.account },
+                    );
                     return false;
                 }
             }
@@ -144,5 +173,30 @@ impl<R: Rules> Machine<R> {
         self.ledger.lock(locks, &self.rules);
         self.statement.reject(index, rejects);
         true
+    }
+
+    /// Whether the operation that made this batch wait would make it wait again: so one look decides, however large the batch
+    /// and whatever else has woken its lane.
+    fn still_waits(&self, index: usize, batch: &BatchDigest) -> bool {
+        let Some(awaited) = self.awaited[index].filter(|awaited| awaited.root == *batch.root()) else {
+            return false;
+        };
+        let Some(placed) = batch.operations().get(awaited.at) else { return false };
+        let is_noted = self.ledger_waits.get(&awaited.account).is_some_and(|lanes| lanes.contains(&index));
+        is_noted && self.ledger.judge(&placed.operation, &BTreeMap::new(), &self.rules) == Verdict::Wait
+    }
+
+    /// A lane waits for an account's next sequence or money, and for no other account.
+    fn await_account(&mut self, index: usize, awaited: Awaited) {
+        if let Some(before) =
+            self.awaited[index].replace(awaited).filter(|before| before.account != awaited.account)
+            && let Some(lanes) = self.ledger_waits.get_mut(&before.account)
+        {
+            lanes.remove(&index);
+            if lanes.is_empty() {
+                self.ledger_waits.remove(&before.account);
+            }
+        }
+        self.ledger_waits.entry(awaited.account).or_default().insert(index);
     }
 }

@@ -1,7 +1,8 @@
 //! A node's copy of one lane beyond final, other copies of it that were seen, and the lane's watermarks.
 //!
 //! Owns what is held of a lane in memory: the batches beyond final, in order; up to [`SIDES_MAX`] other histories
-//! after a fork; the ends of final batches for as long as an operation below them is not settled. Invariants:
+//! after a fork; the ends of final batches for as long as an operation below them is not settled, or the own cut has not come
+//! so far. Invariants:
 //! `final <= shown <= applied <= held`; entries are linked by their roots, so a root fixes everything before it; a
 //! side parts from the copy at or beyond final. What makes watermarks move is left to [`count`](super::count), what
 //! may be applied to [`machine`](super::machine).
@@ -15,9 +16,13 @@ use super::quorum::ValidatorSet;
 use super::transfer::Operation;
 use crate::merkle::{EMPTY_ROOT, Hash};
 
-/// Batches of one lane beyond final that are held in memory: 4 MiB, and with full batches 67 million messages. A
-/// node that is further behind takes the rest from its own log as final moves.
+/// Batches of one lane beyond final that are held in memory, at most: with full batches 67 million messages. A node that is
+/// further behind takes the rest from its own log as final moves, see [`Machine::has_room`](super::machine::Machine::has_room).
 pub const HELD_BATCHES_MAX: usize = 16_384;
+
+/// Memory of these batches, at most (one more batch may go beyond it): 4 MiB when they carry data only. What a liar puts into
+/// them counts: a batch of operations takes up to 2 MiB, a witness that unfolds to many rejects up to 5 MiB.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Other histories of one lane that are kept to count on. Each has at most [`HELD_BATCHES_MAX`] batches; the oldest
 /// makes room for a new one, and whoever holds the history that gets certified offers it again.
@@ -49,9 +54,25 @@ pub(crate) struct Side {
     /// Size at which it parts: the first position that differs.
     pub(crate) from: u64,
     pub(crate) batches: Vec<Arc<BatchDigest>>,
+    /// Memory of the batches.
+    bytes: usize,
 }
 
 impl Side {
+    fn new(from: u64, batches: Vec<Arc<BatchDigest>>) -> Self {
+        let bytes = batches.iter().map(|batch| batch.held_bytes()).sum();
+        Self { from, batches, bytes }
+    }
+
+    fn push(&mut self, batch: Arc<BatchDigest>) {
+        self.bytes += batch.held_bytes();
+        self.batches.push(batch);
+    }
+
+    fn has_room(&self) -> bool {
+        self.batches.len() < HELD_BATCHES_MAX && self.bytes < HELD_BYTES_MAX
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.batches.last().map_or(self.from, |batch| batch.size())
     }
@@ -116,6 +137,8 @@ pub(crate) struct LaneCopy {
     pub(crate) final_size: u64,
     pub(crate) final_root: Hash,
     pub(crate) entries: VecDeque<Entry>,
+    /// Memory of the entries.
+    bytes: usize,
     pub(crate) applied: u64,
     /// Size that the shell reported durable.
     pub(crate) durable: u64,
@@ -124,7 +147,7 @@ pub(crate) struct LaneCopy {
     pub(crate) fork: Option<u64>,
     /// Where an ill-formed batch ends this copy.
     pub(crate) ended: Option<u64>,
-    /// Ends of final batches, above the oldest operation that is not settled.
+    /// Ends of final batches, above the oldest operation that is not settled, and from the own cut on.
     ends: VecDeque<(u64, Hash)>,
     /// Operations that are not settled, by position.
     pub(crate) operations: BTreeMap<u64, OperationVotes>,
@@ -146,6 +169,7 @@ impl Default for LaneCopy {
             final_size: 0,
             final_root: EMPTY_ROOT,
             entries: VecDeque::new(),
+            bytes: 0,
             applied: 0,
             durable: 0,
             sides: Vec::new(),
@@ -213,7 +237,7 @@ impl LaneCopy {
     pub(crate) fn fit(&self, batch: &BatchDigest) -> Fit {
         let first = batch.first();
         if first == self.held() && batch.before() == self.head_root() {
-            return if self.entries.len() < HELD_BATCHES_MAX { Fit::Next } else { Fit::Stray };
+            return if self.has_room() { Fit::Next } else { Fit::Stray };
         }
         if first < self.final_size {
             return Fit::Stray;
@@ -236,8 +260,14 @@ impl LaneCopy {
         found.map_or(Fit::Stray, Fit::Side)
     }
 
+    /// Whether another batch may be held.
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries.len() < HELD_BATCHES_MAX && self.bytes < HELD_BYTES_MAX
+    }
+
     /// Appends a batch that fits as [`Fit::Next`].
     pub(crate) fn append(&mut self, batch: Arc<BatchDigest>) {
+        self.bytes += batch.held_bytes();
         for placed in batch.operations() {
             self.operations.insert(placed.position, OperationVotes::new(placed.operation));
         }
@@ -247,22 +277,22 @@ impl LaneCopy {
     /// Adds a batch that fits as [`Fit::Fork`] or [`Fit::Side`]; the side that it lies on now.
     pub(crate) fn add_to_side(&mut self, batch: Arc<BatchDigest>, fit: Fit) -> Option<usize> {
         let mut side = match fit {
-            Fit::Fork(from) => Side { from, batches: Vec::new() },
+            Fit::Fork(from) => Side::new(from, Vec::new()),
             Fit::Side(index) => {
                 let side = self.sides.get_mut(index)?;
                 if side.size() == batch.first() {
-                    if side.batches.len() < HELD_BATCHES_MAX {
-                        side.batches.push(batch);
+                    if side.has_room() {
+                        side.push(batch);
                     }
                     return Some(index);
                 }
                 // A fork of the fork: a side of its own, with what both share.
                 let shared = side.batches.iter().take_while(|held| held.size() <= batch.first());
-                Side { from: side.from, batches: shared.cloned().collect() }
+                Side::new(side.from, shared.cloned().collect())
             }
             _ => return None,
         };
-        side.batches.push(batch);
+        side.push(batch);
         if self.sides.len() == SIDES_MAX {
             self.sides.remove(0);
         }
@@ -275,7 +305,8 @@ impl LaneCopy {
         let side = self.sides.swap_remove(index);
         let from = side.from;
         let keep = self.entry_beyond(from);
-        let dropped = self.entries.drain(keep..).map(|entry| entry.batch).collect();
+        let dropped: Vec<Arc<BatchDigest>> = self.entries.drain(keep..).map(|entry| entry.batch).collect();
+        self.bytes -= dropped.iter().map(|batch| batch.held_bytes()).sum::<usize>();
         self.operations.split_off(&from);
         side.batches.into_iter().for_each(|batch| self.append(batch));
         // A side that parts from what was let go of has lost its beginning.
@@ -307,7 +338,7 @@ impl LaneCopy {
             if side.from == self.held() {
                 side.batches.into_iter().for_each(|batch| self.append(batch));
             } else if !side.batches.is_empty() {
-                self.sides.push(side);
+                self.sides.push(Side::new(side.from, side.batches));
             }
         }
     }
@@ -315,6 +346,7 @@ impl LaneCopy {
     /// Moves final over the first entry and hands it out.
     pub(crate) fn finalize_next(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
+        self.bytes -= entry.batch.held_bytes();
         (self.final_size, self.final_root) = (entry.batch.size(), *entry.batch.root());
         self.ends.push_back((self.final_size, self.final_root));
         let size = self.final_size;
@@ -333,10 +365,36 @@ impl LaneCopy {
         Some(&self.ends[at].1)
     }
 
-    /// Lets go of ends that no operation needs.
-    pub(crate) fn prune_ends(&mut self) {
+    /// Root of the copy at `size`, below final as far as ends are kept.
+    pub(crate) fn known_root(&self, size: u64) -> Option<&Hash> {
+        self.root_at(size).or_else(|| self.final_root_at(size))
+    }
+
+    /// The highest end of a batch that is at most `limit` and at most `batches` beyond the end `from`.
+    pub(crate) fn end_beyond(&self, from: u64, batches: usize, limit: u64) -> Option<(u64, Hash)> {
+        let start = self.ends.partition_point(|end| end.0 <= from);
+        let below = self.ends.partition_point(|end| end.0 <= limit).saturating_sub(start);
+        let first = self.entry_beyond(from);
+        let beyond = self.entry_beyond(limit).saturating_sub(first);
+        let last = (below + beyond).min(batches).checked_sub(1)?;
+        match last.checked_sub(below) {
+            None => self.ends.get(start + last).copied(),
+            Some(last) => {
+                let batch = &self.entries.get(first + last)?.batch;
+                Some((batch.size(), *batch.root()))
+            }
+        }
+    }
+
+    /// Ends below final that are kept beyond `from`.
+    pub(crate) fn ends_beyond(&self, from: u64) -> usize {
+        self.ends.len() - self.ends.partition_point(|end| end.0 <= from)
+    }
+
+    /// Lets go of ends that neither an operation nor the own cut, which reaches to `own`, needs.
+    pub(crate) fn prune_ends(&mut self, own: u64) {
         let oldest = self.operations.keys().next().copied().unwrap_or(u64::MAX);
-        while self.ends.front().is_some_and(|end| end.0 <= oldest) {
+        while self.ends.front().is_some_and(|end| end.0 <= oldest && end.0 < own) {
             self.ends.pop_front();
         }
     }

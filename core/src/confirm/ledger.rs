@@ -117,7 +117,12 @@ impl Ledger {
     }
 
     /// Judges an operation, given the locks that earlier operations of the same batch have taken.
-    pub(crate) fn judge(&self, operation: &Operation, taken: &[Lock], rules: &impl Rules) -> Verdict {
+    pub(crate) fn judge(
+        &self,
+        operation: &Operation,
+        taken: &BTreeMap<DeviceKey, Lock>,
+        rules: &impl Rules,
+    ) -> Verdict {
         let Some(account) = self.accounts.get(&operation.account) else {
             return if rules.weakens(Rule::RejectUncovered) { Verdict::Reject } else { Verdict::Wait };
         };
@@ -126,8 +131,7 @@ impl Ledger {
             return if same { Verdict::Moot } else { Verdict::Reject };
         }
         let value = Self::lock_value(operation, rules);
-        let taken = taken.iter().rfind(|lock| lock.account == operation.account);
-        if let Some(lock) = taken.or_else(|| self.locks.get(&operation.account)) {
+        if let Some(lock) = taken.get(&operation.account).or_else(|| self.locks.get(&operation.account)) {
             // A lock of a later sequence was taken when this one was in the ledger already.
             if lock.sequence > operation.sequence
                 || (lock.sequence == operation.sequence && lock.hash != value)
@@ -147,7 +151,7 @@ impl Ledger {
     /// already. Waiting for the ledger instead would be waiting for oneself.
     pub(crate) fn judge_again(&self, operation: &Operation, rules: &impl Rules) -> Verdict {
         if self.has_passed(operation) {
-            return self.judge(operation, &[], rules);
+            return self.judge(operation, &BTreeMap::new(), rules);
         }
         let value = Self::lock_value(operation, rules);
         let lock = self.locks.get(&operation.account).filter(|lock| lock.sequence == operation.sequence);
@@ -164,12 +168,12 @@ impl Ledger {
     }
 
     /// Takes locks. They are durable with the next witness, before it leaves.
-    pub(crate) fn lock(&mut self, locks: Vec<Lock>, rules: &impl Rules) {
+    pub(crate) fn lock(&mut self, locks: BTreeMap<DeviceKey, Lock>, rules: &impl Rules) {
         if rules.weakens(Rule::LoseLocks) {
             self.locks.clear();
             return;
         }
-        self.locks.extend(locks.into_iter().map(|lock| (lock.account, lock)));
+        self.locks.extend(locks);
     }
 
     /// Notes an operation of an applied batch, for [`may_append`](Self::may_append).
@@ -194,7 +198,7 @@ impl Ledger {
         let alone = seen.is_none_or(|(first, others)| !others && first.hash == operation.hash.0);
         // A lock by message id would refuse what the rule under test must refuse itself.
         let locks_by_id = rules.weakens(Rule::LockById);
-        let verdict = match self.judge(operation, &[], rules) {
+        let verdict = match self.judge(operation, &BTreeMap::new(), rules) {
             Verdict::Reject if locks_by_id && alone => Verdict::Accept,
             verdict => verdict,
         };

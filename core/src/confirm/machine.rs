@@ -6,12 +6,13 @@
 //! before what leaves is said at [`Effect`]. Left to others: fetching and shipping batches and witnesses, hashing
 //! and verifying, sealing and signing (the node); making witnesses ([`state`](super::state)).
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::count::{Count, Kind, Stated};
 use super::digest::BatchDigest;
+use super::gates::Awaited;
 use super::io::{Effect, Input, Setup, Watermarks};
 use super::lane_copy::{Fit, Form, LaneCopy};
 use super::ledger::Ledger;
@@ -21,7 +22,7 @@ use super::state::Statement;
 use super::transfer::Operation;
 use super::votes::Votes;
 use super::witness::{Claim, Witness};
-use crate::ids::{LaneId, MessageId, Place};
+use crate::ids::{DeviceKey, LaneId, MessageId, Place};
 use crate::merkle::Hash;
 
 /// Ids of followed witnesses that are remembered per validator, to recognise a second one with the same number.
@@ -68,8 +69,11 @@ pub struct Machine<R = Strict> {
     pub(crate) queue: BTreeSet<usize>,
     /// For each lane: lanes that wait for it to become final further.
     pub(crate) waits: Vec<BTreeSet<usize>>,
-    /// Lanes that wait for the ledger.
-    pub(crate) ledger_waits: BTreeSet<usize>,
+    /// Lanes that wait for an account, by account; and what each lane has waited for last.
+    pub(crate) ledger_waits: BTreeMap<DeviceKey, BTreeSet<usize>>,
+    pub(crate) awaited: Vec<Option<Awaited>>,
+    /// Lanes that wait until a restarted validator may judge.
+    pub(crate) restore_waits: BTreeSet<usize>,
     /// After a restart: how far final was before it. Nothing is judged before it is there again.
     pub(crate) restoring: Vec<(usize, u64)>,
     pub(crate) scratch: Vec<(u64, u64)>,
@@ -98,7 +102,9 @@ impl<R: Rules> Machine<R> {
             statement: Statement::new(lanes),
             queue: BTreeSet::new(),
             waits: alloc::vec![BTreeSet::new(); lanes],
-            ledger_waits: BTreeSet::new(),
+            ledger_waits: BTreeMap::new(),
+            awaited: alloc::vec![None; lanes],
+            restore_waits: BTreeSet::new(),
             restoring: Vec::new(),
             scratch: Vec::with_capacity(validators),
             setup,
@@ -177,6 +183,13 @@ impl<R: Rules> Machine<R> {
             }
         }
         ends
+    }
+
+    /// Whether another batch of `lane` is taken: held batches are bounded by number and memory. What is refused meanwhile has
+    /// to be given again once final has moved, and a node without room in its own lane appends nothing.
+    #[must_use]
+    pub fn has_room(&self, lane: LaneId) -> bool {
+        self.lanes.get(usize::from(lane.0)).is_some_and(LaneCopy::has_room)
     }
 
     /// Whether `lane` was signed two ways.
@@ -306,6 +319,11 @@ impl<R: Rules> Machine<R> {
                 chain.equivocated = true;
                 effects.push(Effect::Equivocated { validator: validator as u16, number: witness.number });
             }
+            if other && own && !self.statement.silent && !self.rules.weakens(Rule::Amnesia) {
+                // Its key signs elsewhere too, or it has forgotten what it has signed.
+                self.statement.silent = true;
+                effects.push(Effect::Silenced { number: witness.number });
+            }
             return;
         }
         if witness.number != chain.number + 1 || chain.predecessor() != Some(witness.predecessor) {
@@ -340,11 +358,12 @@ impl<R: Rules> Machine<R> {
                 self.count_claim(validator, kind, claim, number, stated_again, effects);
             }
         }
-        for claim in witness.cut.iter().chain(&witness.certified).chain(&witness.certified_again) {
-            let index = usize::from(claim.lane.0);
-            if self.lanes.get(index).is_some_and(|lane| !lane.sides.is_empty()) {
-                self.try_switch(index, effects);
-            }
+        // Each lane once: looking at its sides costs as much as all claims on it.
+        let has_sides = |index: &usize| self.lanes.get(*index).is_some_and(|lane| !lane.sides.is_empty());
+        let named = lists.iter().flat_map(|(_, claims, _)| claims.iter());
+        let named: BTreeSet<usize> = named.map(|claim| usize::from(claim.lane.0)).filter(has_sides).collect();
+        for index in named {
+            self.try_switch(index, effects);
         }
     }
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::digest::PlacedWitness;
 use super::io::Effect;
+use super::lane_copy::OperationVotes;
 use super::machine::Machine;
 use super::rules::{Rule, Rules};
 use super::transfer::Operation;
@@ -95,7 +96,7 @@ impl<R: Rules> Machine<R> {
         let size = self.lanes[index].final_size;
         self.restoring.retain(|(lane, wanted)| *lane != index || *wanted > size);
         if self.restoring.is_empty() {
-            self.queue.append(&mut self.ledger_waits);
+            self.queue.append(&mut self.restore_waits);
         }
         let waiting = core::mem::take(&mut self.waits[index]);
         self.queue.extend(waiting);
@@ -112,7 +113,7 @@ impl<R: Rules> Machine<R> {
         let known = |lane: LaneId| Some(usize::from(lane.0)).filter(|lane| *lane < lanes);
         for rejects in &placed.witness.rejects {
             if let Some(lane) = known(rejects.lane) {
-                self.in_lane[validator * lanes + lane].reject(&rejects.positions, number);
+                self.in_lane[validator * lanes + lane].reject(&rejects.positions, number, &self.lanes[lane]);
             }
         }
         for claim in placed.witness.cut.iter().chain(&placed.witness.cut_again) {
@@ -141,22 +142,44 @@ impl<R: Rules> Machine<R> {
 
     pub(crate) fn enter(&mut self, operation: Operation, effects: &mut Vec<Effect>) {
         let entered = self.ledger.settle(operation);
-        if !entered.is_empty() {
-            self.queue.append(&mut self.ledger_waits);
+        for operation in &entered {
+            for account in [&operation.account, &operation.to] {
+                self.queue.extend(self.ledger_waits.remove(account).unwrap_or_default());
+            }
         }
         effects.extend(entered.into_iter().map(Effect::Entered));
     }
 
-    /// Lets go of final operations that nothing depends on: their sequence is in the ledger, or a quorum of votes
-    /// below final rejects them, so that no later vote can accept them.
+    /// Lets go of final operations that nothing depends on: their sequence is in the ledger, or so much weight rejects them
+    /// below final for good that no later vote can accept them.
     fn sweep(&mut self, index: usize) {
-        let (weights, ledger) = (&self.setup.weights, &self.ledger);
+        let (weights, ledger, in_lane) = (&self.setup.weights, &self.ledger, &self.in_lane);
+        let own = self.own_ends_from(index);
+        let lanes = self.setup.lanes;
         let lane = &mut self.lanes[index];
-        let limit = lane.final_size;
-        lane.operations.retain(|position, votes| {
-            *position >= limit
-                || !(weights.is_quorum(votes.final_rejecting_weight) || ledger.has_passed(&votes.operation))
-        });
-        lane.prune_ends();
+        let accepts_no_more = |position: u64, votes: &OperationVotes| {
+            let left = |rejecting| weights.total().saturating_sub(rejecting);
+            if weights.is_quorum(left(votes.final_rejecting_weight)) {
+                return false;
+            }
+            let for_good = |validator: &usize| {
+                votes.final_rejecting.contains(*validator)
+                    && !votes.final_accepting.contains(*validator)
+                    && in_lane[validator * lanes + index].rejects_for_good(position)
+            };
+            let rejecting = (0..weights.len()).filter(for_good).map(|validator| weights.of(validator)).sum();
+            !weights.is_quorum(left(rejecting))
+        };
+        let below = lane.operations.range(..lane.final_size);
+        let dead: Vec<u64> = below
+            .filter(|(position, votes)| {
+                ledger.has_passed(&votes.operation) || accepts_no_more(**position, votes)
+            })
+            .map(|(position, _)| *position)
+            .collect();
+        for position in dead {
+            lane.operations.remove(&position);
+        }
+        lane.prune_ends(own);
     }
 }

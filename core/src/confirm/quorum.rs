@@ -119,6 +119,11 @@ impl ValidatorSet {
         self.words[word] |= bit;
         new
     }
+
+    /// Whether validator `index` is there.
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        self.words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 //! unless p is rejected in that witness or before. Invariants: the set of accepted operations only grows with the
 //! cut; witnesses that arrive in another grouping give the same set, so every auditor recomputes it from the lanes.
 //!
-//! Memory: per validator and lane at most [`CLAIMS_MAX`] claims plus those of the batches that are applied and not
-//! final; a batch that would add more waits at the second gate, see [`machine`](super::machine).
+//! Memory: per validator and lane at most [`CLAIMS_MAX`] claims and [`REJECTS_LANE_MAX`] rejects beyond final, plus those of the
+//! batches that are applied and not final; a batch that would add more waits at the second gate, see
+//! [`gates`](super::gates). Rejects below final stay as long as their operation is not settled, like its votes.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +20,11 @@ use crate::merkle::Hash;
 /// Claims of one validator on one lane that are below final in its own lane and beyond final in the other, at most.
 /// An honest validator states at most 256 batches beyond its final, and each twice more after a fork.
 pub const CLAIMS_MAX: usize = 1_024;
+
+/// Rejects of one validator on one lane that are below final in its own lane and beyond final in the other, at most. An honest
+/// validator states at most [`REJECTS_OPEN_MAX`](super::state::REJECTS_OPEN_MAX) beyond its final, and as many again after a
+/// restart, when it has to count anew.
+pub const REJECTS_LANE_MAX: usize = 4 * super::state::REJECTS_OPEN_MAX;
 
 /// A claim of a witness below final; `number` is the position of that witness in its lane.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +52,21 @@ impl InLane {
         self.open.len()
     }
 
-    /// Takes the rejects of a witness below final. They come before its claims.
-    pub(crate) fn reject(&mut self, positions: &[u64], number: u64) {
-        for position in positions {
+    /// Whether so many rejects wait for the lane to become final that no more are taken.
+    pub(crate) fn is_full_of_rejects(&self, lane: &LaneCopy) -> bool {
+        self.rejects.len() >= REJECTS_LANE_MAX
+            && self.rejects.range(lane.final_size..).take(REJECTS_LANE_MAX).count() == REJECTS_LANE_MAX
+    }
+
+    /// Whether a reject of this position stands for good: no claim of a witness before it can still cover the position.
+    pub(crate) fn rejects_for_good(&self, position: u64) -> bool {
+        let first = self.rejects.get(&position);
+        first.is_some_and(|first| self.open.iter().all(|claim| claim.number >= *first))
+    }
+
+    /// Takes the rejects of a witness below final, as far as they matter. They come before its claims.
+    pub(crate) fn reject(&mut self, positions: &[u64], number: u64, lane: &LaneCopy) {
+        for position in positions.iter().filter(|position| lane.may_be_rejected(**position)) {
             self.rejects.entry(*position).or_insert(number);
         }
     }

@@ -1,7 +1,9 @@
 //! Making witnesses: what this validator states, and when.
 //!
-//! Owns what was stated, what is due, and the limits of one witness: 16,384 bytes, and 256 batches of one lane beyond
-//! final; what does not fit waits for the next one, lanes in turn. Rules: a witness leaves at most once a round, and
+//! Owns what was stated, what is due, and the limits of one witness: 16,384 bytes, and of one lane 256 batches beyond
+//! final, 1,024 beyond the cut before, and 8,192 rejects beyond final; what does not fit waits for the next one, lanes in
+//! turn. Final may be far ahead of the own cut, as after a pause: then cuts follow it in such steps, so that every reject
+//! finds its witness and others, who come later still, find a claim within what they hold. Rules: a witness leaves at most once a round, and
 //! only when there is something to state that matters (`docs/decisions/0022`): more of a cut or certified cut over
 //! data or over witnesses that cover data, or something to state again after a fork. Everything else that has moved
 //! travels along. The next one waits until the one before is back in the own lane, signed. Invariants: the cut of a
@@ -27,6 +29,18 @@ use crate::merkle::{EMPTY_ROOT, Hash};
 /// and lane.
 pub const CUT_BATCHES_MAX: usize = 256;
 
+/// Batches that a cut moves over, at most.
+pub const CUT_STEP_BATCHES_MAX: usize = 1_024;
+
+/// Rejects of one lane beyond final that this validator states, at most: two batches of nothing else. It bounds what others
+/// keep of its lane, see [`REJECTS_LANE_MAX`](super::settle::REJECTS_LANE_MAX).
+pub const REJECTS_OPEN_MAX: usize = 8_192;
+
+/// Rejects of one lane that were judged and are not stated yet, at most, and batches by which final is ahead of the own cut:
+/// with more the lane waits until witnesses have caught up.
+const PENDING_REJECTS_MAX: usize = 65_536;
+const PENDING_BATCHES_MAX: usize = 16_384;
+
 /// What was stated of one lane and what is due.
 #[derive(Clone, Debug)]
 struct LaneStatement {
@@ -34,8 +48,9 @@ struct LaneStatement {
     certified: (u64, Hash),
     /// How far the stated cut reaches on the copy held.
     judged: u64,
-    /// Positions that were rejected and not stated yet.
+    /// Positions that were rejected and not stated yet; that were stated and are not final yet.
     rejects: BTreeSet<u64>,
+    open: BTreeSet<u64>,
     /// Batches that matter were applied, batches with data among them, and certified, beyond what was stated.
     cut_due: bool,
     data_due: bool,
@@ -67,6 +82,7 @@ impl Statement {
             certified: (0, EMPTY_ROOT),
             judged: 0,
             rejects: BTreeSet::new(),
+            open: BTreeSet::new(),
             cut_due: false,
             data_due: false,
             certified_due: false,
@@ -125,7 +141,16 @@ impl Statement {
     }
 
     pub(crate) fn reject(&mut self, index: usize, positions: Vec<u64>) {
-        self.lanes[index].rejects.extend(positions);
+        // Who states nothing any more would keep them for ever.
+        if !self.silent {
+            self.lanes[index].rejects.extend(positions);
+        }
+    }
+
+    /// A lane waits for witnesses, so they are due, whatever they cover.
+    fn catch_up(&mut self, index: usize) {
+        self.lanes[index].cut_due = true;
+        self.moved.insert(index);
     }
 
     /// The copy has changed beyond `from`.
@@ -138,11 +163,40 @@ impl Statement {
 }
 
 impl<R: Rules> Machine<R> {
-    /// When the next [`Input::Tick`](super::io::Input::Tick) is of use; `None` when nothing is to be stated.
+    /// When the next [`Input::Tick`](super::io::Input::Tick) is of use; `None` when nothing is to be stated, or the last
+    /// witness is not back in the own lane yet. Looks at every lane that has moved since it was stated.
     #[must_use]
     pub fn next_tick_us(&self) -> Option<u64> {
+        let due = self.states() && self.statement.moved.iter().any(|index| self.is_due(*index));
+        due.then_some(self.statement.next_us)
+    }
+
+    /// Whether this node is a validator that can make its next witness now.
+    fn states(&self) -> bool {
+        let chain = self.setup.validator().filter(|_| !self.statement.silent).map(|me| &self.chains[me]);
+        chain.is_some_and(|chain| chain.number == self.statement.number && chain.predecessor().is_some())
+    }
+
+    /// From where on ends of final batches are needed to state the own cut.
+    pub(crate) fn own_ends_from(&self, index: usize) -> u64 {
         let votes = self.setup.validator().is_some() && !self.statement.silent;
-        (votes && !self.statement.moved.is_empty()).then_some(self.statement.next_us)
+        if votes { self.statement.judged(index) } else { u64::MAX }
+    }
+
+    /// Whether a lane has to wait until more of it is stated.
+    pub(crate) fn waits_for_witness(&mut self, index: usize) -> bool {
+        let Some(me) = self.setup.validator().filter(|_| !self.statement.silent) else { return false };
+        // After a restart witnesses wait for the own lane.
+        if self.chains[me].number != self.statement.number {
+            return false;
+        }
+        let (copy, stated) = (&self.lanes[index], &self.statement.lanes[index]);
+        let waits = stated.rejects.len() >= PENDING_REJECTS_MAX
+            || copy.ends_beyond(stated.judged) >= PENDING_BATCHES_MAX;
+        if waits {
+            self.statement.catch_up(index);
+        }
+        waits
     }
 
     /// Whether this validator has stopped stating anything, see [`Effect::Silenced`].
@@ -174,38 +228,36 @@ impl<R: Rules> Machine<R> {
         }
     }
 
-    /// Size and root that the next witness may cut of a lane; `None` if that is what was stated.
-    fn next_cut(&self, index: usize, batches: usize) -> Option<(u64, Hash)> {
+    /// Size and root that the next witness may cut of a lane without covering position `limit`; `None` if that is what was
+    /// stated. Others can make a prefix final here before this validator has stated it, and before its disk has it.
+    fn next_cut(&self, index: usize, limit: u64) -> Option<(u64, Hash)> {
         let (copy, stated) = (&self.lanes[index], &self.statement.lanes[index]);
-        // Others can make a prefix final here before this node's disk has it.
-        if copy.durable < copy.final_size {
+        let limit = limit.min(copy.end_within(copy.applied.min(copy.durable), CUT_BATCHES_MAX));
+        // As after a restart, when less is applied or known to be durable than was before.
+        if limit.min(copy.durable) < stated.judged {
             return None;
         }
-        let size = copy.end_within(copy.applied.min(copy.durable), batches);
-        // Never below what stands on this copy, as after a restart, when less is applied than was before.
-        if size == 0 || size < stated.judged {
-            return None;
-        }
-        let root = *copy.root_at(size)?;
-        ((size, root) != stated.cut).then_some((size, root))
+        let beyond = copy.end_beyond(stated.judged, CUT_STEP_BATCHES_MAX, limit.min(copy.durable));
+        // What was stated may lie on a side that the copy has left.
+        let (size, root) = match beyond {
+            Some(end) => end,
+            None => (stated.judged, *copy.known_root(stated.judged)?),
+        };
+        (size > 0 && (size, root) != stated.cut).then_some((size, root))
     }
 
     /// The same for the certified cut. It lies within the cut, so it is durable too: what a third has certified must
     /// outlive a crash of all.
     fn next_certified(&self, index: usize) -> Option<(u64, Hash)> {
         let (copy, stated) = (&self.lanes[index], &self.statement.lanes[index]);
-        let limit = copy.shown.min(stated.judged);
-        if limit < copy.final_size {
-            return None;
-        }
-        let size = copy.end_within(limit, usize::MAX);
-        let root = *copy.root_at(size)?;
+        let size = copy.shown.min(stated.judged);
+        let root = *copy.known_root(size)?;
         (size > stated.certified.0).then_some((size, root))
     }
 
     fn is_due(&self, index: usize) -> bool {
         let stated = &self.statement.lanes[index];
-        (stated.cut_due && self.next_cut(index, CUT_BATCHES_MAX).is_some())
+        (stated.cut_due && self.next_cut(index, u64::MAX).is_some())
             || (stated.certified_due && self.next_certified(index).is_some())
             || stated.again_due
     }
@@ -237,9 +289,13 @@ impl<R: Rules> Machine<R> {
             if room < 2 * CLAIM_BYTES {
                 break;
             }
-            self.statement.turn = index + 1;
             served.push(index);
-            self.state_cut(index, &mut witness, &mut room);
+            if !self.state_cut(index, &mut witness, &mut room) {
+                // It did not fit beside the others: it begins next time.
+                self.statement.turn = index;
+                break;
+            }
+            self.statement.turn = index + 1;
             // Room for the certified cut of this lane.
             room = room.saturating_sub(CLAIM_BYTES);
         }
@@ -262,6 +318,8 @@ impl<R: Rules> Machine<R> {
                 self.statement.moved.remove(&index);
             }
         }
+        // Votes in cuts stated again count once their witness is final.
+        witness.covers_data |= !witness.cut_again.is_empty();
         witness.certified.sort_unstable();
         witness.cut_again.sort_unstable();
         witness.certified_again.sort_unstable();
@@ -280,53 +338,64 @@ impl<R: Rules> Machine<R> {
         effects.push(Effect::State(Arc::new(witness)));
     }
 
-    /// Puts a lane's cut and rejects into the witness, as much of it as fits.
-    fn state_cut(&mut self, index: usize, witness: &mut Witness, room: &mut usize) {
-        let lane = LaneId(index as u16);
-        let mut batches = CUT_BATCHES_MAX;
-        while let Some((size, root)) = self.next_cut(index, batches) {
-            let stated = &mut self.statement.lanes[index];
-            let rejected = stated.rejects.range(..size);
-            let group = match (rejected.clone().next(), rejected.clone().next_back()) {
-                (Some(first), Some(last)) => group_bytes(rejected.clone().count(), last - first),
-                _ => 0,
-            };
+    /// The first reject of a lane that does not go into a witness with so much room left, or no position at all; and whether
+    /// for want of room.
+    fn first_reject_left(&self, index: usize, room: usize) -> (u64, bool) {
+        let (final_size, stated) = (self.lanes[index].final_size, &self.statement.lanes[index]);
+        let mut open = stated.open.range(final_size..).count();
+        let Some(first) = stated.rejects.first() else { return (u64::MAX, room < 2 * CLAIM_BYTES) };
+        for (count, position) in (1..).zip(&stated.rejects) {
             // Twice: the certified cut comes after it.
-            let needed = group + 2 * CLAIM_BYTES as u64;
-            if needed > *room as u64 {
-                // Fewer batches, down to one: that always fits an empty witness.
-                let beyond = self.lanes[index].between(self.lanes[index].final_size, size).count();
-                batches = beyond / 2;
-                if batches == 0 {
-                    return;
-                }
-                continue;
+            if group_bytes(count, position - first) + 2 * CLAIM_BYTES as u64 > room as u64 {
+                return (*position, true);
             }
-            *room -= needed as usize - CLAIM_BYTES;
-            if group > 0 {
-                let positions: Vec<u64> = rejected.copied().collect();
-                witness.rejects.push(Rejects { lane, positions });
+            open += usize::from(*position >= final_size);
+            if open > REJECTS_OPEN_MAX {
+                return (*position, false);
             }
-            stated.rejects = stated.rejects.split_off(&size);
-            witness.covers_data |= stated.data_due;
-            witness.cut.push(Claim { lane, size, root });
-            (stated.cut, stated.judged) = ((size, root), size);
-            let left = self.lanes[index].between(size, self.lanes[index].applied);
-            let (mut cut_due, mut data_due) = (false, false);
-            for entry in left {
-                cut_due |= entry.batch.is_material();
-                data_due |= entry.batch.carries_data();
-            }
-            let stated = &mut self.statement.lanes[index];
-            (stated.cut_due, stated.data_due) = (cut_due, data_due);
-            return;
         }
+        (u64::MAX, false)
+    }
+
+    /// Puts a lane's cut and rejects into the witness, as much of it as fits; false if nothing does for want of room. The
+    /// rejects of one batch always fit an empty witness.
+    fn state_cut(&mut self, index: usize, witness: &mut Witness, room: &mut usize) -> bool {
+        if self.next_cut(index, u64::MAX).is_none() {
+            return true;
+        }
+        let (limit, is_short) = self.first_reject_left(index, *room);
+        let Some((size, root)) = self.next_cut(index, limit) else { return !is_short };
+        let (copy, stated) = (&mut self.lanes[index], &mut self.statement.lanes[index]);
+        let left = stated.rejects.split_off(&size);
+        let rejects = core::mem::replace(&mut stated.rejects, left);
+        let lane = LaneId(index as u16);
+        *room = room.saturating_sub(CLAIM_BYTES);
+        if let (Some(first), Some(last)) = (rejects.first(), rejects.last()) {
+            *room = room.saturating_sub(group_bytes(rejects.len(), last - first) as usize);
+            witness.rejects.push(Rejects { lane, positions: rejects.iter().copied().collect() });
+        }
+        stated.open = stated.open.split_off(&copy.final_size);
+        stated.open.extend(rejects.range(copy.final_size..));
+        witness.covers_data |= stated.data_due;
+        witness.cut.push(Claim { lane, size, root });
+        (stated.cut, stated.judged) = ((size, root), size);
+        // Of what is final already it is not known any more whether it matters.
+        let behind = size < copy.final_size;
+        (stated.cut_due, stated.data_due) = (behind, behind);
+        for entry in copy.between(size, copy.applied) {
+            stated.cut_due |= entry.batch.is_material();
+            stated.data_due |= entry.batch.carries_data();
+        }
+        copy.prune_ends(size);
+        self.queue.insert(index);
+        true
     }
 
     fn state_certified(&mut self, index: usize, witness: &mut Witness) {
         let Some((size, root)) = self.next_certified(index) else { return };
         let copy = &self.lanes[index];
-        let left = copy.between(size, copy.shown).any(|entry| entry.batch.is_material());
+        let left =
+            size < copy.final_size || copy.between(size, copy.shown).any(|entry| entry.batch.is_material());
         let stated = &mut self.statement.lanes[index];
         stated.certified_due = left;
         stated.certified = (size, root);

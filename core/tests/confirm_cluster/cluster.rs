@@ -152,21 +152,33 @@ impl Cluster {
         payload: &[u8],
         place: Place,
     ) -> Rc<Sealed> {
-        self.nonce += 1;
-        let draft = Draft {
-            network: NETWORK,
-            issued_at_us: self.nonce,
-            sequence: self.nonce,
-            parents: [MessageId([1; 32]), MessageId([2; 32])],
-            kind,
-            payload,
-        };
-        let mut bytes = Vec::new();
-        draft.write_content(&issuer, &mut bytes).unwrap();
-        Draft::finish(&mut bytes, &[0; 64]);
-        let mut builder = BatchBuilder::new(1, 0);
-        let message = VerifiedMessage::vouch(MessageView::parse(&bytes).unwrap());
-        builder.push([Place::root(0), place], &message).unwrap();
+        self.seal_all(lane, before, &[(issuer, kind, payload.to_vec())], place)
+    }
+
+    fn seal_all(
+        &mut self,
+        lane: usize,
+        before: &LaneTree,
+        messages: &[(DeviceKey, PayloadKind, Vec<u8>)],
+        place: Place,
+    ) -> Rc<Sealed> {
+        let mut builder = BatchBuilder::new(messages.len() as u32, 2 << 20);
+        for (issuer, kind, payload) in messages {
+            self.nonce += 1;
+            let draft = Draft {
+                network: NETWORK,
+                issued_at_us: self.nonce,
+                sequence: self.nonce,
+                parents: [MessageId([1; 32]), MessageId([2; 32])],
+                kind: *kind,
+                payload,
+            };
+            let mut bytes = Vec::new();
+            draft.write_content(issuer, &mut bytes).unwrap();
+            Draft::finish(&mut bytes, &[0; 64]);
+            let message = VerifiedMessage::vouch(MessageView::parse(&bytes).unwrap());
+            builder.push([Place::root(0), place], &message).unwrap();
+        }
         let mut tree = before.clone();
         let sealed = builder.seal(&mut tree, NETWORK, LaneId(lane as u16), |_| [0; 64]).unwrap();
         let bytes = sealed.bytes().to_vec();
@@ -175,6 +187,36 @@ impl Cluster {
         let sealed = Rc::new(Sealed { digest: Arc::new(digest), after });
         self.known.insert(*sealed.digest.root(), Rc::clone(&sealed));
         sealed
+    }
+
+    /// A liar's batch of payments, whether they may be made or not.
+    pub(crate) fn payments(
+        &mut self,
+        lane: usize,
+        after: Option<&Rc<Sealed>>,
+        count: u64,
+        pay: impl Fn(u64) -> Pay,
+    ) -> Rc<Sealed> {
+        let messages: Vec<_> = (0..count)
+            .map(|index| {
+                let Pay { from, sequence, to, amount } = pay(index);
+                let transfer = Transfer { account_sequence: sequence, to: account(to), amount, memo: b"" };
+                (account(from), PayloadKind::TRANSFER, transfer.encode().unwrap())
+            })
+            .collect();
+        let tree = after.map_or_else(LaneTree::new, |sealed| sealed.after.clone());
+        self.seal_all(lane, &tree, &messages, Place::root(1))
+    }
+
+    /// A lying validator's batch with its witness, which names its predecessor by the test's number alone; the lane
+    /// goes on from the batch made here before.
+    pub(crate) fn witness_batch(&mut self, lane: usize, number: u64, witness: Witness) -> Rc<Sealed> {
+        let predecessor = MessageId([if number == 1 { 0 } else { 0xdd }; 32]);
+        let payload = Witness { number, predecessor, ..witness }.encode().unwrap();
+        let ours = self.known.values().filter(|sealed| usize::from(sealed.digest.lane().0) == lane);
+        let last = ours.max_by_key(|sealed| sealed.digest.size());
+        let tree = last.map_or_else(LaneTree::new, |sealed| sealed.after.clone());
+        self.seal(lane, &tree, node_key(lane), PayloadKind::WITNESS, &payload, Place::root(1))
     }
 
     /// A liar's batch of data after these.

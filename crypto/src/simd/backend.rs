@@ -16,7 +16,9 @@ use curve25519_dalek::traits::Identity;
 
 use super::bucket::Task;
 use super::check::{BASE_ROWS, BaseRows, Single};
+use super::field::Field;
 use super::fixed::{BaseTables, TABLE_ROWS, TABLES};
+use super::lanes::Lanes;
 use super::point::{NielsRow, PointRow};
 use super::sha512::Parts;
 use crate::culprits::Costs;
@@ -52,8 +54,8 @@ struct Functions {
 }
 
 struct Tables {
-    /// 0, B, .. 128 B, and the same times 2^128.
-    base: Box<BaseRows>,
+    /// 0, B, .. 2048 B, and the same times 2^128.
+    base: Box<[NielsRow]>,
     neutral: PointRow,
     /// For signing: `fixed[w][i]` is (i + 1) 256^w B.
     fixed: Box<BaseTables>,
@@ -74,9 +76,10 @@ macro_rules! kernel {
     };
 }
 
-/// All kernels of one instruction set.
+/// All kernels of one instruction set: `$field` is what points are made of, `$check` the same for single checks, whose
+/// chains of doublings want more lanes side by side. Rows in memory are the same for both.
 macro_rules! instantiate {
-    ($module:ident, $feature:literal, $field:ty, $words:ty, $words32:ty) => {
+    ($module:ident, $feature:literal, $field:ty, $check:ty, $words:ty, $words32:ty, $costs:expr) => {
         mod $module {
             use super::super::{blake3, bucket, check, decode, fixed, sha256, sha512};
             use super::*;
@@ -97,7 +100,7 @@ macro_rules! instantiate {
             kernel!($feature, neutral() -> PointRow, bucket::neutral::<$field>());
             kernel!($feature, is_torsion(row: &PointRow) -> bool, bucket::is_torsion::<$field>(row));
             kernel!($feature, check(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32,
-                check::check::<$field>(points, base, singles));
+                check::check::<$check>(points, base, singles));
             kernel!($feature,
                 multiples(tables: &BaseTables, neutral: &NielsRow, scalars: &[[u64; 4]], out: &mut [[u8; 32]]),
                 fixed::multiples_of_base::<$field>(tables, neutral, scalars, out));
@@ -128,6 +131,7 @@ macro_rules! instantiate {
                 #[cfg(test)]
                 encode,
             };
+            const _: () = assert!($costs.lanes == <<$check as Field>::V as Lanes>::COUNT);
         }
     };
 }
@@ -137,16 +141,20 @@ instantiate!(
     kernels_avx2,
     "avx2,bmi1,bmi2",
     super::super::field26::F26<super::super::avx2::V4, 1>,
+    super::super::field26::F26<super::super::avx2::V4, 1>,
     super::super::avx2::V4,
-    super::super::avx2::V8x32
+    super::super::avx2::V8x32,
+    COSTS_AVX2
 );
 #[cfg(target_arch = "x86_64")]
 instantiate!(
     kernels_avx512,
     "avx512f,avx512dq,avx512bw,avx512vl,avx512ifma,avx2,bmi1,bmi2",
     super::super::field52::F52<super::super::avx512::V8>,
+    super::super::field52::F52<super::super::lanes::Twice<super::super::avx512::V8>>,
     super::super::avx512::V8,
-    super::super::avx512::V16x32
+    super::super::avx512::V16x32,
+    COSTS_AVX512
 );
 // The serial twins, for tests: the same algorithms on arrays. Both instruction sets named are part of every x86-64.
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -154,44 +162,53 @@ instantiate!(
     kernels_array4,
     "sse2",
     super::super::field26::F26<super::super::portable::Array<4>, 1>,
+    super::super::field26::F26<super::super::portable::Array<4>, 1>,
     super::super::portable::Array<4>,
-    super::super::portable::Array32<8>
+    super::super::portable::Array32<8>,
+    COSTS_AVX2
 );
 #[cfg(all(test, target_arch = "x86_64"))]
 instantiate!(
     kernels_array8,
     "sse2",
     super::super::field52::F52<super::super::portable::Array<8>>,
+    super::super::field52::F52<super::super::lanes::Twice<super::super::portable::Array<8>>>,
     super::super::portable::Array<8>,
-    super::super::portable::Array32<16>
+    super::super::portable::Array32<16>,
+    COSTS_AVX512
 );
 
 /// Nanoseconds a row, without what every row costs anyway (decoding, hashing): `stage_times` in `tests.rs` prints them.
-/// Measured on a Sapphire Rapids core; only ratios matter, and only to choose between a test of a group and single
-/// checks.
+/// Measured on a Zen 4 core; only ratios matter, and only to choose between a test of a group and single checks.
 pub(crate) const COSTS_AVX2: Costs = Costs {
-    single: 21_000.0,
+    single: 15_500.0,
     group: [
-        270_000.0, 134_000.0, 71_000.0, 39_700.0, 24_300.0, 17_000.0, 11_600.0, 8_700.0, 7_060.0, 5_730.0,
-        4_960.0, 4_340.0, 3_900.0,
+        211_000.0, 103_000.0, 54_900.0, 30_900.0, 19_000.0, 13_100.0, 9_200.0, 6_800.0, 5_650.0, 4_720.0,
+        4_170.0, 3_530.0, 3_300.0,
     ],
     lanes: 4,
     group_rows_max: 4096,
 };
 
 pub(crate) const COSTS_AVX512: Costs = Costs {
-    single: 5_500.0,
+    single: 4_800.0,
     group: [
-        92_800.0, 49_700.0, 25_600.0, 14_300.0, 8_800.0, 5_500.0, 3_700.0, 2_500.0, 1_900.0, 1_590.0,
-        1_330.0, 1_160.0, 1_050.0,
+        89_700.0, 45_900.0, 24_900.0, 13_900.0, 8_570.0, 5_390.0, 3_590.0, 2_460.0, 1_820.0, 1_560.0,
+        1_280.0, 1_100.0, 1_000.0,
     ],
-    lanes: 8,
+    lanes: 16,
     group_rows_max: 4096,
 };
 
 impl Kernels {
-    const fn new(name: &'static str, costs: Costs, serial_rows_max: usize, functions: Functions) -> Self {
-        Self { name, lanes: costs.lanes, costs, serial_rows_max, functions, tables: OnceLock::new() }
+    const fn new(
+        name: &'static str,
+        lanes: usize,
+        costs: Costs,
+        serial_rows_max: usize,
+        functions: Functions,
+    ) -> Self {
+        Self { name, lanes, costs, serial_rows_max, functions, tables: OnceLock::new() }
     }
 
     fn tables(&self) -> &Tables {
@@ -200,12 +217,12 @@ impl Kernels {
 
     /// B.
     pub(crate) fn base(&self) -> &NielsRow {
-        &self.tables().base[0][1]
+        &self.tables().base[1]
     }
 
     /// The neutral element as an affine row.
     pub(crate) fn neutral_niels(&self) -> &NielsRow {
-        &self.tables().base[0][0]
+        &self.tables().base[0]
     }
 
     pub(crate) fn neutral(&self) -> PointRow {
@@ -263,7 +280,7 @@ impl Kernels {
     /// Encodings of `scalars[i] * B`, in constant time.
     pub(crate) fn multiples_of_base(&self, scalars: &[[u64; 4]], out: &mut [[u8; 32]]) {
         let tables = self.tables();
-        (self.functions.multiples)(&tables.fixed, &tables.base[0][0], scalars, out);
+        (self.functions.multiples)(&tables.fixed, &tables.base[0], scalars, out);
     }
 
     pub(crate) fn blake3(&self, key: &[u32; 8], flags: u32, messages: &[&[u8]], out: &mut [[u8; 32]]) {
@@ -286,20 +303,22 @@ impl Kernels {
 
 impl Tables {
     fn new(functions: &Functions) -> Self {
-        let mut base = Box::new([[NielsRow::ZERO; BASE_ROWS]; 2]);
-        for (rows, step) in base.iter_mut().zip([Scalar::ONE, Scalar::from(u128::MAX) + Scalar::ONE]) {
+        let mut multiples = Vec::with_capacity(2 * BASE_ROWS);
+        for step in [Scalar::ONE, Scalar::from(u128::MAX) + Scalar::ONE] {
             let step = EdwardsPoint::mul_base(&step);
-            let mut multiples = Vec::with_capacity(BASE_ROWS);
             let mut point = EdwardsPoint::identity();
             for _ in 0..BASE_ROWS {
-                multiples.push(point.compress().0);
+                multiples.push(point);
                 point += step;
             }
-            let mut valid = [false; BASE_ROWS];
-            (functions.decode)(&multiples, &mut rows[..], &mut valid);
-            assert_eq!(valid, [true; BASE_ROWS], "multiples of the base point must decode");
         }
-        let mut encodings = Vec::with_capacity(TABLES * TABLE_ROWS);
+        let mut encodings = Vec::with_capacity(multiples.len());
+        encodings.extend(EdwardsPoint::compress_batch_alloc(&multiples).iter().map(|point| point.0));
+        let mut base = vec![NielsRow::ZERO; encodings.len()].into_boxed_slice();
+        let mut valid = vec![false; encodings.len()];
+        (functions.decode)(&encodings, &mut base, &mut valid);
+        assert!(!valid.contains(&false), "multiples of the base point must decode");
+        encodings.clear();
         let mut first = ED25519_BASEPOINT_POINT;
         for _ in 0..TABLES {
             let mut point = first;
@@ -312,8 +331,7 @@ impl Tables {
             }
         }
         let mut rows = vec![NielsRow::ZERO; encodings.len()];
-        let mut valid = vec![false; encodings.len()];
-        (functions.decode)(&encodings, &mut rows, &mut valid);
+        (functions.decode)(&encodings, &mut rows, &mut valid[..encodings.len()]);
         let mut fixed = Box::new([[NielsRow::ZERO; TABLE_ROWS]; TABLES]);
         fixed.as_flattened_mut().copy_from_slice(&rows);
         Self { base, neutral: (functions.neutral)(), fixed }
@@ -322,9 +340,9 @@ impl Tables {
 
 // Four lanes of 32-bit products beat curve25519-dalek's AVX2 code from about fifty rows on; eight of IFMA from two on.
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels::new("avx2", COSTS_AVX2, 48, kernels_avx2::FUNCTIONS);
+static AVX2: Kernels = Kernels::new("avx2", 4, COSTS_AVX2, 48, kernels_avx2::FUNCTIONS);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::new("avx512", COSTS_AVX512, 1, kernels_avx512::FUNCTIONS);
+static AVX512: Kernels = Kernels::new("avx512", 8, COSTS_AVX512, 1, kernels_avx512::FUNCTIONS);
 
 /// Names of all vector backends this build contains, detected or not, the fastest last.
 pub const NAMES: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512"] } else { &[] };
@@ -356,7 +374,7 @@ pub(crate) fn detected() -> Vec<&'static Kernels> {
 /// The twins on arrays.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) fn twins() -> [&'static Kernels; 2] {
-    static ARRAY4: Kernels = Kernels::new("array4", COSTS_AVX2, 1, kernels_array4::FUNCTIONS);
-    static ARRAY8: Kernels = Kernels::new("array8", COSTS_AVX512, 1, kernels_array8::FUNCTIONS);
+    static ARRAY4: Kernels = Kernels::new("array4", 4, COSTS_AVX2, 1, kernels_array4::FUNCTIONS);
+    static ARRAY8: Kernels = Kernels::new("array8", 8, COSTS_AVX512, 1, kernels_array8::FUNCTIONS);
     [&ARRAY4, &ARRAY8]
 }

@@ -1,25 +1,36 @@
 //! Signatures checked one per lane, independent of each other: `8 (s B - k A - R)` is neutral or not.
 //!
 //! Straus' method on `u B - c0 A - c1 R`, where c0 and c1 are short halves of k (`halve.rs`) and u = c1 s: 32 signed
-//! 4-bit digits of c0 and of c1 over tables of A .. 8A and R .. 8R per lane, 32 signed 8-bit digits of u over two
-//! tables that all share, B .. 128B and the same times 2^128; 124 doublings. It is what a batch falls back to where a
+//! 4-bit digits of c0 and of c1 over tables of A .. 8A and R .. 8R per lane, 22 signed 12-bit digits of u over two
+//! tables that all share, B .. 2048B and the same times 2^128; 124 doublings. It is what a batch falls back to where a
 //! sum over several rows does not pay: few rows, or many bad ones.
+//!
+//! Cost in multiplications M and squares S: 124 (3M + 4S) and 31 T of doublings, 64 additions of 8M less 31 T, 22 of 7M, and
+//! 116M for the tables: 1,154M + 496S. Digits of 5 bits save 12 additions and cost 16; larger tables of B leave the second-level
+//! cache.
 
 use std::hint::black_box;
 
-use super::decode::LANES_MAX;
 use super::field::Field;
-use super::halve::halve;
+use super::halve::{Halves, halve_all};
 use super::lanes::Lanes;
 use super::point::{Niels, NielsRow, Point, Prepared};
 use super::scalar;
 
-/// Rows of a table of B: 0, B, .. 128 B.
-pub(crate) const BASE_ROWS: usize = 129;
-/// The multiples of B, and those of 2^128 B.
-pub(crate) type BaseRows = [[NielsRow; BASE_ROWS]; 2];
+/// Rows of a table of B: 0, B, .. 2048 B.
+pub(crate) const BASE_ROWS: usize = 2049;
+/// The multiples of B, then those of 2^128 B: 512 KiB.
+pub(crate) type BaseRows = [NielsRow];
+/// Bits of a digit of u, a multiple of those of the other digits.
+const BASE_BITS: usize = 12;
+/// Windows of one after which a digit of u is due.
+const BASE_STEP: usize = BASE_BITS / 4;
+/// Digits of each half of u: ten with a bias and the top one, of eight bits and a carry.
+const BASE_DIGITS: usize = 11;
 const DIGIT_ROWS: usize = 9;
 const WINDOWS: usize = 32;
+/// Lanes of the widest vector, or pair of vectors.
+const LANES_MAX: usize = 16;
 
 /// One signature to check: rows of A and R among the points, and the two scalars.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +41,16 @@ pub(crate) struct Single {
     pub(crate) s: [u64; 4],
 }
 
-/// Adds half a digit to every digit but the top one, so that each can be read off without its neighbours: digits of
-/// 4 bits in 128, of 8 bits in 256.
+/// Adds half a digit to every digit but the top one, so that each can be read off without its neighbours.
 const BIAS_4: u128 = 0x0888_8888_8888_8888_8888_8888_8888_8888;
-const BIAS_8: [u64; 4] =
-    [0x8080_8080_8080_8080, 0x8080_8080_8080_8080, 0x8080_8080_8080_8080, 0x0080_8080_8080_8080];
+const BIAS_12: u128 = 0x0080_0800_8008_0080_0800_8008_0080_0800;
 
 /// What each lane multiplies by, digits biased.
 struct Scalars {
     /// c0 and |c1|.
     halves: [[u128; LANES_MAX]; 2],
-    u: [[u64; 4]; LANES_MAX],
+    /// Both halves of u, and the carry out of the bias.
+    base: [[(u128, bool); LANES_MAX]; 2],
 }
 
 /// Multiples 0 .. 8 of one point per lane.
@@ -50,28 +60,45 @@ type Table = [[[u64; 24]; LANES_MAX]; DIGIT_ROWS];
 #[inline(always)]
 pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32 {
     let lanes = F::V::COUNT;
-    assert!(!singles.is_empty() && singles.len() <= lanes);
-    let mut scalars = Scalars { halves: [[0; LANES_MAX]; 2], u: [[0; 4]; LANES_MAX] };
+    assert!(!singles.is_empty() && singles.len() <= lanes && base.len() == 2 * BASE_ROWS);
+    let mut scalars = Scalars { halves: [[0; LANES_MAX]; 2], base: [[(0, false); LANES_MAX]; 2] };
     let mut negative = 0_u32;
     let mut keys = [&points[0].0; LANES_MAX];
     let mut nonces = [&points[0].0; LANES_MAX];
+    let mut challenges = [[0; 4]; LANES_MAX];
+    for (k, single) in challenges.iter_mut().zip(singles) {
+        *k = single.k;
+    }
+    // As many as there are lanes.
+    let mut halves = [Halves::default(); LANES_MAX];
+    if lanes <= 4 {
+        let [a, b, c, d, ..] = challenges;
+        halves[..4].copy_from_slice(&halve_all(&[a, b, c, d]));
+    } else {
+        halves = halve_all(&challenges);
+    }
     for lane in 0..lanes {
         if lane < singles.len() {
             let single = &singles[lane];
-            let halves = halve(&single.k);
+            let halves = &halves[lane];
             let mut u = [0; 7];
             scalar::add_product(&mut u, halves.c1, &single.s);
+            let u = scalar::reduce_wide(&u);
             // Below 2^127, so no digit overflows.
             scalars.halves[0][lane] = halves.c0 + BIAS_4;
             scalars.halves[1][lane] = halves.c1 + BIAS_4;
-            scalars.u[lane] = biased(&scalar::reduce_wide(&u), &BIAS_8);
+            for half in 0..2 {
+                let value = u128::from(u[2 * half + 1]) << 64 | u128::from(u[2 * half]);
+                scalars.base[half][lane] = value.overflowing_add(BIAS_12);
+            }
             negative |= u32::from(halves.negative) << lane;
             keys[lane] = &points[single.key as usize].0;
             nonces[lane] = &points[single.nonce as usize].0;
         } else {
-            scalars.halves[0][lane] = scalars.halves[0][0];
-            scalars.halves[1][lane] = scalars.halves[1][0];
-            scalars.u[lane] = scalars.u[0];
+            for half in 0..2 {
+                scalars.halves[half][lane] = scalars.halves[half][0];
+                scalars.base[half][lane] = scalars.base[half][0];
+            }
         }
     }
     // -A, or A where c1 was replaced by -c1; -R.
@@ -79,45 +106,43 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
         Niels::<F>::load(&keys[..lanes], F::V::mask_from_bits(!negative)),
         Niels::<F>::load(&nonces[..lanes], F::V::mask_from_bits(u32::MAX)),
     ];
+    // Bounds are hidden from the compiler here and below, so that each formula stands in the code once: written out, the
+    // loop would leave the instruction cache at every turn.
     let mut tables: [Table; 2] = [[[[0; 24]; LANES_MAX]; DIGIT_ROWS]; 2];
-    let mut multiples = [Point::<F>::neutral(); 2];
-    // The bound is hidden from the compiler, which would write the additions out one after the other.
-    for row in 0..black_box(DIGIT_ROWS) {
-        for half in 0..black_box(2) {
-            Prepared::<F>::store_from(&multiples[half], &mut tables[half][row][..lanes]);
-            multiples[half] = multiples[half].add_niels(&points[half]);
-        }
-    }
-    let mut sum = Point::<F>::neutral();
-    for window in (0..WINDOWS).rev() {
-        if window + 1 < WINDOWS {
-            sum = sum.double_times(4);
-        }
-        // Each formula stands here once, by bounds hidden from the compiler: written out, the loop would be 70 KB of
-        // code and leave the instruction cache at every turn.
-        for half in 0..black_box(2) {
-            sum = sum.add_prepared(&multiple::<F>(&tables[half], &scalars.halves[half], window));
-        }
-        if window % 2 == 0 {
-            for half in 0..black_box(2) {
-                sum = sum.add_niels(&multiple_of_base::<F>(&base[half], &scalars.u, window / 2 + 16 * half));
+    for half in 0..black_box(2) {
+        let mut multiple = Point::neutral();
+        for row in 0..black_box(DIGIT_ROWS) {
+            Prepared::<F>::store_from(&multiple, &mut tables[half][row][..lanes]);
+            if row == 0 {
+                multiple = Point::from_niels(&points[half]);
+            } else if row + 1 < DIGIT_ROWS {
+                multiple = multiple.add_niels(&points[half]);
             }
         }
     }
-    let sum = sum.double_times(3);
-    sum.neutral_mask() & (u32::MAX >> (32 - singles.len()))
-}
-
-#[inline(always)]
-fn biased(a: &[u64; 4], bias: &[u64; 4]) -> [u64; 4] {
-    let mut out = [0; 4];
-    let mut carry = 0;
-    for word in 0..4 {
-        let sum = u128::from(a[word]) + u128::from(bias[word]) + carry;
-        out[word] = sum as u64;
-        carry = sum >> 64;
+    let mut sum = Point::<F>::neutral();
+    // One turn more than there are windows, for the cofactor.
+    for turn in (0..=WINDOWS).rev() {
+        if turn < WINDOWS {
+            sum = sum.double_in_a_loop(if turn > 0 { 4 } else { 3 });
+        }
+        if turn == 0 {
+            break;
+        }
+        let window = turn - 1;
+        let with_base = window % BASE_STEP == 0;
+        for half in 0..black_box(2) {
+            let multiple = multiple::<F>(&tables[half], &scalars.halves[half], window);
+            sum = sum.add_prepared_for(&multiple, half == 0 || with_base);
+        }
+        if with_base {
+            for half in 0..black_box(2) {
+                let rows = &base[half * BASE_ROWS..(half + 1) * BASE_ROWS];
+                sum = sum.add_niels(&multiple_of_base::<F>(rows, &scalars.base[half], window / BASE_STEP));
+            }
+        }
     }
-    out
+    sum.neutral_mask() & (u32::MAX >> (32 - singles.len()))
 }
 
 /// The multiple of each lane's point by its 4-bit digit `window`.
@@ -135,18 +160,23 @@ fn multiple<F: Field>(table: &Table, scalars: &[u128; LANES_MAX], window: usize)
     Prepared::load(&rows[..F::V::COUNT], F::V::mask_from_bits(signs))
 }
 
-/// The multiple of a table's base by each lane's 8-bit digit `place`.
+/// The multiple of a table's base by each lane's 12-bit digit `place`.
 #[inline(always)]
 fn multiple_of_base<F: Field>(
-    base: &[NielsRow; BASE_ROWS],
-    scalars: &[[u64; 4]; LANES_MAX],
+    base: &[NielsRow],
+    scalars: &[(u128, bool); LANES_MAX],
     place: usize,
 ) -> Niels<F> {
-    let bias = if place == 31 { 0 } else { 128 };
     let mut rows = [&base[0].0; LANES_MAX];
     let mut signs = 0;
     for lane in 0..F::V::COUNT {
-        let digit = (scalars[lane][place / 8] >> (8 * (place % 8)) & 255) as i32 - bias;
+        let (value, carry) = scalars[lane];
+        let bits = (value >> (BASE_BITS * place)) as i32 & ((1 << BASE_BITS) - 1);
+        let digit = if place + 1 == BASE_DIGITS {
+            bits + (i32::from(carry) << (128 - BASE_BITS * (BASE_DIGITS - 1)))
+        } else {
+            bits - (1 << (BASE_BITS - 1))
+        };
         rows[lane] = &base[digit.unsigned_abs() as usize].0;
         signs |= u32::from(digit < 0) << lane;
     }

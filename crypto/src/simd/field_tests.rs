@@ -7,11 +7,14 @@
 use super::field::{Field, P, invert, pow_p58};
 use super::field26::F26;
 use super::field52::F52;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Twice};
 use super::portable::Array;
 use proptest::prelude::*;
 
 type Words = [u64; 4];
+
+/// Lanes of the widest pair of vectors.
+const LANES_MAX: usize = 16;
 
 /// `x` modulo p for any 640-bit `x`.
 fn modulo_p(mut x: [u64; 10]) -> Words {
@@ -130,14 +133,14 @@ fn edges() -> Vec<Words> {
 
 fn pack<V: Lanes>(values: &[Words]) -> [V; 4] {
     [0, 1, 2, 3].map(|word| {
-        let lanes: Vec<u64> = (0..8).map(|lane| values[lane % values.len()][word]).collect();
+        let lanes: Vec<u64> = (0..LANES_MAX).map(|lane| values[lane % values.len()][word]).collect();
         V::from_lanes(&lanes)
     })
 }
 
 fn unpack<F: Field>(value: F) -> Vec<Words> {
     let words = value.to_words();
-    let mut lanes = [[0_u64; 8]; 4];
+    let mut lanes = [[0_u64; LANES_MAX]; 4];
     for word in 0..4 {
         words[word].to_lanes(&mut lanes[word]);
     }
@@ -298,11 +301,14 @@ fn radix_26_matches_serial_with_limbs_at_their_bounds() {
 fn radix_52_matches_serial_at_edges() {
     check_edges::<F52<Array<8>>>();
     check_powers::<F52<Array<8>>>();
+    check_edges::<F52<Twice<Array<4>>>>();
+    check_powers::<F52<Twice<Array<4>>>>();
 }
 
 #[test]
 fn radix_52_matches_serial_with_limbs_at_their_bounds() {
     check_bounds::<F52<Array<8>>>(&bounds_52());
+    check_bounds::<F52<Twice<Array<4>>>>(&bounds_52());
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -320,8 +326,11 @@ fn avx2_matches_serial_at_edges_and_bounds() {
 fn avx512_matches_serial_at_edges_and_bounds() {
     if super::tests::present("avx512") {
         check_edges::<F52<super::avx512::V8>>();
+        check_edges::<F52<Twice<super::avx512::V8>>>();
         check_powers::<F52<super::avx512::V8>>();
+        check_powers::<F52<Twice<super::avx512::V8>>>();
         check_bounds::<F52<super::avx512::V8>>(&bounds_52());
+        check_bounds::<F52<Twice<super::avx512::V8>>>(&bounds_52());
     }
 }
 
@@ -344,7 +353,7 @@ proptest! {
             }
             if super::tests::present("avx512") {
                 check_operations::<F52<super::avx512::V8>>(&a, &b, &c);
-            }
+                    }
         }
     }
 }

@@ -26,13 +26,106 @@ const LEADING_BITS: u32 = 62;
 const LEADING_MIN: u64 = 1 << 32;
 
 /// The two halves of k; see the head of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Halves {
     pub(crate) c0: u128,
     /// |c1|.
     pub(crate) c1: u128,
     /// Whether c1 is negative.
     pub(crate) negative: bool,
+}
+
+/// Leading bits of a round in floating point, which is exact below 2^53.
+const LEADING_BITS_F: u32 = 52;
+const LEADING_MIN_F: f64 = (1_u64 << 27) as f64;
+/// Two to the number of bits above the point.
+const WHOLE: f64 = (1_u64 << 52) as f64;
+
+/// [`halve`] for `N` numbers side by side: the same rounds, with their quotients in floating point, which the compiler
+/// puts into the lanes of the kernel this is inlined into. All values are whole and below 2^52, so nothing is rounded but
+/// the quotient x / y, whose distance from the next whole number is at least 1/y, more than the rounding.
+///
+/// A number whose round makes no step is left to [`halve`].
+#[inline(always)]
+pub(crate) fn halve_all<const N: usize>(k: &[[u64; 4]; N]) -> [Halves; N] {
+    let mut r0 = [L; N];
+    let mut r1 = *k;
+    let mut t0 = [0_u128; N];
+    let mut t1 = [1_u128; N];
+    let mut negative = [false; N];
+    let mut stuck = [false; N];
+    loop {
+        let (mut x, mut y, mut enough) = ([1.0_f64; N], [0.0_f64; N], [1.0_f64; N]);
+        let mut active = [false; N];
+        let mut any = false;
+        for lane in 0..N {
+            if stuck[lane] || bits(&r1[lane]) <= STOP_BITS {
+                continue;
+            }
+            active[lane] = true;
+            any = true;
+            let shift = bits(&r0[lane]) - LEADING_BITS_F;
+            x[lane] = window(&r0[lane], shift) as i64 as f64;
+            y[lane] = window(&r1[lane], shift) as i64 as f64;
+            if shift < STOP_BITS {
+                enough[lane] = (1_u64 << (STOP_BITS - shift)) as f64;
+            }
+        }
+        if !any {
+            break;
+        }
+        let (mut a, mut b, mut c, mut d) = ([1.0_f64; N], [0.0_f64; N], [0.0_f64; N], [1.0_f64; N]);
+        let mut odd = [0.0_f64; N];
+        loop {
+            let mut steps = 0_u64;
+            for lane in 0..N {
+                let quotient = (x[lane] / y[lane]).floor();
+                let rest = x[lane] - quotient * y[lane];
+                let step = (y[lane] >= enough[lane]) & (rest >= LEADING_MIN_F);
+                let (e, f) = (a[lane] + quotient * c[lane], b[lane] + quotient * d[lane]);
+                x[lane] = if step { y[lane] } else { x[lane] };
+                y[lane] = if step { rest } else { y[lane] };
+                a[lane] = if step { c[lane] } else { a[lane] };
+                b[lane] = if step { d[lane] } else { b[lane] };
+                c[lane] = if step { e } else { c[lane] };
+                d[lane] = if step { f } else { d[lane] };
+                odd[lane] = if step { 1.0 - odd[lane] } else { odd[lane] };
+                steps |= u64::from(step);
+            }
+            if steps == 0 {
+                break;
+            }
+        }
+        for lane in 0..N {
+            if !active[lane] {
+                continue;
+            }
+            if b[lane] == 0.0 {
+                stuck[lane] = true;
+                continue;
+            }
+            let (a, b) = (whole(a[lane]), whole(b[lane]));
+            let (c, d) = (whole(c[lane]), whole(d[lane]));
+            let odd = odd[lane] != 0.0;
+            let first = combine(&r0[lane], a, &r1[lane], b);
+            let second = combine(&r1[lane], d, &r0[lane], c);
+            (r0[lane], r1[lane]) = if odd { (negate(first), negate(second)) } else { (first, second) };
+            let (s0, s1) = (t0[lane], t1[lane]);
+            t0[lane] = u128::from(a) * s0 + u128::from(b) * s1;
+            t1[lane] = u128::from(c) * s0 + u128::from(d) * s1;
+            negative[lane] ^= odd;
+        }
+    }
+    let mut out = [Halves::default(); N];
+    for lane in 0..N {
+        out[lane] = if stuck[lane] {
+            halve(&k[lane])
+        } else {
+            let c0 = u128::from(r1[lane][1]) << 64 | u128::from(r1[lane][0]);
+            Halves { c0, c1: t1[lane], negative: negative[lane] }
+        };
+    }
+    out
 }
 
 /// Halves `k`, which is below l.
@@ -71,6 +164,12 @@ pub(crate) fn halve(k: &[u64; 4]) -> Halves {
         negative ^= odd;
     }
     Halves { c0: u128::from(r1[1]) << 64 | u128::from(r1[0]), c1: t1, negative }
+}
+
+/// A whole `value` below 2^52 as an integer: the fraction bits of 2^52 and it.
+#[inline(always)]
+fn whole(value: f64) -> u64 {
+    (value + WHOLE).to_bits() & ((1 << 52) - 1)
 }
 
 /// Bits of `x` up to its highest set one.
@@ -163,6 +262,17 @@ mod tests {
         let c1 = Scalar::from(halves.c1);
         let c1 = if halves.negative { -c1 } else { c1 };
         assert_eq!(Scalar::from(halves.c0), c1 * scalar, "{k:x?}: {halves:x?}");
+        // Side by side with others, at every place.
+        let mut group = [[0x1234_5678, 0x9abc_def0, 77, 1 << 50]; 8];
+        let place = (k[0] % 8) as usize;
+        group[place] = *k;
+        for (k, halves) in group.iter().zip(halve_all(&group)) {
+            let scalar = Scalar::from_bytes_mod_order(bytes(k));
+            assert!(halves.c0 < 1 << 127 && halves.c1 != 0 && halves.c1 < 1 << 126, "{k:x?}: {halves:x?}");
+            let c1 = Scalar::from(halves.c1);
+            let c1 = if halves.negative { -c1 } else { c1 };
+            assert_eq!(Scalar::from(halves.c0), c1 * scalar, "{k:x?}: {halves:x?}");
+        }
     }
 
     #[test]

@@ -103,6 +103,134 @@ pub(crate) trait Ifma: Lanes {
     }
 }
 
+/// Two vectors side by side: twice the lanes. For chains in which each step waits for the one before, such as doublings:
+/// one vector's multiplications then fill the other's latencies.
+#[derive(Clone, Copy)]
+pub(crate) struct Twice<V>(V, V);
+
+impl<V: Lanes> Twice<V> {
+    #[inline(always)]
+    fn part<const N: usize>(both: &[Self; N]) -> ([V; N], [V; N]) {
+        let mut parts = ([both[0].0; N], [both[0].1; N]);
+        for i in 0..N {
+            (parts.0[i], parts.1[i]) = (both[i].0, both[i].1);
+        }
+        parts
+    }
+
+    #[inline(always)]
+    fn join<const N: usize>(first: [V; N], second: [V; N]) -> [Self; N] {
+        let mut both = [Self(first[0], second[0]); N];
+        for i in 0..N {
+            both[i] = Self(first[i], second[i]);
+        }
+        both
+    }
+}
+
+impl<V: Lanes> Lanes for Twice<V> {
+    const COUNT: usize = 2 * V::COUNT;
+    type Mask = (V::Mask, V::Mask);
+
+    #[inline(always)]
+    fn splat(value: u64) -> Self {
+        Self(V::splat(value), V::splat(value))
+    }
+    #[inline(always)]
+    fn from_lanes(lanes: &[u64]) -> Self {
+        Self(V::from_lanes(lanes), V::from_lanes(&lanes[V::COUNT..]))
+    }
+    #[inline(always)]
+    fn to_lanes(self, lanes: &mut [u64]) {
+        self.0.to_lanes(lanes);
+        self.1.to_lanes(&mut lanes[V::COUNT..]);
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(self.0.add(other.0), self.1.add(other.1))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.sub(other.0), self.1.sub(other.1))
+    }
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        Self(self.0.and(other.0), self.1.and(other.1))
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        Self(self.0.or(other.0), self.1.or(other.1))
+    }
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        Self(self.0.xor(other.0), self.1.xor(other.1))
+    }
+    #[inline(always)]
+    fn shl<const BITS: i32>(self) -> Self {
+        Self(self.0.shl::<BITS>(), self.1.shl::<BITS>())
+    }
+    #[inline(always)]
+    fn shr<const BITS: i32>(self) -> Self {
+        Self(self.0.shr::<BITS>(), self.1.shr::<BITS>())
+    }
+    #[inline(always)]
+    fn mul32(self, other: Self) -> Self {
+        Self(self.0.mul32(other.0), self.1.mul32(other.1))
+    }
+    #[inline(always)]
+    fn eq(self, other: Self) -> Self::Mask {
+        (self.0.eq(other.0), self.1.eq(other.1))
+    }
+    #[inline(always)]
+    fn mask_from_bits(bits: u32) -> Self::Mask {
+        (V::mask_from_bits(bits & ((1 << V::COUNT) - 1)), V::mask_from_bits(bits >> V::COUNT))
+    }
+    #[inline(always)]
+    fn mask_bits(mask: Self::Mask) -> u32 {
+        V::mask_bits(mask.0) | V::mask_bits(mask.1) << V::COUNT
+    }
+    #[inline(always)]
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self {
+        Self(V::select(mask.0, a.0, b.0), V::select(mask.1, a.1, b.1))
+    }
+    #[inline(always)]
+    fn load_rows<const N: usize>(rows: &[&[u64; N]]) -> [Self; N] {
+        Self::join(V::load_rows(rows), V::load_rows(&rows[V::COUNT..]))
+    }
+    #[inline(always)]
+    fn to_rows<const N: usize>(columns: &[Self; N], rows: &mut [[u64; N]]) {
+        let (first, second) = Self::part(columns);
+        V::to_rows(&first, rows);
+        V::to_rows(&second, &mut rows[V::COUNT..]);
+    }
+}
+
+// A multiplication of one vector after the other's: interleaved, they would need twice the registers.
+impl<V: Ifma> Ifma for Twice<V> {
+    #[inline(always)]
+    fn madd_lo(self, a: Self, b: Self) -> Self {
+        Self(self.0.madd_lo(a.0, b.0), self.1.madd_lo(a.1, b.1))
+    }
+    #[inline(always)]
+    fn madd_hi(self, a: Self, b: Self) -> Self {
+        Self(self.0.madd_hi(a.0, b.0), self.1.madd_hi(a.1, b.1))
+    }
+    #[inline(always)]
+    fn sar<const BITS: i32>(self) -> Self {
+        Self(self.0.sar::<BITS>(), self.1.sar::<BITS>())
+    }
+    #[inline(always)]
+    fn product_52(a: &[Self; 5], b: &[Self; 5]) -> [Self; 5] {
+        let ((a0, a1), (b0, b1)) = (Self::part(a), Self::part(b));
+        Self::join(V::product_52(&a0, &b0), V::product_52(&a1, &b1))
+    }
+    #[inline(always)]
+    fn square_52<const SMALL: bool>(a: &[Self; 5]) -> [Self; 5] {
+        let (first, second) = Self::part(a);
+        Self::join(V::square_52::<SMALL>(&first), V::square_52::<SMALL>(&second))
+    }
+}
+
 /// A vector of unsigned 32-bit lanes, for BLAKE3 and SHA-256.
 pub(crate) trait Lanes32: Copy {
     /// Number of lanes.

@@ -13,6 +13,8 @@
 //! Rows are what lies in memory: points whose coordinates are packed words of one representation, to be read only by
 //! kernels of the same backend.
 
+use std::hint::black_box;
+
 use super::field::{D_INVERSE, D2, Field};
 use super::lanes::Lanes;
 
@@ -149,11 +151,19 @@ impl<F: Field> Point<F> {
     /// `self + other`, 8 multiplications.
     #[inline(always)]
     pub(crate) fn add_prepared(&self, other: &Prepared<F>) -> Self {
+        self.add_prepared_for(other, true)
+    }
+
+    /// [`Point::add_prepared`]; without `t` the result's T is stale, for a point that is doubled next.
+    #[inline(always)]
+    pub(crate) fn add_prepared_for(&self, other: &Prepared<F>, t: bool) -> Self {
         let a = F::mul(F::sub(self.y, self.x), other.minus);
         let b = F::mul(F::add(self.y, self.x), other.plus);
         let c = F::mul(self.t, other.t2d);
         let z = F::mul(self.z, other.z);
-        Self::complete(F::sub(b, a), F::twice_sub(z, c), F::twice_add(z, c), F::add(b, a))
+        let (e, f, g, h) = (F::sub(b, a), F::twice_sub(z, c), F::twice_add(z, c), F::add(b, a));
+        let t = if t { F::mul_operand(e, h) } else { self.t };
+        Self { x: F::mul(f, e), y: F::mul(g, h), z: F::mul(f, g), t }
     }
 
     #[inline(always)]
@@ -180,6 +190,13 @@ impl<F: Field> Point<F> {
     /// (EF : GH : FG : EH).
     #[inline(always)]
     pub(crate) fn double(&self) -> Self {
+        let (e, f, g, h) = self.doubled();
+        Self { x: F::mul(e, f), y: F::mul(g, h), z: F::mul(f, g), t: F::mul_operand(e, h) }
+    }
+
+    /// E, F, G, H of [`Point::double`].
+    #[inline(always)]
+    fn doubled(&self) -> (F::Four, F, F::Three, F::Two) {
         let xx = F::square(self.x);
         let yy = F::square(self.y);
         let zz = F::square(self.z);
@@ -187,14 +204,28 @@ impl<F: Field> Point<F> {
         let e = F::add_sub(xx, yy, sum);
         let g = F::sub(xx, yy);
         let f = F::twice_add_sub(zz, xx, yy);
-        let h = F::add(xx, yy);
-        Self { x: F::mul(e, f), y: F::mul(g, h), z: F::mul(f, g), t: F::mul_operand(e, h) }
+        (e, f, g, F::add(xx, yy))
     }
 
     /// [`Point::double`] without T, for a point that is doubled again next; its T is stale.
     #[inline(always)]
     pub(crate) fn double_without_t(&self) -> Self {
         Self { t: self.t, ..self.double() }
+    }
+
+    /// [`Point::double_times`] with the formula once, in a loop: for callers whose other code should stay in the
+    /// instruction cache. A `count` of 0 changes nothing.
+    #[inline(always)]
+    pub(crate) fn double_in_a_loop(&self, count: u32) -> Self {
+        let mut point = *self;
+        for left in (0..black_box(count)).rev() {
+            let (e, f, g, h) = point.doubled();
+            point = Self { x: F::mul(e, f), y: F::mul(g, h), z: F::mul(f, g), t: point.t };
+            if left == 0 {
+                point.t = F::mul_operand(e, h);
+            }
+        }
+        point
     }
 
     /// `2^count self`, for a `count` of at least 1.

@@ -6,6 +6,8 @@
 //!
 //! All of it takes the same time for all values (masks instead of branches), so that signing may use it.
 
+use std::hint::black_box;
+
 /// Words of an unreduced sum of products, 448 bits: room for 2^64 products of 128 and 253 bits.
 pub(crate) type Wide = [u64; 7];
 
@@ -123,7 +125,8 @@ pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     sum = sub4(sum, w).0;
     for _ in 0..4 {
         let (less, borrow) = sub4(sum, L);
-        let keep = 0_u64.wrapping_sub(u64::from(borrow));
+        // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
+        let keep = black_box(0_u64.wrapping_sub(u64::from(borrow)));
         for word in 0..4 {
             sum[word] = (sum[word] & keep) | (less[word] & !keep);
         }

@@ -442,6 +442,7 @@ fn stage_times() {
         let combine = time(1, || {
             kernels.combine(&sums, &runs, 1024 / lanes, 11);
         });
+        let lanes = kernels.costs.lanes;
         let singles: Vec<_> = (0..lanes as u32)
             .map(|row| Single { key: row, nonce: row + 1, k: words[0], s: words[1] })
             .collect();

@@ -23,7 +23,7 @@ use super::scalar::{self, Wide};
 use super::sha512::Parts;
 use crate::cache::{KeyCache, KeyHasher};
 use crate::coefficients::Coefficients;
-use crate::culprits::{self, Equation, Share};
+use crate::culprits::{self, Alarm, Equation, Share};
 use crate::{BatchVerifier, Columns, SerialBatch, serial};
 
 /// Keys a verifier keeps decoded unless told otherwise: 2^16 of 192 bytes with their keys, 12.6 MB.
@@ -45,6 +45,7 @@ pub struct SimdBatch {
     /// For batches too small for vectors, with a cache of its own.
     small: SerialBatch,
     hasher: KeyHasher,
+    alarm: Alarm,
     pool: Mutex<Vec<Scratch>>,
 }
 
@@ -82,6 +83,7 @@ impl SimdBatch {
                 keys => SerialBatch::with_cache(Arc::new(KeyCache::new(keys.min(SMALL_KEYS_CACHED)))),
             },
             hasher: KeyHasher::new(),
+            alarm: Alarm::default(),
             pool: Mutex::new(Vec::new()),
         }
     }
@@ -106,7 +108,7 @@ impl SimdBatch {
         mut share: Share,
         batch: &Columns<'_>,
         verdicts: &mut [bool],
-    ) {
+    ) -> Share {
         let count = batch.len();
         verdicts.fill(false);
         self.hash(scratch, batch);
@@ -129,6 +131,7 @@ impl SimdBatch {
         culprits::search_span(&mut equations, costs, &mut share, &mut rows, seed, verdicts);
         scratch.rows = rows;
         self.remember(scratch, verdicts);
+        share
     }
 
     /// k and s of every row.
@@ -325,7 +328,8 @@ impl Equation for Equations<'_> {
                 s: scratch.s[at],
             });
         }
-        for (group, valid) in singles.chunks(self.kernels.lanes).zip(valid.chunks_mut(self.kernels.lanes)) {
+        let lanes = self.kernels.costs.lanes;
+        for (group, valid) in singles.chunks(lanes).zip(valid.chunks_mut(lanes)) {
             let found = self.kernels.check(&scratch.points, group);
             for (lane, valid) in valid.iter_mut().enumerate() {
                 *valid = found >> lane & 1 == 1;
@@ -340,7 +344,8 @@ impl BatchVerifier for SimdBatch {
     }
 
     fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
-        self.verify_from(Share::default(), batch, verdicts);
+        let share = self.verify_from(self.alarm.share(), batch, verdicts);
+        self.alarm.note(&share);
     }
 
     fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
@@ -349,14 +354,15 @@ impl BatchVerifier for SimdBatch {
 }
 
 impl SimdBatch {
-    fn verify_from(&self, share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) {
+    fn verify_from(&self, share: Share, batch: &Columns<'_>, verdicts: &mut [bool]) -> Share {
         let count = batch.check_lengths(verdicts);
         if count <= self.kernels.serial_rows_max {
             return self.small.verify_from(share, batch, verdicts);
         }
         let pooled = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = pooled.unwrap_or_default();
-        self.verify_with(&mut scratch, share, batch, verdicts);
+        let share = self.verify_with(&mut scratch, share, batch, verdicts);
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        share
     }
 }

@@ -97,6 +97,8 @@ pub struct Arrivals {
     /// Devices of the sampled population.
     devices: u64,
     start_s: f64,
+    /// Seed of the draws, if events come from a trace: they say themselves whose they are.
+    replayed: Option<u64>,
 }
 
 /// How a profile is played.
@@ -131,7 +133,38 @@ impl Arrivals {
             }
             first += class.devices;
         }
-        Self { streams, classes, class_count: profile.classes.len(), devices, start_s: play.start_s }
+        let class_count = profile.classes.len();
+        Self { streams, classes, class_count, devices, start_s: play.start_s, replayed: None }
+    }
+
+    /// Tells whose events those of a [`Replay`](crate::trace) are, with `classes` classes; makes none of its own.
+    #[must_use]
+    pub(crate) fn of_trace(classes: usize, seed: u64) -> Self {
+        Self {
+            streams: Vec::new(),
+            classes: (0..classes as u16).collect(),
+            class_count: classes,
+            devices: 0,
+            start_s: 0.0,
+            replayed: Some(seed),
+        }
+    }
+
+    /// Payload of an event in bytes, if a trace says so.
+    #[must_use]
+    pub(crate) fn size(&self, arrival: &Arrival) -> Option<usize> {
+        self.replayed.map(|_| arrival.at_ms as usize)
+    }
+
+    /// Number of classes.
+    pub(crate) const fn class_count(&self) -> usize {
+        self.class_count
+    }
+
+    /// Whether the device of an event has lost its connection and makes a new one.
+    #[must_use]
+    pub(crate) fn reconnects(&self, arrival: &Arrival) -> bool {
+        self.streams.get(usize::from(arrival.stream)).is_some_and(Stream::reconnects)
     }
 
     /// Devices that take part.
@@ -174,6 +207,10 @@ impl Arrivals {
     /// Whose event it is.
     #[must_use]
     pub fn resolve(&self, arrival: &Arrival) -> Speaker {
+        if let Some(seed) = self.replayed {
+            let bits = mix(seed ^ mix(arrival.key) ^ mix(arrival.due_us ^ 0x5452_4143));
+            return Speaker { device: arrival.key, count: arrival.due_us, bits };
+        }
         self.streams[usize::from(arrival.stream)].resolve(arrival)
     }
 }

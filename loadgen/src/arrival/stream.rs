@@ -475,6 +475,11 @@ impl Stream {
         all / share
     }
 
+    /// Whether its devices come back after they lost their connections.
+    pub(super) const fn reconnects(&self) -> bool {
+        matches!(self.process, Process::Reconnect { .. })
+    }
+
     /// A device drawn from a stretch by the bits of an event.
     fn drawn(&self, key: u64, start: u64, devices: u64) -> u64 {
         start + below(mix(key ^ self.seed), devices)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::hgrm::{Summary, decode, encode, new_histogram};
-use crate::report::{FaultReport, Moment, Report};
+use crate::report::{FaultReport, HandshakeReport, Moment, Report};
 
 /// The report of all `parts`; `lost` names the workers that left none, and how.
 ///
@@ -65,6 +65,10 @@ pub fn merge(parts: &[Report], lost: &[String]) -> io::Result<Report> {
     (all.histograms.send_lag, all.send_lag_us) = histogram(parts, |part| Some(&part.histograms.send_lag))?;
     (all.histograms.generator_lag, all.generator_lag_us) =
         histogram(parts, |part| Some(&part.histograms.generator_lag))?;
+    // Parts of an older version have none of it.
+    (all.histograms.handshake, all.handshake_us) =
+        histogram(parts, |part| Some(&part.histograms.handshake).filter(|text| !text.is_empty()))?;
+    all.handshakes = handshakes(parts);
     let sent: u64 = parts.iter().flat_map(|part| &part.classes).map(|class| class.sent).sum();
     let mut texts = Vec::new();
     for (number, class) in all.classes.iter_mut().enumerate() {
@@ -135,6 +139,27 @@ fn histogram<'a>(
     Ok((encode(&sum)?, Summary::of(&sum)))
 }
 
+/// Handshakes of all parts together, if they made any; the most that were open at once is a bound: parts may have had theirs at different
+/// times.
+fn handshakes(parts: &[Report]) -> Option<HandshakeReport> {
+    let mut all: Option<HandshakeReport> = None;
+    for part in parts.iter().filter_map(|part| part.handshakes.as_ref()) {
+        let all = all.get_or_insert_with(HandshakeReport::default);
+        all.per_s_max += part.per_s_max;
+        all.attempted += part.attempted;
+        all.succeeded += part.succeeded;
+        all.failed += part.failed;
+        for (name, count) in &part.failed_by {
+            *all.failed_by.entry(name.clone()).or_default() += count;
+        }
+        all.messages_unsent += part.messages_unsent;
+        all.limited_s += part.limited_s;
+        all.pool_full_s += part.pool_full_s;
+        all.open_max += part.open_max;
+    }
+    all
+}
+
 /// Seconds of all parts, side by side. Parts began together, so their stretches do too, up to the supervisors' own lateness.
 fn timeline(parts: &[Report]) -> Vec<Moment> {
     let longest = parts.iter().map(|part| part.timeline.len()).max().unwrap_or(0);
@@ -197,6 +222,9 @@ mod tests {
         report.histograms.service_time = text.clone();
         report.histograms.send_lag = text.clone();
         report.histograms.generator_lag = text.clone();
+        report.histograms.handshake = text.clone();
+        report.handshakes =
+            Some(HandshakeReport { attempted: 5, per_s_max: 10.0, ..HandshakeReport::default() });
         report.histograms.latency = text;
         report
     }
@@ -211,6 +239,8 @@ mod tests {
         }
         assert_eq!(decode(&all.histograms.latency).unwrap(), sum);
         assert_eq!(decode(&all.histograms.classes[0]).unwrap(), sum);
+        assert_eq!(decode(&all.histograms.handshake).unwrap(), sum);
+        assert_eq!(all.handshakes.as_ref().map(|made| (made.attempted, made.per_s_max)), Some((10, 20.0)));
         assert_eq!(all.latency_us, Summary::of(&sum));
         assert_eq!(
             (all.sent_total, all.rejected["bad_signature"], all.classes[0].sent),

@@ -29,7 +29,7 @@ pub const WORKERS_MAX: u32 = 1_000;
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Version of this protocol.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a worker is to do. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,10 @@ pub struct Job {
     pub lag_p99_us_max: u64,
     /// What an ack must mean, by name.
     pub ack_level: String,
+    /// How often gateways send what is due.
+    pub flush_us: u64,
+    /// Handshakes per second of each worker, in the direct topology; gateways without.
+    pub handshakes_per_s: Option<f64>,
     /// The target's address, or `null`.
     pub target: String,
     /// SHA-256 of its certificate in hex, if it was given.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::wire::{Job, Line, VERSION, hear, say, unix_us};
 use crate::arrival::Split;
-use crate::config::{At, RunConfig, Target, World};
+use crate::config::{At, RunConfig, Target, Topology, World};
 use crate::driver::{Progress, Stop, run};
 use crate::error::LoadError;
 use crate::profile::Profile;
@@ -100,6 +100,11 @@ fn configure(job: &Job, mut config: RunConfig) -> Result<RunConfig, String> {
     config.batch_messages = job.batch;
     config.seed = job.seed;
     config.lag_p99_max = Duration::from_micros(job.lag_p99_us_max);
+    config.flush = Duration::from_micros(job.flush_us);
+    config.ack_level = job.ack_level.parse()?;
+    if let Some(handshakes_per_s) = job.handshakes_per_s {
+        config.topology = Topology::Direct { handshakes_per_s };
+    }
     config.validate().map_err(|error| error.to_string())?;
     Ok(config)
 }
@@ -115,4 +120,54 @@ fn unexpected(line: &Line) -> LoadError {
         format!("the coordinator said {what}, which does not belong here"),
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_net::{AckLevel, Trust};
+
+    use super::*;
+    use crate::config::NodeTarget;
+    use crate::profile::presets;
+
+    #[test]
+    fn a_worker_does_what_its_job_says() {
+        let job = Job {
+            profile: presets::load("flat").unwrap().to_toml().unwrap(),
+            scale: 0.01,
+            speedup: 2.0,
+            at_hour: Some(3.0),
+            shape: "ramp:0.5..1".to_owned(),
+            closed: None,
+            warm_up_us: 1_000_000,
+            duration_us: 3_000_000,
+            drain_us: 4_000_000,
+            connections: 7,
+            batch: 33,
+            seed: 5,
+            lag_p99_us_max: 9_000,
+            ack_level: "written".to_owned(),
+            flush_us: 700,
+            handshakes_per_s: Some(40.0),
+            target: "127.0.0.1:1".to_owned(),
+            pin: None,
+            worker: 1,
+            workers: 3,
+        };
+        let node = || {
+            let addr = "127.0.0.1:1".parse().unwrap();
+            RunConfig::new(Target::Node(NodeTarget { addr, trust: Trust::InsecureAny, network: None }))
+        };
+        let config = configure(&job, node()).unwrap();
+        assert_eq!(config.ack_level, AckLevel::Written);
+        assert_eq!(config.topology, Topology::Direct { handshakes_per_s: 40.0 });
+        assert_eq!((config.connections, config.batch_messages, config.seed), (7, 33, 5));
+        assert_eq!(config.flush, Duration::from_micros(700));
+        let world = config.world();
+        assert_eq!((world.split, world.at, world.speedup), (Split { worker: 1, of: 3 }, At::Hour(3.0), 2.0));
+        let wrong = Job { ack_level: "maybe".to_owned(), ..job.clone() };
+        assert!(configure(&wrong, node()).unwrap_err().contains("maybe"));
+        let closed = Job { closed: Some(4), handshakes_per_s: None, ..job };
+        assert_eq!(configure(&closed, node()).unwrap().schedule, Schedule::Closed { window: 4 });
+    }
 }

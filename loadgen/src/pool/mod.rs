@@ -8,7 +8,7 @@
 //! | offset | size | field, little-endian |
 //! |---|---|---|
 //! | 0 | 8 | `weftpool` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 |
 //! | 12 | 4 | network |
 //! | 16 | 8 | number of messages n |
 //! | 24 | 8 | place of the offsets |
@@ -41,7 +41,7 @@ use crate::schedule::{Plan, Planner, Schedule, Work};
 use crate::tips::TipSlot;
 
 const MAGIC: [u8; 8] = *b"weftpool";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 64;
 
 /// Messages of one pool, at most: a terabyte of the smallest.
@@ -181,6 +181,7 @@ impl Pool {
             bytes,
             lengths: lengths.into(),
             trail,
+            devices: Box::default(),
             ready_us: clock.now_us(),
         })
     }
@@ -253,6 +254,7 @@ pub fn prepare(
         // The roots stay known for as long as the ledger lives.
         tips: TipSlot::new(granted.roots),
         keep_trail: false,
+        keep_devices: false,
     };
     let (play, warp) = config.play(&world);
     let arrivals = Arrivals::new(profile, &play);
@@ -263,6 +265,7 @@ pub fn prepare(
         duration: config.duration,
         messages_max: config.messages_max.min(POOL_MESSAGES_MAX),
         flush: config.flush,
+        priority: Box::default(),
     };
     let mut planner = Planner::new(plan, arrivals.clone(), warp);
     let mut generator = Generator::new(Arc::new(traffic), arrivals, config.key_cache_slots, signer);

@@ -62,6 +62,10 @@ pub struct Class {
     pub content: Content,
     /// How long it is, the 16-byte tag included.
     pub payload: Size,
+    /// Whether their messages go before those of other classes: gateways send them in batches of their own, which overtake what waits for
+    /// the target. (The wire itself knows no priorities.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub priority: bool,
     /// How their rate changes over the day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diurnal: Option<Diurnal>,
@@ -355,6 +359,7 @@ impl Profile {
             devices,
             content: Content::Environment,
             payload: Size::Fixed { bytes: payload_bytes },
+            priority: false,
             diurnal: None,
             dirty: None,
             streams: vec![Stream {

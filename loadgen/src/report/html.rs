@@ -27,7 +27,7 @@ figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:
 .legend i{display:inline-block;width:16px;height:3px;margin-right:6px;vertical-align:middle}\
 .k0{background:#2f6fde}.k1{background:#e0702a}.k2{background:#2a9d62}.k3{background:#b5429c}.k4{background:#8a6d1f}.k5{background:#6b7685}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:5px 8px;white-space:nowrap;border-bottom:1px solid var(--grid);text-align:right}\
-th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}td.text{white-space:normal;text-align:left}.wide{overflow-x:auto}\
+th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}td.text{white-space:normal;text-align:left}.wide{overflow-x:auto}.wide table{font-size:13px}.wide th,.wide td{padding:5px 6px}\
 .bar{background:#2f6fde;height:9px;border-radius:2px;display:inline-block}code,pre{font:13px/1.45 ui-monospace,monospace}\
 pre{background:var(--card);padding:10px 12px;border-radius:6px;white-space:pre-wrap;word-break:break-word}";
 
@@ -354,6 +354,13 @@ impl Report {
                     group(generator.keys_derived)
                 ),
             ),
+            ("handshakes", self.handshakes.as_ref().map_or("none: gateways".to_owned(), ToString::to_string)),
+            (
+                "trace",
+                self.replay.as_ref().map_or("none: the models of the profile".to_owned(), |trace| {
+                    format!("{}, {} messages, {:.1} s", trace.file, group(trace.messages), trace.length_s)
+                }),
+            ),
             ("verifier of the target", or_unknown(self.backend.clone())),
             (
                 "memory",
@@ -450,6 +457,7 @@ mod tests {
                 service_time: text.clone(),
                 send_lag: text.clone(),
                 generator_lag: text,
+                handshake: String::new(),
                 classes: Vec::new(),
             },
             command_line: Some("weft loadgen run x --target 127.0.0.1:1 && echo <done>".to_owned()),

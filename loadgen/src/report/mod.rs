@@ -19,7 +19,7 @@ use crate::audit::AuditReport;
 use crate::hgrm::Summary;
 use crate::machine::Machine;
 
-pub(crate) use verdict::{Facts, OpenFacts, invalid_reason};
+pub(crate) use verdict::{DirectFacts, Facts, OpenFacts, invalid_reason};
 pub use words::{group, time};
 
 /// Version of the JSON: rises when a key changes its meaning or goes. New keys do not raise it.
@@ -129,6 +129,68 @@ pub struct FaultReport {
     pub rejected: u64,
 }
 
+/// Handshakes of the direct topology, warm-up included. All are full ones: the wire knows no resumption of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandshakeReport {
+    /// Handshakes begun per second, at most.
+    pub per_s_max: f64,
+    /// Handshakes begun.
+    pub attempted: u64,
+    /// Of these, those that led to a session.
+    pub succeeded: u64,
+    /// Of these, those that did not.
+    pub failed: u64,
+    /// The same by what kept them: `timeout`, `refused` by the node, `no_session` on the connection, or `failed`.
+    pub failed_by: BTreeMap<String, u64>,
+    /// Messages that were not sent because of that.
+    pub messages_unsent: u64,
+    /// Time for which handshakes waited for their turn, summed over them, seconds.
+    pub limited_s: f64,
+    /// Time for which there was no place for a connection more, seconds.
+    pub pool_full_s: f64,
+    /// Connections at once, being made and being closed included, at most.
+    pub open_max: u64,
+}
+
+impl std::fmt::Display for HandshakeReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} begun (at most {} a second), {} done, {} failed, {} connections open at most",
+            group(self.attempted),
+            self.per_s_max,
+            group(self.succeeded),
+            group(self.failed),
+            group(self.open_max)
+        )?;
+        for (name, count) in &self.failed_by {
+            write!(f, ", {name}: {}", group(*count))?;
+        }
+        write!(
+            f,
+            "; {:.1} s of waiting for a turn in all, {:.1} s without a place",
+            self.limited_s, self.pool_full_s
+        )?;
+        if self.messages_unsent > 0 {
+            write!(f, "; {} messages UNSENT", group(self.messages_unsent))?;
+        }
+        Ok(())
+    }
+}
+
+/// The trace that was played in place of the profile's models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReplayReport {
+    /// Name of the file.
+    pub file: String,
+    /// Messages in it.
+    pub messages: u64,
+    /// From its start to its last message, seconds of its own time.
+    pub length_s: f64,
+}
+
 /// One stretch of the run, about a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -175,6 +237,8 @@ pub struct Histograms {
     pub send_lag: String,
     /// Of `generator_lag_us`.
     pub generator_lag: String,
+    /// Of `handshake_us`.
+    pub handshake: String,
     /// Of each class's `latency_us`, in the order of `classes`.
     pub classes: Vec<String>,
 }
@@ -236,11 +300,11 @@ pub struct Report {
     pub warm_up_s: f64,
     /// From the first message to the last ack or the deadline, seconds.
     pub elapsed_s: f64,
-    /// Connections.
+    /// Connections; in the direct topology those open at once, at most.
     pub connections: u32,
     /// Messages in a batch, at most.
     pub batch: u32,
-    /// Devices in the population.
+    /// Devices in the population; in a replay the highest number of one, plus one.
     pub devices: u64,
     /// Its name.
     pub seed: u64,
@@ -264,10 +328,14 @@ pub struct Report {
     pub timeline: Vec<Moment>,
     /// `live`, or `pool` for messages signed before the run.
     pub signing: String,
-    /// `gateway` (many devices on one connection) or `direct` (a connection for each message of a device).
+    /// `gateway` (many devices on one connection) or `direct` (a connection for each device that speaks).
     pub topology: String,
-    /// Direct topology: time of a handshake.
+    /// Direct topology: from the first packet of a connection to its encryption, of handshakes begun in the measured time.
     pub handshake_us: Summary,
+    /// Direct topology: what became of handshakes.
+    pub handshakes: Option<HandshakeReport>,
+    /// The trace that was played, if one was.
+    pub replay: Option<ReplayReport>,
     /// Largest memory of this process, bytes (with a node in the same process: of both).
     pub memory_peak_bytes: Option<u64>,
     /// The histograms behind the figures.
@@ -405,6 +473,11 @@ mod tests {
         let full = Report {
             audit: Some(AuditReport::default()),
             classes: vec![ClassReport::default()],
+            handshakes: Some(HandshakeReport {
+                failed_by: BTreeMap::from([("refused".to_owned(), 1)]),
+                ..HandshakeReport::default()
+            }),
+            replay: Some(ReplayReport::default()),
             timeline: vec![Moment::default()],
             faults: BTreeMap::from([("late".to_owned(), FaultReport::default())]),
             rejected: BTreeMap::from([("duplicate".to_owned(), 1)]),

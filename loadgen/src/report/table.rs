@@ -83,8 +83,15 @@ impl Report {
         for (name, count) in &self.rejected {
             line(out, "", &format!("rejected {name}: {}", group(*count)))?;
         }
-        // A closed loop sends what the target takes, not what the devices would: it stands for no number of them.
-        if self.rate.intended_per_s.is_some() {
+        if let Some(handshakes) = &self.handshakes {
+            line(out, "handshakes", &handshakes.to_string())?;
+        }
+        if let Some(trace) = &self.replay {
+            let (messages, length) = (group(trace.messages), trace.length_s);
+            line(out, "trace", &format!("{}, {messages} messages, {length:.1} s", trace.file))?;
+        }
+        // A closed loop sends what the target takes, not what the devices would: it stands for no number of them; nor does a trace.
+        if self.rate.intended_per_s.is_some() && self.replay.is_none() {
             self.write_population(out)?;
         }
         writeln!(out)?;

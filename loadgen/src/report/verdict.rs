@@ -32,11 +32,51 @@ pub(crate) struct OpenFacts {
     pub(crate) waited_for_cpu_s: f64,
     /// Share of the run in which generator threads were at work.
     pub(crate) busy_share: f64,
+    /// Direct topology only.
+    pub(crate) direct: Option<DirectFacts>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DirectFacts {
+    pub(crate) per_s_max: f64,
+    pub(crate) failed: u64,
+    pub(crate) unsent: u64,
+    /// For how long handshakes waited for their turn, in all.
+    pub(crate) limited_s: f64,
+    pub(crate) pool_full_s: f64,
+}
+
+impl DirectFacts {
+    /// What was short, if it was the connections.
+    fn cause(&self) -> Option<String> {
+        let mut causes = Vec::new();
+        if self.failed > 0 {
+            causes.push(format!(
+                "{} handshakes failed and left {} messages unsent",
+                group(self.failed),
+                group(self.unsent)
+            ));
+        }
+        // What waits for less than a second in all is short of nothing.
+        if self.limited_s > 1.0 {
+            causes.push(format!(
+                "handshakes waited {:.1} s in all for their turn ({} a second)",
+                self.limited_s, self.per_s_max
+            ));
+        }
+        if self.pool_full_s > 1.0 {
+            causes.push(format!("for {:.1} s there was no place for a connection more", self.pool_full_s));
+        }
+        (!causes.is_empty()).then(|| causes.join(", "))
+    }
 }
 
 impl OpenFacts {
     /// What was short when an open loop fell behind.
     fn cause(&self) -> String {
+        if let Some(cause) = self.direct.as_ref().and_then(DirectFacts::cause) {
+            return cause;
+        }
         if self.backlog_full_s > 0.0 {
             format!(
                 "the target held sends back for {:.1} s and the backlog was full for {:.1} s",
@@ -157,6 +197,27 @@ mod tests {
         let mut facts = good();
         facts.open = facts.open.map(|open| OpenFacts { sent_in_time: 99_500, ..open });
         assert_eq!(invalid_reason(&facts), None);
+    }
+
+    #[test]
+    fn a_direct_run_that_was_short_of_connections_says_so() {
+        let direct = |direct| {
+            reason(|_, open| {
+                open.sent_in_time = 90_000;
+                open.direct = Some(direct);
+            })
+        };
+        let text = direct(DirectFacts {
+            per_s_max: 200.0,
+            limited_s: 77.0,
+            pool_full_s: 2.5,
+            ..DirectFacts::default()
+        });
+        let expected = "handshakes waited 77.0 s in all for their turn (200 a second), for 2.5 s there was no place for a connection more";
+        assert!(text.ends_with(expected), "{text}");
+        let text = direct(DirectFacts { failed: 12, unsent: 30, ..DirectFacts::default() });
+        assert!(text.ends_with("12 handshakes failed and left 30 messages unsent"), "{text}");
+        assert!(direct(DirectFacts::default()).contains("short of processor time"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Schedule, Warp, as_us};
 use crate::arrival::{Arrival, Arrivals, Tick};
+use crate::trace::{Recorder, Replay};
 
 /// Batches worth of events that a closed loop draws at once.
 const CLOSED_BATCHES: f64 = 2.0;
@@ -27,6 +28,8 @@ pub struct Work {
     pub first_event: u64,
     /// Its events, at least one.
     pub rows: Vec<Arrival>,
+    /// Whether it goes before those that are not, even if it was due later.
+    pub urgent: bool,
     /// When a gateway sends it, in microseconds since the start; 0 in the closed loop: as soon as there is room.
     pub release_us: u64,
 }
@@ -46,6 +49,8 @@ pub struct Plan {
     pub messages_max: u64,
     /// How often a gateway of an open loop sends what is due.
     pub flush: Duration,
+    /// Whether a class goes before others, by its number (open loop); empty if none does.
+    pub priority: Box<[bool]>,
 }
 
 /// Cuts the events of a run into batches.
@@ -53,6 +58,10 @@ pub struct Plan {
 pub struct Planner {
     plan: Plan,
     arrivals: Arrivals,
+    /// Where events come from in place of the models, if so (open loop).
+    replay: Option<Replay>,
+    /// Where events are written as they are drawn, if anywhere (open loop).
+    recorder: Option<Recorder>,
     warp: Warp,
     number: u64,
     planned: u64,
@@ -61,6 +70,8 @@ pub struct Planner {
     cursor_s: f64,
     /// Drawn and not handed out, the next one last.
     drawn: Vec<Arrival>,
+    /// How many of the last ones of these are of classes with priority.
+    urgent: usize,
     /// End of the flush interval of what was drawn.
     release_us: u64,
     /// Events handed out that are due in the measured time, by class.
@@ -71,20 +82,36 @@ impl Planner {
     /// A planner at the beginning of a run.
     #[must_use]
     pub fn new(plan: Plan, arrivals: Arrivals, warp: Warp) -> Self {
-        let classes = arrivals.expected(0.0, 0.0).len();
+        let classes = arrivals.class_count();
         let cursor_s = warp.virtual_s(0);
         Self {
             plan,
             arrivals,
+            replay: None,
+            recorder: None,
             warp,
             number: 0,
             planned: 0,
             cursor_us: 0,
             cursor_s,
             drawn: Vec::new(),
+            urgent: 0,
             release_us: 0,
             intended: vec![0; classes],
         }
+    }
+
+    /// The same with the events of a trace, if one is given (then `arrivals` must be those of a trace too), and written as one, if so.
+    #[must_use]
+    pub(crate) fn with_traces(mut self, replay: Option<Replay>, recorder: Option<Recorder>) -> Self {
+        (self.replay, self.recorder) = (replay, recorder);
+        self
+    }
+
+    /// Ends the traces; tells what was wrong with them, if anything.
+    pub(crate) fn close_traces(&mut self) -> Vec<String> {
+        let recorded = self.recorder.take().and_then(Recorder::close);
+        self.replay.as_ref().and_then(Replay::failed).into_iter().chain(recorded).collect()
     }
 
     /// Events handed out so far.
@@ -95,8 +122,9 @@ impl Planner {
 
     /// Whether as many events were handed out as there may be.
     #[must_use]
-    pub const fn is_used_up(&self) -> bool {
-        self.planned >= self.plan.messages_max
+    pub fn is_used_up(&self) -> bool {
+        let trace_ended = self.replay.as_ref().is_some_and(Replay::is_used_up) && self.drawn.is_empty();
+        self.planned >= self.plan.messages_max || trace_ended
     }
 
     /// Events due in the measured time, by class: those handed out, and, for an open loop that fell behind, what the models expect of the
@@ -105,12 +133,11 @@ impl Planner {
     pub fn intended(&self, end_us: u64) -> Vec<u64> {
         let mut intended = self.intended.clone();
         let missed = self.cursor_us < end_us
-            && self.planned < self.plan.messages_max
+            && !self.is_used_up()
             && matches!(self.plan.schedule, Schedule::Open { .. });
         if missed {
             let from_us = self.cursor_us.max(as_us(self.plan.warm_up));
-            let (from_s, to_s) = (self.warp.virtual_s(from_us), self.warp.virtual_s(end_us));
-            for (count, expected) in intended.iter_mut().zip(self.arrivals.expected(from_s, to_s)) {
+            for (count, expected) in intended.iter_mut().zip(self.expected(from_us, end_us)) {
                 // Rounded down: the event under way at the cursor was counted.
                 *count += (expected + 1e-6) as u64;
             }
@@ -124,7 +151,10 @@ impl Planner {
     /// What the models expect of each class between two times of the run.
     #[must_use]
     pub fn expected(&self, from_us: u64, to_us: u64) -> Vec<f64> {
-        self.arrivals.expected(self.warp.virtual_s(from_us), self.warp.virtual_s(to_us))
+        match &self.replay {
+            Some(replay) => replay.expected(from_us, to_us),
+            None => self.arrivals.expected(self.warp.virtual_s(from_us), self.warp.virtual_s(to_us)),
+        }
     }
 
     /// The next batch, or `None` when the run is over. An open loop that has fallen behind `now_us` gets everything that is due by now,
@@ -142,9 +172,11 @@ impl Planner {
                 }
                 self.draw_closed();
             }
-            Schedule::Open { .. } => self.draw_open(now_us, full),
+            Schedule::Open { .. } => self.draw_open(now_us, full, left),
         }
-        let count = full.min(self.drawn.len());
+        let urgent = self.urgent > 0;
+        let count = full.min(if urgent { self.urgent } else { self.drawn.len() });
+        self.urgent = self.urgent.saturating_sub(count);
         if count == 0 {
             return None;
         }
@@ -154,13 +186,19 @@ impl Planner {
         for row in rows.iter().filter(|row| (warm_us..end_us).contains(&row.due_us)) {
             self.intended[usize::from(self.arrivals.class(row))] += 1;
         }
-        let work = Work { number: self.number, first_event: self.planned, rows, release_us: self.release_us };
+        let work = Work {
+            number: self.number,
+            first_event: self.planned,
+            rows,
+            urgent,
+            release_us: self.release_us,
+        };
         self.number += 1;
         self.planned += count as u64;
         Some(work)
     }
 
-    fn draw_open(&mut self, now_us: u64, full: usize) {
+    fn draw_open(&mut self, now_us: u64, full: usize, left: u64) {
         let end_us = as_us(self.plan.warm_up + self.plan.duration);
         let flush_us = as_us(self.plan.flush).max(1);
         if !self.drawn.is_empty() {
@@ -179,14 +217,29 @@ impl Planner {
                 due_us: self.cursor_us,
                 length_us: to_us - self.cursor_us,
             };
-            if tick.to_s > tick.from_s {
+            if let Some(replay) = &mut self.replay {
+                replay.fill(to_us, &mut self.drawn);
+            } else if tick.to_s > tick.from_s {
                 self.arrivals.fill(&tick, &mut self.drawn);
             }
             self.cursor_us = to_us;
             // A gateway sends at whole flush intervals.
             self.release_us = to_us.div_ceil(flush_us) * flush_us;
         }
-        self.drawn.sort_by_key(|row| std::cmp::Reverse(row.due_us));
+        // The next one last; what is due at one time stays in the order in which it was drawn, so that a trace of this is played alike.
+        self.drawn.sort_by_key(|row| row.due_us);
+        if let Some(recorder) = &mut self.recorder {
+            let count = self.drawn.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            recorder.write(&self.drawn[..count], &self.arrivals);
+        }
+        self.drawn.reverse();
+        if self.plan.priority.iter().any(|priority| *priority) {
+            let has =
+                |row: &Arrival| self.plan.priority.get(usize::from(self.arrivals.class(row))) == Some(&true);
+            // Stable: those with priority to the end, where the next one is taken from.
+            self.drawn.sort_by_key(has);
+            self.urgent = self.drawn.iter().rev().take_while(|row| has(row)).count();
+        }
     }
 
     fn draw_closed(&mut self) {
@@ -226,6 +279,7 @@ mod tests {
             duration: Duration::from_secs(2),
             messages_max,
             flush: Duration::from_millis(2),
+            priority: Box::default(),
         };
         let warp = Warp::new(0.0, 1.0, &Shape::Constant, plan.warm_up, plan.duration);
         Planner::new(plan, Arrivals::new(&profile, &play), warp)
@@ -256,6 +310,42 @@ mod tests {
         let expected: Vec<(usize, u64)> = (0..8).map(|i| (1, i * 250_000 + 2_000)).collect();
         assert_eq!(releases, expected);
         assert_eq!(planner.intended(2_000_000), [8]);
+    }
+
+    #[test]
+    fn events_of_a_class_with_priority_leave_first_and_apart_and_none_is_lost() {
+        let text = "name = \"t\"\nabout = \"t\"\n[[class]]\nname = \"bulk\"\ndevices = 900\n\
+                    payload = { kind = \"fixed\", bytes = 32 }\n[[class.stream]]\narrival = \"periodic\"\nperiod_s = 0.09\n\
+                    [[class]]\nname = \"alarm\"\ndevices = 100\npriority = true\npayload = { kind = \"fixed\", bytes = 32 }\n\
+                    [[class.stream]]\narrival = \"periodic\"\nperiod_s = 0.1\n";
+        let profile = Profile::parse(text).unwrap();
+        let play = Play { seed: 1, scale: 1.0, diurnal: false, start_s: 0.0, split: Split::WHOLE };
+        let plan = Plan {
+            schedule: Schedule::Open { rate_per_s: 11_000.0 },
+            batch_messages: 8,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(1),
+            messages_max: u64::MAX,
+            flush: Duration::from_millis(2),
+            priority: profile.classes.iter().map(|class| class.priority).collect(),
+        };
+        let warp = Warp::new(0.0, 1.0, &Shape::Constant, plan.warm_up, plan.duration);
+        let mut planner = Planner::new(plan, Arrivals::new(&profile, &play), warp);
+        let (mut urgent, mut others) = (0, 0);
+        let mut bulk_until = 0;
+        while let Some(work) = planner.next(0) {
+            assert!(work.rows.iter().all(|row| (planner.arrivals.class(row) == 1) == work.urgent));
+            assert!(work.rows.windows(2).all(|pair| pair[0].due_us <= pair[1].due_us));
+            if work.urgent {
+                assert!(work.release_us > bulk_until, "before what is released with it");
+                urgent += work.rows.len();
+            } else {
+                bulk_until = work.release_us;
+                others += work.rows.len();
+            }
+        }
+        assert_eq!((urgent, others), (1_000, 10_000));
+        assert_eq!(planner.intended(1_000_000), [10_000, 1_000]);
     }
 
     #[test]

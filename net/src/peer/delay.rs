@@ -85,7 +85,8 @@ impl DelayedSocket {
             let next = {
                 let mut queue = self.lock();
                 let now = Instant::now();
-                let next = queue.waiting.pop_front_if(|waiting| waiting.due <= now);
+                let due = queue.waiting.front().is_some_and(|waiting| waiting.due <= now);
+                let next = if due { queue.waiting.pop_front() } else { None };
                 queue.bytes -= next.as_ref().map_or(0, |waiting| waiting.contents.len());
                 next
             };

@@ -274,6 +274,7 @@ async fn greet(
     connection: &Connection,
 ) -> Result<(FrameSender, FrameReceiver), (PeerCode, String)> {
     let limits = &shared.limits;
+    let said = |code: PeerCode, reason: String| (code, format!("{code}: {reason}"));
     let lost = |error: &ConnectionError| {
         let (code, reason) = meaning_of(error);
         (code.unwrap_or(PeerCode::Done), reason)
@@ -289,16 +290,16 @@ async fn greet(
     let recv = connection.accept_uni().await.map_err(|error| lost(&error))?;
     let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max);
     match recv.next(|kind| kind == PeerKind::Hello).await.map_err(|error| failed(&error))? {
-        Some(PeerFrame::Hello { genesis, .. }) if genesis != shared.genesis => Err((
+        Some(PeerFrame::Hello { genesis, .. }) if genesis != shared.genesis => Err(said(
             PeerCode::WrongGenesis,
             format!("the ledgers differ: {genesis} there, {} here", shared.genesis),
         )),
-        Some(PeerFrame::Hello { lane, .. }) if lane != peer => Err((
+        Some(PeerFrame::Hello { lane, .. }) if lane != peer => Err(said(
             PeerCode::WrongLane,
             format!("the hello says lane {}, the key is lane {}'s", lane.0, peer.0),
         )),
         Some(PeerFrame::Hello { .. }) => Ok((send, recv)),
-        _ => Err((PeerCode::BadFrame, PeerFrameError::Cut { when: "before the hello" }.to_string())),
+        _ => Err(said(PeerCode::BadFrame, PeerFrameError::Cut { when: "before the hello" }.to_string())),
     }
 }
 

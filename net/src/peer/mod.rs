@@ -49,6 +49,8 @@ mod identity;
 mod link;
 #[cfg(feature = "quic")]
 mod net;
+#[cfg(all(test, feature = "quic"))]
+mod raw_tests;
 pub mod reader;
 #[cfg(feature = "quic")]
 mod service;

@@ -276,6 +276,13 @@ async fn send_lane(
     let mut credit = i128::from(credit);
     let mut pending: VecDeque<Bytes> = VecDeque::new();
     loop {
+        // Nothing is read from the disk that may not be sent.
+        while credit <= 0 {
+            tokio::select! {
+                () = replaced.notified() => return end_lane(send, EndReason::Replaced).await,
+                open = take_grant(recv, &mut credit) => if !open? { return Ok(()) },
+            }
+        }
         if pending.is_empty() {
             let bytes_max = usize::try_from(credit).unwrap_or(READ_BYTES).clamp(1, READ_BYTES);
             let read = move || {
@@ -307,12 +314,6 @@ async fn send_lane(
                 open = take_grant(recv, &mut credit) => if !open? { return Ok(()) },
             }
             continue;
-        }
-        while credit <= 0 {
-            tokio::select! {
-                () = replaced.notified() => return end_lane(send, EndReason::Replaced).await,
-                open = take_grant(recv, &mut credit) => if !open? { return Ok(()) },
-            }
         }
         let Some(batch) = pending.pop_front() else { continue };
         let bytes = batch.len();

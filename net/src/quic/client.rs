@@ -68,23 +68,26 @@ impl ClientConfig {
     }
 }
 
-/// A connection to a node.
+/// Connects to one node again and again from one socket: many clients without a socket for each. Every connection
+/// makes a handshake of its own, and a full one: sessions of TLS are not resumed.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct Dialer {
     address: SocketAddr,
+    trust: Trust,
+    expected: Option<Fingerprint>,
+    verifier: Arc<PinVerifier>,
     endpoint: Endpoint,
-    connection: Connection,
-    fingerprint: Option<Fingerprint>,
+    quic: quinn::ClientConfig,
+    connect_timeout: Duration,
     buffers: SocketBuffers,
 }
 
-impl Client {
-    /// Connects. With [`Trust::FirstUse`] a node met for the first time is added to the file once the
-    /// handshake is done.
+impl Dialer {
+    /// Opens the socket; must be called inside a runtime.
     ///
     /// # Errors
-    /// See [`NetError`]: nobody answers, the node refuses, it has another key, or it speaks something else.
-    pub async fn connect(config: ClientConfig) -> Result<Self, NetError> {
+    /// [`NetError::Local`] if it cannot, or the file of known nodes cannot be read.
+    pub fn new(config: ClientConfig) -> Result<Self, NetError> {
         let ClientConfig { address, trust, bind, connect_timeout, windows } = config;
         let local = |reason: String| NetError::Local { address, reason };
         let loopback = transport::is_loopback(address);
@@ -108,24 +111,64 @@ impl Client {
             .map_err(|error| local(error.to_string()))?;
         let endpoint = Endpoint::new(transport::endpoint_config(), None, socket, Arc::new(TokioRuntime))
             .map_err(|error| local(error.to_string()))?;
-        let connecting = endpoint
-            .connect_with(quic, address, super::SERVER_NAME)
-            .map_err(|error| local(error.to_string()))?;
-        let connection = match tokio::time::timeout(connect_timeout, connecting).await {
+        Ok(Self { address, trust, expected, verifier, endpoint, quic, connect_timeout, buffers })
+    }
+
+    /// Makes one more connection. Closing it does not wait for its last packets; [`finish`](Self::finish) does.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect(&self) -> Result<Client, NetError> {
+        let address = self.address;
+        let connecting = self
+            .endpoint
+            .connect_with(self.quic.clone(), address, super::SERVER_NAME)
+            .map_err(|error| NetError::Local { address, reason: error.to_string() })?;
+        let connection = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
-                return Err(match (expected, verifier.seen()) {
-                    (Some(known), Some(got)) if known != got => trust.mismatch(address, known, got),
+                return Err(match (self.expected, self.verifier.seen()) {
+                    (Some(known), Some(got)) if known != got => self.trust.mismatch(address, known, got),
                     _ => NetError::of_connection(address, &error),
                 });
             }
-            Err(_) => return Err(NetError::ConnectTimeout { address, after: connect_timeout }),
+            Err(_) => return Err(NetError::ConnectTimeout { address, after: self.connect_timeout }),
         };
-        let fingerprint = verifier.seen();
+        let fingerprint = self.verifier.seen();
         if let Some(fingerprint) = fingerprint {
-            trust.remember(address, fingerprint)?;
+            self.trust.remember(address, fingerprint)?;
         }
-        Ok(Self { address, endpoint, connection, fingerprint, buffers })
+        let endpoint = self.endpoint.clone();
+        Ok(Client { address, endpoint, shared: true, connection, fingerprint, buffers: self.buffers })
+    }
+
+    /// Waits until all connections of this socket are closed and their last packets sent.
+    pub async fn finish(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// A connection to a node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: SocketAddr,
+    endpoint: Endpoint,
+    /// Whether the socket serves other connections too.
+    shared: bool,
+    connection: Connection,
+    fingerprint: Option<Fingerprint>,
+    buffers: SocketBuffers,
+}
+
+impl Client {
+    /// Connects. With [`Trust::FirstUse`] a node met for the first time is added to the file once the
+    /// handshake is done.
+    ///
+    /// # Errors
+    /// See [`NetError`]: nobody answers, the node refuses, it has another key, or it speaks something else.
+    pub async fn connect(config: ClientConfig) -> Result<Self, NetError> {
+        let client = Dialer::new(config)?.connect().await?;
+        Ok(Self { shared: false, ..client })
     }
 
     /// The node.
@@ -218,7 +261,9 @@ impl Client {
     /// Closes the connection and with it all its sessions. What is pending is lost: close the sessions first.
     pub async fn close(&self) {
         self.connection.close(VarInt::from_u32(0), b"done");
-        self.endpoint.wait_idle().await;
+        if !self.shared {
+            self.endpoint.wait_idle().await;
+        }
     }
 }
 

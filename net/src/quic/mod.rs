@@ -15,7 +15,7 @@ pub mod transport;
 pub mod trust;
 
 pub use client::{
-    AckStream, Client, ClientConfig, Delivery, LoadSender, PendingAck, Session, SessionOptions,
+    AckStream, Client, ClientConfig, Delivery, Dialer, LoadSender, PendingAck, Session, SessionOptions,
 };
 pub use error::{BindError, NetError};
 pub use identity::{Fingerprint, Identity, IdentityError};

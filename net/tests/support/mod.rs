@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_core::{Cosignature, DeviceKey, GenesisId, LaneId, MessageId, NetworkId, Place};
 use weft_net::frame::{CloseReason, Frame, Hello};
+use weft_net::frame::{lane_flags, node_flags};
 use weft_net::{
     AccountStanding, AccountState, Ack, AckException, AckLevel, Answer, ErrorCode, Found, History,
     LaneStatus, Lookup, NodeState, Payment, Query, Status, Submit, Welcome, WelcomeInfo, WireError,
@@ -103,15 +104,22 @@ prop_compose! {
     fn statuses()(
         state in proptest::sample::select(NodeState::ALL),
         numbers: [u64; 6],
-        lanes in vec((any::<u16>(), any::<u64>(), any::<u64>()), 0..20),
+        confirmation: [u64; 3],
+        flags in 0..=node_flags::ALL,
+        lane: u16,
+        lanes in vec((any::<u16>(), 0..=lane_flags::ALL, any::<[u64; 7]>()), 0..20),
     ) -> Status {
         let [uptime_us, accepted_total, rejected_total, queue_messages, queue_messages_max, durable_age_us] = numbers;
-        let lanes = lanes
-            .into_iter()
-            .map(|(lane, written, durable)| LaneStatus { lane: LaneId(lane), written, durable })
-            .collect();
+        let [witnesses_total, round_us, acks_waiting] = confirmation;
+        let status = |(lane, flags, sizes): (u16, u8, [u64; 7])| {
+            let [weight, written, durable, applied, certified, final_size, witness] = sizes;
+            let lane = LaneId(lane);
+            LaneStatus { lane, flags, weight, written, durable, applied, certified, final_size, witness }
+        };
+        let lanes = lanes.into_iter().map(status).collect();
         Status {
-            state, uptime_us, accepted_total, rejected_total, queue_messages, queue_messages_max, durable_age_us, lanes,
+            state, uptime_us, accepted_total, rejected_total, queue_messages, queue_messages_max, durable_age_us,
+            flags, lane: LaneId(lane), witnesses_total, round_us, acks_waiting, lanes,
         }
     }
 }

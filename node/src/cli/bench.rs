@@ -1,6 +1,6 @@
 //! `weft bench`: figures that another machine can repeat, with the peers in the same run.
 //!
-//! Owns: the arguments, the order of measurement, the table and the JSON of `verify`; [`gpu`] has its own. The signatures are made in [`corpus`], what
+//! Owns: the order of measurement, the table and the JSON of `verify`; what all CPU benches share is in [`settings`]; [`gpu`] has its own. The signatures are made in [`corpus`], what
 //! is measured stands in [`contenders`], and how it is timed in [`rounds`].
 //!
 //! A figure is worth something only if the work was done: before anything is timed, every contender verifies each
@@ -9,18 +9,16 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use weft_crypto::Backend;
-use weft_crypto::backend::BackendError;
 use weft_loadgen::machine;
 
 use self::contenders::{Contender, Role};
 use self::corpus::{Corpus, KeyMix};
+use self::settings::{CommonArgs, Settings};
 use super::progress::Progress;
-use super::{JsonArg, usage};
+use super::usage;
 use crate::units::grouped;
 
 mod contenders;
@@ -28,12 +26,8 @@ mod corpus;
 mod gpu;
 mod hash;
 mod rounds;
+mod settings;
 mod sign;
-
-/// Largest batch that can be asked for: beyond it no backend gains, and the corpus takes long to sign.
-const BATCH_MAX: usize = 65_536;
-/// Most threads that can be asked for.
-const THREADS_MAX: usize = 1_024;
 
 /// The commands under `weft bench`.
 #[derive(clap::Subcommand, Debug)]
@@ -67,24 +61,18 @@ pub const VERIFY_LONG_ABOUT: &str = "Measure signature verification: every backe
 /// Arguments of `weft bench verify`.
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
-    /// Backends to measure, by name [default: all that this machine has]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub backend: Vec<String>,
     /// Batch sizes, signatures
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64,256,1024,4096,16384")]
     pub batch: Vec<usize>,
     /// Key mixes: cold, warm, 64, zipf
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cold,warm,64,zipf")]
     pub keys: Vec<KeyMix>,
-    /// Threads, each with batches of its own; `all` for one per core
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
-    pub threads: Vec<String>,
     /// Time given to each row, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     pub seconds_per_row: f64,
-    /// Where the report goes.
+    /// What all CPU benches take.
     #[command(flatten)]
-    pub json: JsonArg,
+    pub common: CommonArgs,
 }
 
 /// One line of the result.
@@ -124,13 +112,13 @@ pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let plan = Plan::from_args(args)?;
-    let json_only = args.json.on_stdout();
+    let settings = Settings::new(&args.common, &args.batch, args.seconds_per_row)?;
+    let json_only = args.common.json.on_stdout();
     let mut out = std::io::stdout();
     let mut progress = Progress::new();
     progress.say("measuring: signing the corpus");
-    let batch_max = plan.batches.iter().copied().max().unwrap_or(1);
-    let corpora: Vec<Corpus> = plan.mixes.iter().map(|mix| Corpus::new(*mix, batch_max)).collect();
+    let batch_max = settings.batches.iter().copied().max().unwrap_or(1);
+    let corpora: Vec<Corpus> = args.keys.iter().map(|mix| Corpus::new(*mix, batch_max)).collect();
 
     let mut hash = blake3::Hasher::new();
     let mut rows: Vec<Row> = Vec::new();
@@ -138,19 +126,19 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", heading())?;
     }
     for corpus in &corpora {
-        let contenders = contenders::all(&plan.backends, corpus)?;
-        for &batch in &plan.batches {
+        let contenders = contenders::all(&settings.backends, corpus)?;
+        for &batch in &settings.batches {
             for contender in &contenders {
                 check(contender.as_ref(), corpus, batch, &mut hash)?;
             }
-            for &threads in &plan.threads {
+            for &threads in &settings.threads {
                 progress
                     .say(&format!("measuring: keys {}, batch {batch}, threads {threads}", corpus.mix.name()));
                 let works: Vec<_> = contenders
                     .iter()
                     .map(|contender| BatchOf { contender: contender.as_ref(), corpus, batch })
                     .collect();
-                let times = rounds::interleaved(&works, batch, threads, plan.per_row);
+                let times = rounds::interleaved(&works, batch, threads, settings.per_row);
                 let cell = cell_rows(&contenders, &times, corpus.mix, batch, threads)?;
                 progress.clear();
                 if !json_only {
@@ -169,7 +157,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", machine_line())?;
     }
     warn_of_debug_build();
-    args.json.write(&report(&rows, &result_hash, &plan))?;
+    args.common.json.write(&settings.report("bench verify", report(&rows, &result_hash)))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -189,66 +177,6 @@ impl rounds::Work for BatchOf<'_> {
     fn run(&self, number: usize, scratch: &mut rounds::Scratch) -> bool {
         self.contender.verify(self.corpus, number, self.batch, &mut scratch.verdicts)
     }
-}
-
-/// What is to be measured, checked.
-struct Plan {
-    backends: Vec<Backend>,
-    batches: Vec<usize>,
-    mixes: Vec<KeyMix>,
-    threads: Vec<usize>,
-    per_row: Duration,
-}
-
-impl Plan {
-    fn from_args(args: &VerifyArgs) -> anyhow::Result<Self> {
-        let backends = backends(&args.backend)?;
-        check_batches(&args.batch)?;
-        let threads = threads(&args.threads)?;
-        let per_row = seconds_per_row(args.seconds_per_row)?;
-        Ok(Self { backends, batches: args.batch.clone(), mixes: args.keys.clone(), threads, per_row })
-    }
-}
-
-/// `--backend`: those named, or all that this machine has.
-fn backends(names: &[String]) -> anyhow::Result<Vec<Backend>> {
-    if names.is_empty() {
-        let available = weft_crypto::backend::available(&Default::default());
-        return Ok(available.into_iter().map(|(backend, _)| backend).collect());
-    }
-    names.iter().map(|name| name.parse().map_err(|error: BackendError| usage(error.to_string()))).collect()
-}
-
-/// `--batch`.
-fn check_batches(batches: &[usize]) -> anyhow::Result<()> {
-    match batches.iter().find(|batch| !(1..=BATCH_MAX).contains(*batch)) {
-        Some(bad) => Err(usage(format!("--batch: got {bad}, the limits are 1 to {BATCH_MAX}"))),
-        None => Ok(()),
-    }
-}
-
-/// `--threads`.
-fn threads(list: &[String]) -> anyhow::Result<Vec<usize>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = list.iter().map(|text| match text.as_str() {
-        "all" => Ok(cores),
-        text => match text.parse() {
-            Ok(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
-            _ => Err(usage(format!("--threads: got {text:?}, need 1 to {THREADS_MAX}, or all"))),
-        },
-    });
-    let mut threads = threads.collect::<anyhow::Result<Vec<usize>>>()?;
-    // `1,all` on one core is one measurement, not two.
-    threads.dedup();
-    Ok(threads)
-}
-
-/// `--seconds-per-row`.
-fn seconds_per_row(seconds: f64) -> anyhow::Result<Duration> {
-    if !(0.01..=600.0).contains(&seconds) {
-        return Err(usage(format!("--seconds-per-row: got {seconds}, the limits are 0.01 to 600")));
-    }
-    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// Verifies one clean and one damaged batch, and adds the verdicts to the hash.
@@ -317,12 +245,6 @@ fn warn_of_debug_build() {
     }
 }
 
-/// The command as it was given.
-fn command_line() -> String {
-    let parts: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
-    parts.join(" ")
-}
-
 fn round(value: f64, digits: i32) -> f64 {
     let factor = 10f64.powi(digits);
     (value * factor).round() / factor
@@ -362,23 +284,9 @@ fn machine_line() -> String {
     )
 }
 
-/// The time by this machine's clock, for reports.
-fn now() -> String {
-    let now_s =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    machine::rfc3339(now_s)
-}
-
-fn report(rows: &[Row], result_hash: &str, plan: &Plan) -> Value {
+fn report(rows: &[Row], result_hash: &str) -> Value {
     json!({
-        "report": "bench verify",
-        "at": now(),
-        "machine": machine::Machine::read(None),
-        "commit": machine::commit(),
-        "command": command_line(),
-        "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
         "message_bytes": 32,
-        "seconds_per_row": plan.per_row.as_secs_f64(),
         "result_hash": result_hash,
         "peers": {
             "zebra-batch": "ed25519-zebra 5 batch::Verifier, coefficients from ChaCha8; decodes keys in every batch, \

@@ -31,27 +31,34 @@ pub const LONG_ABOUT: &str = "Start a node and devices, show live progress, stop
         weft demo\n  \
         weft demo --seconds 20 --json demo.json\n  \
         weft demo --rate 20000 --seconds 10          latency at a fixed rate\n  \
-        weft demo --verifier gpu                     the node verifies on the GPU";
+        weft demo --verifier gpu                     the node verifies on the GPU\n  \
+        weft demo --nodes 4 --latency-ms 50          a committee of four processes, far apart";
 
 /// Arguments of `weft demo`.
 #[derive(clap::Args, Debug)]
 pub struct DemoArgs {
     #[command(flatten)]
-    traffic: TrafficArgs,
+    pub(super) traffic: TrafficArgs,
+    /// Nodes: 1 runs in this process; more are a cluster of processes, all of which get traffic
+    #[arg(long, value_name = "COUNT", default_value_t = 1, help_heading = "Node")]
+    nodes: usize,
+    /// With several nodes: hold back everything that they send each other for this long, as on long links
+    #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Node")]
+    pub(super) latency_ms: u64,
     /// Which signature verifier the node uses
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto", help_heading = "Node")]
-    verifier: String,
+    pub(super) verifier: String,
     /// Which GPU verifies too: auto (the best one; never software), off, or an adapter as in `weft gpu list`
     #[arg(long, value_name = "ADAPTER", env = "WEFT_GPU", default_value = "auto", help_heading = "Node")]
-    gpu: Selection,
+    pub(super) gpu: Selection,
     /// Threads that verify signatures; default: one per core that the generator leaves
     #[arg(long, value_name = "COUNT", help_heading = "Node")]
     verify_threads: Option<usize>,
     /// Keep the ledger in DIR instead of a temporary directory; it must not exist or be empty
     #[arg(long, value_name = "DIR", help_heading = "Node")]
-    keep: Option<PathBuf>,
+    pub(super) keep: Option<PathBuf>,
     #[command(flatten)]
-    json: JsonArg,
+    pub(super) json: JsonArg,
 }
 
 /// The run's report, and what only somebody inside the node's process can know.
@@ -86,6 +93,9 @@ struct NodeFigures {
 /// # Errors
 /// If the node does not start or the audit cannot be made.
 pub fn run(args: DemoArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
+    if args.nodes > 1 {
+        return super::demo_cluster::run(&args, args.nodes);
+    }
     let scratch = match &args.keep {
         Some(_) => None,
         None => {

@@ -110,6 +110,14 @@ pub fn create(file: &Path) -> anyhow::Result<DeviceSigner> {
 /// # Errors
 /// If the file cannot be read, or is not 64 hex digits (a usage error that never repeats the content).
 pub fn read_signer(file: &Path) -> anyhow::Result<DeviceSigner> {
+    read_seed(file).map(DeviceSigner::from_seed)
+}
+
+/// The seed in a key file, as [`read_signer`].
+///
+/// # Errors
+/// As [`read_signer`].
+pub fn read_seed(file: &Path) -> anyhow::Result<[u8; 32]> {
     let open = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let mode =
         open.metadata().with_context(|| format!("cannot read {}", file.display()))?.permissions().mode();
@@ -126,7 +134,7 @@ pub fn read_signer(file: &Path) -> anyhow::Result<DeviceSigner> {
         .with_context(|| format!("cannot read {}", file.display()))?;
     let mut seed = [0u8; 32];
     match hex::decode_to_slice(bytes.trim_ascii(), &mut seed) {
-        Ok(()) => Ok(DeviceSigner::from_seed(seed)),
+        Ok(()) => Ok(seed),
         Err(_) => Err(usage(format!(
             "{} is not a key file: got {} bytes, need 64 hex digits",
             file.display(),

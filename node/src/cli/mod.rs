@@ -24,10 +24,13 @@ use crate::telemetry;
 
 pub mod account;
 pub mod bench;
+pub mod cluster;
 pub mod config;
 pub mod connect;
 pub mod demo;
+pub mod demo_cluster;
 pub mod doctor;
+pub mod genesis;
 pub mod get;
 pub mod gpu;
 pub mod init;
@@ -106,15 +109,21 @@ pub struct Globals {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a data directory: a new ledger's genesis, and this node's key
+    /// Create a data directory: a new ledger's genesis, or a given one, and this node's key
     #[command(long_about = init::LONG_ABOUT)]
     Init(init::InitArgs),
+    /// Write the genesis of a ledger with several nodes, or show one
+    #[command(subcommand)]
+    Genesis(genesis::GenesisCommand),
     /// Run a node until SIGINT or SIGTERM, which drain, sync and stop it
     #[command(long_about = node::LONG_ABOUT)]
     Node(node::NodeArgs),
     /// Start a node and devices, show live progress, stop, restart, audit, report
     #[command(long_about = demo::LONG_ABOUT)]
     Demo(demo::DemoArgs),
+    /// Several nodes on this machine: make their directories, run them
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Send signed device traffic to a node and report what came back, and when
     #[command(long_about = loadgen::LONG_ABOUT)]
     Loadgen(loadgen::LoadgenArgs),
@@ -206,8 +215,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     match cli.command {
         Command::Init(args) => init::run(args, &globals),
+        Command::Genesis(command) => genesis::run(command),
         Command::Node(args) => node::run(args, &globals),
         Command::Demo(args) => demo::run(args, &globals),
+        Command::Cluster(command) => cluster::run(command),
         Command::Loadgen(args) => loadgen::run(args, &globals),
         Command::Key(command) => key::run(command),
         Command::Send(args) => send::run(args, &globals),

@@ -28,6 +28,9 @@ pub struct NodeArgs {
     /// The node's settings.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Stop when stdin closes: whoever started this node has gone
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
 }
 
 enum Wake {
@@ -42,7 +45,14 @@ pub fn run(args: NodeArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let loaded = crate::config::load(&args.config, globals)?;
     crate::telemetry::init(&loaded.config.log, loaded.config.log_format)?;
     let (wake, woken) = channel();
-    signals::on_stop(move || drop(wake.send(Wake::Stop)))?;
+    let on_signal = wake.clone();
+    signals::on_stop(move || drop(on_signal.send(Wake::Stop)))?;
+    if args.stop_with_stdin {
+        std::thread::Builder::new().name("weft-stdin".to_owned()).spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = wake.send(Wake::Stop);
+        })?;
+    }
     let node = RunningNode::start(&loaded.config)?;
     announce(&node, &loaded.config.name);
     let poisoned = loop {

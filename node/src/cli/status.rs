@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use weft_net::{AckLevel, NodeState};
+use weft_net::frame::{lane_flags, node_flags};
+use weft_net::{AckLevel, LaneStatus, NodeState};
 
 use super::{EXIT_FOUND, Globals, JsonArg, PeerArgs, connect};
 
 /// What `--help` says.
-pub const LONG_ABOUT: &str = "Ask a node how it is: state, watermarks, counters, age of the last durable write.\n\n\
+pub const LONG_ABOUT: &str = "Ask a node how it is: state, counters, age of the last durable write; the committee and every lane \
+        as this node has them: how much it holds, has applied, and how much of that is certified and final; rounds, and \
+        faults that were proven.\n\n\
         Exits with 1 if the node answers that it is not live.\n\n\
         Example:\n  weft status --to 127.0.0.1:7272";
 
@@ -34,14 +37,49 @@ struct StatusReport {
     queue_messages: u64,
     queue_messages_max: u64,
     durable_age_us: Option<u64>,
+    lane: u16,
+    silenced: bool,
+    restoring: bool,
+    witnesses_total: u64,
+    round_us: u64,
+    acks_waiting: u64,
     lanes: Vec<LaneReport>,
 }
 
 #[derive(Serialize)]
 struct LaneReport {
     lane: u16,
+    weight: u64,
+    connected: bool,
     written_size: u64,
     durable_size: u64,
+    applied_size: u64,
+    certified_size: u64,
+    final_size: u64,
+    witness: u64,
+    faults: Vec<&'static str>,
+}
+
+impl LaneReport {
+    fn new(lane: &LaneStatus) -> Self {
+        let faults = [
+            (lane_flags::FORKED, "forked"),
+            (lane_flags::ENDED, "ended"),
+            (lane_flags::EQUIVOCATED, "equivocated"),
+        ];
+        Self {
+            lane: lane.lane.0,
+            weight: lane.weight,
+            connected: lane.flags & lane_flags::CONNECTED != 0,
+            written_size: lane.written,
+            durable_size: lane.durable,
+            applied_size: lane.applied,
+            certified_size: lane.certified,
+            final_size: lane.final_size,
+            witness: lane.witness,
+            faults: faults.iter().filter(|(bit, _)| lane.flags & bit != 0).map(|(_, name)| *name).collect(),
+        }
+    }
 }
 
 /// Runs `weft status`.
@@ -65,15 +103,13 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             queue_messages: status.queue_messages,
             queue_messages_max: status.queue_messages_max,
             durable_age_us: (status.durable_age_us != u64::MAX).then_some(status.durable_age_us),
-            lanes: status
-                .lanes
-                .iter()
-                .map(|lane| LaneReport {
-                    lane: lane.lane.0,
-                    written_size: lane.written,
-                    durable_size: lane.durable,
-                })
-                .collect(),
+            lane: status.lane.0,
+            silenced: status.flags & node_flags::SILENCED != 0,
+            restoring: status.flags & node_flags::RESTORING != 0,
+            witnesses_total: status.witnesses_total,
+            round_us: status.round_us,
+            acks_waiting: status.acks_waiting,
+            lanes: status.lanes.iter().map(LaneReport::new).collect(),
         };
         link.client.close().await;
         Ok((report, status.state == NodeState::Live))
@@ -89,10 +125,34 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             Some(age) => println!("  last durable write {:.3} s ago", age as f64 / 1e6),
             None => println!("  nothing written since the start"),
         }
+        println!(
+            "  confirmation round {} ms   witnesses made {}   acks that wait {}{}",
+            report.round_us / 1000,
+            report.witnesses_total,
+            report.acks_waiting,
+            match (report.silenced, report.restoring) {
+                (true, _) => "   SILENCED: it has forgotten what it signed and states nothing more",
+                (_, true) => "   restoring",
+                _ => "",
+            }
+        );
+        println!(
+            "  lane  weight           held        durable        applied      certified          final  witness"
+        );
         for lane in &report.lanes {
+            let mark = if lane.lane == report.lane { '*' } else { ' ' };
+            let there = if lane.connected { "" } else { "  not connected" };
             println!(
-                "  lane {}       written {}   durable {}",
-                lane.lane, lane.written_size, lane.durable_size
+                "  {:>4}{mark} {:>6} {:>14} {:>14} {:>14} {:>14} {:>14} {:>8}{there}{}",
+                lane.lane,
+                lane.weight,
+                lane.written_size,
+                lane.durable_size,
+                lane.applied_size,
+                lane.certified_size,
+                lane.final_size,
+                lane.witness,
+                lane.faults.iter().map(|fault| format!("  {}", fault.to_uppercase())).collect::<String>()
             );
         }
     }

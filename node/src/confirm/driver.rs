@@ -39,8 +39,11 @@ pub const EVENTS_QUEUED_MAX: usize = 1024;
 /// Longest sleep: acks that have waited too long are looked for this often.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
-/// How often a node that joins looks whether it has.
-const JOINING_LOOK: Duration = Duration::from_millis(20);
+/// How often a node that may state nothing looks whether it may.
+const HELD_LOOK: Duration = Duration::from_millis(20);
+
+/// How often a node without a vote writes down what it has verified.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -148,6 +151,8 @@ pub struct Driver {
     effects: Vec<Effect>,
     /// Lanes of which the log has more than the machine.
     behind: Vec<bool>,
+    /// What was held and final of each lane when the machine last refused a batch of it.
+    refused: Vec<Option<(u64, u64)>>,
     /// Durable size of the own lane that the machine was told.
     durable: u64,
     /// Something was given to the machine since the last tick.
@@ -155,12 +160,14 @@ pub struct Driver {
     /// The moment that the last tick without a result was due for: without news it says nothing new.
     ticked: Option<u64>,
     expired_at: Instant,
+    /// A node without a vote writes down what it has verified, now and then: when it did, and the sum of its final sizes then.
+    noted: (Instant, u64),
 }
 
 impl Driver {
     /// A driver at the start: [`Driver::replay`] first.
     pub fn new(parts: Parts) -> Self {
-        let behind = vec![true; parts.lanes.len()];
+        let (behind, refused) = (vec![true; parts.lanes.len()], vec![None; parts.lanes.len()]);
         let now = Instant::now();
         Self {
             parts,
@@ -168,10 +175,12 @@ impl Driver {
             inputs: VecDeque::new(),
             effects: Vec::new(),
             behind,
+            refused,
             durable: 0,
             fresh: true,
             ticked: None,
             expired_at: now,
+            noted: (now, 0),
         }
     }
 
@@ -185,7 +194,12 @@ impl Driver {
     /// # Errors
     /// If a log cannot be read.
     pub fn replay(&mut self) -> Result<(), LogError> {
-        self.feed()?;
+        // Lanes wait for each other's witnesses: one pass after the other, as long as there is any progress.
+        let mut held = None;
+        while held != Some(self.held_in_all()) {
+            held = Some(self.held_in_all());
+            self.feed()?;
+        }
         for index in 0..self.parts.lanes.len() {
             let reader = &self.parts.lanes[index].reader;
             let (lane, size) = (reader.lane(), reader.durable_size());
@@ -248,6 +262,7 @@ impl Driver {
         self.feed()?;
         self.tick()?;
         self.publish();
+        self.note()?;
         let now = Instant::now();
         if now.duration_since(self.expired_at) >= SLEEP_MAX {
             self.expired_at = now;
@@ -256,15 +271,15 @@ impl Driver {
         Ok(true)
     }
 
-    /// Whether nothing may be stated yet: other nodes may know more of this node's chain than it does itself.
-    fn is_joining(&self) -> bool {
-        matches!(self.parts.health.state(), State::Starting | State::Joining)
+    /// Whether nothing may be stated: other nodes may know more of this node's chain than it does itself, or do.
+    fn is_held(&self) -> bool {
+        matches!(self.parts.health.state(), State::Starting | State::Joining | State::Poisoned)
     }
 
     /// How long nothing is to be done if nothing happens.
     fn sleep(&self) -> Duration {
-        if self.is_joining() {
-            return JOINING_LOOK;
+        if self.is_held() {
+            return HELD_LOOK;
         }
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return SLEEP_MAX };
         let now = self.now_us();
@@ -282,7 +297,7 @@ impl Driver {
     fn tick(&mut self) -> Result<(), LogError> {
         let now = self.now_us();
         let Some(next) = self.parts.confirm.ask(|machine| machine.next_tick_us()) else { return Ok(()) };
-        if self.is_joining() || !self.is_due(next, now) {
+        if self.is_held() || !self.is_due(next, now) {
             return Ok(());
         }
         self.input(Input::Tick)?;
@@ -306,6 +321,10 @@ impl Driver {
         Ok(())
     }
 
+    fn held_in_all(&self) -> u64 {
+        self.parts.lanes.iter().map(|source| self.held(source.reader.lane())).sum()
+    }
+
     fn held(&self, lane: LaneId) -> u64 {
         self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.held))
     }
@@ -323,6 +342,11 @@ impl Driver {
         let source = &self.parts.lanes[index];
         let lane = source.reader.lane();
         let held = self.held(lane);
+        let final_size =
+            self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.final_size));
+        if self.refused[index] == Some((held, final_size)) {
+            return Ok(false);
+        }
         let Some(batch) = source.reader.batch_at(held)? else {
             self.behind[index] = false;
             return Ok(false);
@@ -341,8 +365,10 @@ impl Driver {
             BatchDigest::vouched(&view, before, &source.key)
         };
         self.input(Input::Batch(Arc::new(digest)))?;
-        // No room: more of it when final has moved.
-        Ok(self.held(lane) > held)
+        let taken = self.held(lane) > held;
+        // No room, or the lane has ended: again when final has moved.
+        self.refused[index] = (!taken).then_some((held, final_size));
+        Ok(taken)
     }
 
     fn tell_durable(&mut self) -> Result<(), LogError> {
@@ -428,8 +454,14 @@ impl Driver {
             }
             Effect::Switched { lane, from, batches } => {
                 tracing::warn!(%lane, from, batches = batches.len(), "a lane's copy changes to its certified history");
-                if let Some(verified) = self.parts.verified.get_mut(usize::from(lane.0)) {
+                let index = usize::from(lane.0);
+                if let Some(verified) = self.parts.verified.get_mut(index) {
                     *verified = (*verified).min(*from);
+                }
+                if let (Some(behind), Some(refused)) =
+                    (self.behind.get_mut(index), self.refused.get_mut(index))
+                {
+                    (*behind, *refused) = (true, None);
                 }
                 if let Some(link) = &self.parts.link {
                     link.stores.switch(*lane, *from, batches)?;
@@ -498,6 +530,24 @@ impl Driver {
             | Effect::Accepted { .. } => {}
         }
         Ok(())
+    }
+
+    /// Writes down how far this node has verified others' lanes, if it has no vote whose record would say so: after a restart it need not
+    /// verify all of it again.
+    fn note(&mut self) -> Result<(), LogError> {
+        let now = Instant::now();
+        if now.duration_since(self.noted.0) < NOTE_EVERY {
+            return Ok(());
+        }
+        self.noted.0 = now;
+        let votes = self.parts.confirm.ask(|machine| {
+            let votes = machine.setup().validator().is_none().then(|| machine.votes())?;
+            let sum = votes.lanes.iter().map(|lane| lane.final_size).sum::<u64>();
+            (sum != self.noted.1).then_some((votes, sum))
+        });
+        let Some((votes, sum)) = votes else { return Ok(()) };
+        self.noted.1 = sum;
+        self.persist(&votes, None)
     }
 
     fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {

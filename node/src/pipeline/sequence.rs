@@ -37,8 +37,8 @@ pub const GROUP_MESSAGES_MAX: usize = 16_384;
 /// How long a full disk is left alone before the next try.
 pub const FULL_RETRY: Duration = Duration::from_millis(500);
 
-/// How often a node that joins looks whether it has, when a witness waits.
-const JOINING_LOOK: Duration = Duration::from_millis(20);
+/// How often a node that may append nothing looks whether it may.
+const HELD_LOOK: Duration = Duration::from_millis(20);
 
 /// Tips handed out with each ack: enough that a gateway with many devices spreads its approvals.
 pub const TIPS_PER_ACK: usize = 8;
@@ -134,7 +134,7 @@ impl Sequencer {
     pub fn run(mut self, input: &Receiver<VerifiedBatch>, output: &Sender<Group>) -> Lane {
         loop {
             let Ok(mut next) = self.next(input) else { break };
-            if next.is_none() && (self.confirm.witness.is_none() || self.is_joining()) {
+            if next.is_none() && (self.confirm.witness.is_none() || self.is_held()) {
                 continue;
             }
             let mut messages = 0;
@@ -236,7 +236,7 @@ impl Sequencer {
     /// Puts the witness that waits, if one does, into the open batch, which is empty: so it is the first of its batch. It is kept until
     /// that batch is in the log.
     fn place_witness(&mut self) {
-        if self.is_joining() {
+        if self.is_held() {
             return;
         }
         if self.confirm.witness.is_none() {
@@ -282,6 +282,11 @@ impl Sequencer {
         matches!(self.health.state(), State::Starting | State::Joining)
     }
 
+    /// Whether a witness has to wait, for now or for good.
+    fn is_held(&self) -> bool {
+        self.is_joining() || self.health.state() == State::Poisoned
+    }
+
     /// The refusal for every message, while the log takes none.
     fn refuse_all(&mut self) -> Option<Rejection> {
         match self.health.state() {
@@ -298,13 +303,13 @@ impl Sequencer {
     /// The next batch; `Ok(None)`: none came, but a witness, or nothing in the meantime. While the disk is full it is looked at now and
     /// then, so that health tells when there is room again even if no client comes.
     fn next(&mut self, input: &Receiver<VerifiedBatch>) -> Result<Option<VerifiedBatch>, Disconnected> {
-        let (full, joining) = (self.full_until.is_some(), self.is_joining());
-        if self.confirm.witness.is_some() && !full && !joining {
+        let (full, held) = (self.full_until.is_some(), self.is_held());
+        if self.confirm.witness.is_some() && !full && !held {
             // Left over from a failed append, or from the run before.
             return Ok(input.try_recv().ok());
         }
-        let wait = match (joining, full) {
-            (true, _) => JOINING_LOOK,
+        let wait = match (held, full) {
+            (true, _) => HELD_LOOK,
             (_, true) => FULL_RETRY,
             _ => Duration::from_secs(3600),
         };

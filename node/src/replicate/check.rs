@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_core::confirm::{BatchDigest, IllFormed, check_form};
+use weft_core::confirm::{BatchDigest, check_form};
 use weft_core::{BatchView, LaneId, Limits, MessageId, Place};
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
@@ -212,9 +212,7 @@ impl Checker {
         match check_form(view, &self.limits, verdicts, |place| self.id_at(place)) {
             Ok(()) => true,
             Err(why) => {
-                if !matches!(why, IllFormed::Signature { .. }) || !verdicts.is_empty() {
-                    tracing::error!(lane = %view.lane(), first = view.first(), %why, "a batch is not well formed");
-                }
+                tracing::error!(lane = %view.lane(), first = view.first(), %why, "a batch is not well formed");
                 false
             }
         }

@@ -2,7 +2,8 @@
 //! to date.
 //!
 //! Owns these decisions, in one thread. Rules: a lane is taken from its own node while that is connected; from another holder when it is
-//! not, or when nothing comes although somebody has more. Every second peers are told what is held here and durable, so that what was
+//! not, or when nothing comes although somebody has more; and from one holder after the other while what is held of it is not certified and
+//! nothing moves, since they may hold another history. Every second peers are told what is held here and durable, so that what was
 //! lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard from a quorum what they hold of
 //! its own lane, or long enough: it must not append to a lane that it has forgotten the end of. It is *catching up* while final is coming
 //! back after a start, or a peer has much more of a lane.
@@ -33,6 +34,16 @@ const STALLED: Duration = Duration::from_secs(1);
 /// A lane of which a subscription has just ended is asked for again after this.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// A lane that is held beyond what is certified, and does not move for this long, is asked for of one holder after the other: two of them
+/// may have been given two histories, each as long as the other.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// The same for a lane that is known to be signed two ways: what was lost of a side is asked for again, but not often.
+const STUCK_CLOSED: Duration = Duration::from_secs(10);
+
+/// The same when what came was of no use: it would come again.
+const AGAIN_AFTER_STRAY: Duration = Duration::from_secs(1);
+
 /// A chain that is behind a peer's for this long is asked for: usually the stream brings it.
 const CHAIN_LATE: Duration = Duration::from_millis(300);
 
@@ -41,6 +52,9 @@ const CREDIT_BYTES: u64 = 8 << 20;
 
 /// Longest wait for word of a quorum before this node takes messages all the same.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a peer to show what it claims to have of this node's lane: long enough for any honest one.
+const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
 /// Positions that a peer has more of a lane for this node to be catching up: some seconds of a busy lane.
 pub const LAG_POSITIONS: u64 = 1 << 20;
@@ -113,6 +127,8 @@ pub struct Fetcher {
     subscriptions: BTreeMap<LaneId, Subscription>,
     /// Not before: a lane whose subscription has just ended.
     again: BTreeMap<LaneId, Instant>,
+    /// What was held and certified of each lane when that last moved, when that was, and whom it is taken from in turn.
+    moved: BTreeMap<LaneId, ((u64, u64), Instant, LaneId)>,
     /// Number followed of each validator when that last moved, and when that was.
     followed: Vec<(u64, Instant)>,
     /// Peers that have said what they hold.
@@ -142,6 +158,7 @@ impl Fetcher {
             connected: BTreeSet::new(),
             holdings: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            moved: BTreeMap::new(),
             again: BTreeMap::new(),
             heard: BTreeSet::new(),
             started: now,
@@ -195,14 +212,9 @@ impl Fetcher {
                 self.heard.insert(peer);
                 self.holdings.insert(peer, holdings);
             }
-            FetchEvent::Over { lane, subscription, .. } | FetchEvent::Stray { lane, subscription } => {
-                if self.subscriptions.get(&lane).is_some_and(|held| held.id == subscription) {
-                    self.subscriptions.remove(&lane);
-                    self.again.insert(lane, Instant::now() + AGAIN_AFTER);
-                    if let Some(net) = net {
-                        net.unsubscribe(subscription);
-                    }
-                }
+            FetchEvent::Over { lane, subscription, .. } => self.give_up(lane, subscription, AGAIN_AFTER),
+            FetchEvent::Stray { lane, subscription } => {
+                self.give_up(lane, subscription, AGAIN_AFTER_STRAY);
             }
             FetchEvent::Gap { peer, validator } | FetchEvent::ChainDone { peer, validator, more: true } => {
                 if let Some(net) = net {
@@ -215,6 +227,17 @@ impl Fetcher {
                 }
             }
             FetchEvent::ChainDone { .. } | FetchEvent::Stop => {}
+        }
+    }
+
+    /// A subscription is over, or brings nothing that is of use.
+    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, again_after: Duration) {
+        if self.subscriptions.get(&lane).is_some_and(|held| held.id == subscription) {
+            self.subscriptions.remove(&lane);
+            self.again.insert(lane, Instant::now() + again_after);
+            if let Some(net) = self.net.get() {
+                net.unsubscribe(subscription);
+            }
         }
     }
 
@@ -243,10 +266,40 @@ impl Fetcher {
         self.connected.iter().map(|peer| (self.held_by(*peer, lane), *peer)).max()
     }
 
+    /// Whom to ask next of a lane that is stuck, if it is.
+    fn next_holder(&mut self, lane: LaneId, size: u64, now: Instant) -> Option<LaneId> {
+        let marks = self.confirm.marks(lane);
+        let state = (size, marks.certified);
+        let entry = self.moved.entry(lane).or_insert((state, now, lane));
+        if entry.0 != state {
+            (entry.0, entry.1) = (state, now);
+        }
+        let patience = if self.confirm.ask(|machine| machine.is_closed(lane)) { STUCK_CLOSED } else { STUCK };
+        if lane == self.lanes.own() || size <= marks.certified || now.duration_since(entry.1) < patience {
+            return None;
+        }
+        entry.1 = now;
+        let (before, certified) = (entry.2, marks.certified);
+        let holds = |peer: &LaneId| self.held_by(*peer, lane) > certified;
+        let after = self.connected.range(before..).filter(|peer| **peer != before);
+        let next = after.chain(self.connected.iter()).copied().find(holds)?;
+        if let Some(entry) = self.moved.get_mut(&lane) {
+            entry.2 = next;
+        }
+        Some(next)
+    }
+
     fn subscribe(&mut self, net: &PeerNet, now: Instant) {
         for index in 0..self.lanes.readers().len() {
             let Some(reader) = self.lanes.readers().get(index) else { continue };
             let (lane, size) = (reader.lane(), reader.size());
+            if let Some(next) = self.next_holder(lane, size, now) {
+                if let Some(held) = self.subscriptions.remove(&lane) {
+                    net.unsubscribe(held.id);
+                }
+                self.start(net, lane, Some(next), now);
+                continue;
+            }
             let most = self.most(lane).filter(|(held, _)| *held > size);
             if let Some(held) = self.subscriptions.get_mut(&lane) {
                 if size != held.size {
@@ -334,7 +387,8 @@ impl Fetcher {
             // Somebody's claim to have more of the own lane is looked into first.
             let own_size = self.lanes.get(self.lanes.own()).map_or(0, LogReader::size);
             let claimed = self.most(self.lanes.own()).is_some_and(|(held, _)| held > own_size);
-            if !(enough && !claimed) && !late {
+            let unproven = now.duration_since(self.started) >= CLAIM_WAIT;
+            if (!enough && !late) || (claimed && !unproven) {
                 return;
             }
             if !enough {

@@ -151,7 +151,13 @@ impl Stores {
                 Err(error) => refused = Some(error),
             }
         }
-        // Another history: it parts from the log, or goes on where a side ends.
+        // Another history: it parts from the log, or goes on where a side ends. Looking costs reading a segment, so nobody but the lane's
+        // node may ask for it.
+        if let Err(error) = view.verify_seal(&slot.key, |key, text, signature| {
+            weft_crypto::serial::verify_one(&key.0, text, signature)
+        }) {
+            return Ok(Taken::NotAuthentic(error));
+        }
         let fork = if first < size { slot.reader.tree_at(first)? } else { None };
         let befores: Vec<LaneTree> = {
             let sides = store.sides.iter().map(|side| &side.after).filter(|tree| tree.size() == first);
@@ -253,5 +259,136 @@ impl Slot {
     fn lock(&self) -> MutexGuard<'_, LaneStore> {
         // Every change is whole in the log before the lock is let go of.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use weft_core::{BatchBuilder, DeviceSigner, Draft, NetworkId, PayloadKind, Place, VerifiedMessage};
+    use weft_storage::{LogConfig, SimDisk};
+
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId([7; 4]);
+    const LANE: LaneId = LaneId(1);
+
+    /// Makes batches of lane 1, honestly or not.
+    struct Author {
+        signer: DeviceSigner,
+        tree: LaneTree,
+    }
+
+    impl Author {
+        fn new() -> Self {
+            Self { signer: DeviceSigner::from_seed([5; 32]), tree: LaneTree::new() }
+        }
+
+        /// A batch of one message that follows `self.tree`.
+        fn batch(&mut self, payload: &[u8]) -> Bytes {
+            let parents = [MessageId([1; 32]), MessageId([2; 32])];
+            let draft = Draft {
+                network: NETWORK,
+                issued_at_us: 1,
+                sequence: 1,
+                parents,
+                kind: PayloadKind::DATA,
+                payload,
+            };
+            let bytes = draft.sign(&self.signer).unwrap();
+            let view = weft_core::MessageView::parse(&bytes).unwrap();
+            let mut builder = BatchBuilder::new(1, 10_000);
+            builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+            let signer = &self.signer;
+            let sealed = builder.seal(&mut self.tree, NETWORK, LANE, |text| signer.sign_bytes(text)).unwrap();
+            Bytes::copy_from_slice(sealed.bytes())
+        }
+    }
+
+    fn stores() -> (Stores, LogReader) {
+        let author = Author::new();
+        let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false };
+        let (log, _) =
+            LaneLog::open(Arc::new(SimDisk::new(1)), Path::new("/lanes/1"), NETWORK, LANE, config, &|_| true)
+                .unwrap();
+        let reader = log.reader.clone();
+        let own = NodeKey::from([9; 32]);
+        (Stores::new(LaneId(0), &[own, author.signer.public()], vec![log]), reader)
+    }
+
+    fn root(batch: &Bytes) -> Hash {
+        *BatchView::parse(batch).unwrap().root()
+    }
+
+    #[test]
+    fn a_lane_that_was_signed_two_ways_is_kept_both_ways_and_its_log_changes_to_the_other_one() {
+        let (stores, reader) = stores();
+        let mut author = Author::new();
+        let shared = author.batch(b"shared");
+        let mut liar = Author { signer: DeviceSigner::from_seed([5; 32]), tree: author.tree.clone() };
+        let here = [author.batch(b"here 1"), author.batch(b"here 2")];
+        let there = [liar.batch(b"there 1"), liar.batch(b"there 2"), liar.batch(b"there 3")];
+        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Stray), "what it follows is not here");
+        for batch in [&shared, &here[0], &here[1]] {
+            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Stored(_)));
+            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Held));
+        }
+        assert!(matches!(stores.take(LANE, &there[1]).unwrap(), Taken::Stray), "its beginning is missing");
+        let mut side = Vec::new();
+        for batch in &there[..2] {
+            let Taken::Side(digest) = stores.take(LANE, batch).unwrap() else { panic!("another history") };
+            assert_eq!(stores.bytes_of(&digest).as_ref(), Some(batch));
+            side.push(digest);
+            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Held));
+        }
+        let from = BatchView::parse(&shared).unwrap().size();
+        stores.switch(LANE, from, &side).unwrap();
+        assert_eq!((reader.size(), reader.cuts()), (liar.tree.size() - 2, 1));
+        let last = reader.batch_at(reader.size() - 1).unwrap().unwrap();
+        assert_eq!(*last.view().unwrap().root(), root(&there[1]));
+        assert!(matches!(stores.take(LANE, &there[2]).unwrap(), Taken::Stored(_)), "it goes on from there");
+        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Side(_)), "the former one is a side");
+        let mut synced = Vec::new();
+        stores.sync(|lane, size, cuts| synced.push((lane, size, cuts))).unwrap();
+        assert_eq!(synced, [(LANE, liar.tree.size(), 1)]);
+        stores.prune_sides(LANE, reader.size());
+        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Side(_)), "let go of, so new");
+    }
+
+    #[test]
+    fn a_batch_that_was_changed_on_the_way_is_not_authentic_and_nothing_is_stored() {
+        let (stores, reader) = stores();
+        let mut author = Author::new();
+        let batch = author.batch(b"payload");
+        let mut refused = 0;
+        for byte in 0..batch.len() {
+            let mut changed = batch.to_vec();
+            changed[byte] ^= 1;
+            match stores.take(LANE, &Bytes::from(changed)).unwrap() {
+                Taken::NotAuthentic(_) => refused += 1,
+                // Another position or root: it might follow a history that is not here.
+                Taken::Stray => {}
+                other => panic!("byte {byte}: {other:?}"),
+            }
+        }
+        assert!(refused > batch.len() / 2, "{refused}");
+        let mut stranger = Author { signer: DeviceSigner::from_seed([6; 32]), tree: LaneTree::new() };
+        let forged = stranger.batch(b"payload");
+        assert!(matches!(stores.take(LANE, &forged).unwrap(), Taken::NotAuthentic(BatchError::Seal)));
+        assert_eq!(reader.size(), 0);
+        assert!(matches!(stores.take(LaneId(0), &batch).unwrap(), Taken::Stray), "the own lane is not here");
+        assert!(matches!(stores.take(LANE, &batch).unwrap(), Taken::Stored(_)));
+    }
+
+    #[test]
+    fn what_sides_take_is_bounded() {
+        let (stores, _) = stores();
+        let mut author = Author::new();
+        let batch = author.batch(b"held");
+        assert!(matches!(stores.take(LANE, &batch).unwrap(), Taken::Stored(_)));
+        stores.slots[1].as_ref().unwrap().store.lock().unwrap().side_bytes = SIDE_BYTES_MAX;
+        let mut liar = Author::new();
+        assert!(matches!(stores.take(LANE, &liar.batch(b"other")).unwrap(), Taken::Stray));
     }
 }

@@ -93,7 +93,7 @@ fn values_of_the_wrong_form_are_refused_wherever_they_come_from() {
         ("queue_bytes_max = -5", "queue_bytes_max", "-5"),
         ("queue_bytes_max = 1.5", "queue_bytes_max", "1.5"),
         ("listen = \"localhost\"", "listen", "localhost"),
-        ("ack_level = \"final\"", "ack_level", "final"),
+        ("ack_level = \"forever\"", "ack_level", "forever"),
         ("tip_alpha = \"nan\"", "tip_alpha", "nan"),
         ("tip_alpha = 101", "tip_alpha", "101"),
         ("name = \"\"", "name", ""),

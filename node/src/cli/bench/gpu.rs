@@ -20,12 +20,12 @@ use weft_gpu::bench::Keys;
 use weft_gpu::hasher::MessageHasher;
 use weft_gpu::offline::{self, Chip};
 use weft_gpu::{GpuVerifier, Layout, Options, bench, resident, selftest};
-use weft_loadgen::machine;
 
 use super::super::gpu::AdapterReport;
 use super::super::progress::Progress;
 use super::super::{JsonArg, usage};
 use super::corpus::{Corpus, KeyMix};
+use super::settings;
 use crate::units::grouped;
 use crate::verifier::{VerifierError, cache_dir};
 
@@ -230,12 +230,7 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
         }
     }
     super::warn_of_debug_build();
-    args.json.write(&json!({
-        "report": "bench gpu",
-        "machine": machine::Machine::read(None),
-        "commit": machine::commit(),
-        "command": super::command_line(),
-        "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
+    args.json.write(&settings::report("bench gpu", json!({
         "adapter": AdapterReport::from(&found.description),
         "layout": gpu.engine().layout().name(),
         "batch_rows_max": gpu.engine().rows_max(),
@@ -255,7 +250,7 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
         "rows": table.rows,
         "left_out": left_out,
         "estimate": estimate.as_ref().ok(),
-    }))?;
+    })))?;
     Ok(ExitCode::SUCCESS)
 }
 

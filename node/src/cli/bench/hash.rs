@@ -17,11 +17,10 @@ use serde_json::json;
 use sha2::Digest as _;
 use weft_crypto::Backend;
 use weft_crypto::simd::{Context, Hashes};
-use weft_loadgen::machine;
 
-use super::super::JsonArg;
 use super::super::progress::Progress;
 use super::rounds::{self, Scratch, Work};
+use super::settings::{CommonArgs, Settings};
 use crate::units::grouped;
 
 /// What `--help` says.
@@ -37,24 +36,18 @@ const BYTES_MAX: usize = weft_core::MESSAGE_BYTES_MAX;
 /// Arguments of `weft bench hash`.
 #[derive(clap::Args, Debug)]
 pub struct HashArgs {
-    /// Backends to measure, by name [default: all that this machine has]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub backend: Vec<String>,
     /// Message lengths, bytes
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "184,250,1024")]
     pub bytes: Vec<usize>,
     /// Messages in a call
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "256")]
     pub batch: Vec<usize>,
-    /// Threads, each with batches of its own; `all` for one per core
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
-    pub threads: Vec<String>,
     /// Time given to each row, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.3)]
     pub seconds_per_row: f64,
-    /// Where the report goes.
+    /// What all CPU benches take.
     #[command(flatten)]
-    pub json: JsonArg,
+    pub common: CommonArgs,
 }
 
 /// One line of the result.
@@ -159,14 +152,11 @@ impl Work for Cell<'_> {
 
 /// Runs `weft bench hash`.
 pub(super) fn run(args: &HashArgs) -> anyhow::Result<ExitCode> {
-    let backends = super::backends(&args.backend)?;
-    super::check_batches(&args.batch)?;
-    let threads = super::threads(&args.threads)?;
-    let per_row = super::seconds_per_row(args.seconds_per_row)?;
+    let settings = Settings::new(&args.common, &args.batch, args.seconds_per_row)?;
     if let Some(bad) = args.bytes.iter().find(|bytes| !(1..=BYTES_MAX).contains(*bytes)) {
         return Err(super::usage(format!("--bytes: got {bad}, the limits are 1 to {BYTES_MAX}")));
     }
-    let json_only = args.json.on_stdout();
+    let json_only = args.common.json.on_stdout();
     let mut out = std::io::stdout();
     let mut progress = Progress::new();
     let context = Context::new(weft_core::hash::Domain::MESSAGE.context());
@@ -174,7 +164,7 @@ pub(super) fn run(args: &HashArgs) -> anyhow::Result<ExitCode> {
         Hashes::named(backend.name())
             .ok_or_else(|| super::usage(format!("backend {backend} not detected on this machine")))
     };
-    let hashes = backends.iter().map(named).collect::<anyhow::Result<Vec<Hashes>>>()?;
+    let hashes = settings.backends.iter().map(named).collect::<anyhow::Result<Vec<Hashes>>>()?;
     let mut report: Vec<Row> = Vec::new();
     let mut result = blake3::Hasher::new();
     if !json_only {
@@ -184,7 +174,7 @@ pub(super) fn run(args: &HashArgs) -> anyhow::Result<ExitCode> {
             "what", "bytes", "batch", "threads", "backend", "ns", "a second", "vs peer"
         )?;
     }
-    for &batch in &args.batch {
+    for &batch in &settings.batches {
         let whats = args.bytes.iter().map(|bytes| What::Id(*bytes)).chain([What::Leaf, What::Node]);
         for what in whats {
             let data: Vec<Vec<u8>> = (0..batch).map(|row| bytes(row, what.bytes())).collect();
@@ -203,13 +193,13 @@ pub(super) fn run(args: &HashArgs) -> anyhow::Result<ExitCode> {
             };
             let cells: Vec<Cell<'_>> = hashes.iter().map(Some).chain([None]).map(cell).collect();
             check(&cells, &mut result)?;
-            for &threads in &threads {
+            for &threads in &settings.threads {
                 progress.say(&format!(
                     "measuring: {}, {} bytes, threads {threads}",
                     what.name(),
                     what.bytes()
                 ));
-                let times = rounds::interleaved(&cells, batch, threads, per_row);
+                let times = rounds::interleaved(&cells, batch, threads, settings.per_row);
                 progress.clear();
                 let peer_ns = times.last().cloned().unwrap_or_default();
                 for (cell, ns) in cells.iter().zip(&times) {
@@ -242,18 +232,11 @@ pub(super) fn run(args: &HashArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", super::machine_line())?;
     }
     super::warn_of_debug_build();
-    args.json.write(&json!({
-        "report": "bench hash",
-        "at": super::now(),
-        "machine": machine::Machine::read(None),
-        "commit": machine::commit(),
-        "command": super::command_line(),
-        "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
-        "seconds_per_row": per_row.as_secs_f64(),
+    args.common.json.write(&settings.report("bench hash", json!({
         "result_hash": hash,
         "method": "contenders take turns round by round; ns_per_hash is the median over rounds, in one thread; speedups are medians of the rounds' own ratios",
         "rows": report,
-    }))?;
+    })))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

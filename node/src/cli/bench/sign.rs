@@ -12,11 +12,10 @@ use anyhow::bail;
 use serde_json::json;
 use weft_crypto::Messages;
 use weft_crypto::sign::{BatchSigner, ExpandedKey};
-use weft_loadgen::machine;
 
-use super::super::JsonArg;
 use super::super::progress::Progress;
 use super::rounds::{self, Scratch, Work};
+use super::settings::{CommonArgs, Settings};
 use crate::units::grouped;
 
 /// What `--help` says.
@@ -30,21 +29,15 @@ pub(super) const LONG_ABOUT: &str = "Measure signing: every backend this machine
 /// Arguments of `weft bench sign`.
 #[derive(clap::Args, Debug)]
 pub struct SignArgs {
-    /// Backends to measure, by name [default: all that this machine has]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub backend: Vec<String>,
     /// Batch sizes, signatures
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,256,4096")]
     pub batch: Vec<usize>,
-    /// Threads, each with batches of its own; `all` for one per core
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
-    pub threads: Vec<String>,
     /// Time given to each row, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     pub seconds_per_row: f64,
-    /// Where the report goes.
+    /// What all CPU benches take.
     #[command(flatten)]
-    pub json: JsonArg,
+    pub common: CommonArgs,
 }
 
 /// One line of the result.
@@ -159,18 +152,15 @@ impl Work for Cell<'_> {
 
 /// Runs `weft bench sign`.
 pub(super) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
-    let backends = super::backends(&args.backend)?;
-    super::check_batches(&args.batch)?;
-    let threads = super::threads(&args.threads)?;
-    let per_row = super::seconds_per_row(args.seconds_per_row)?;
-    let json_only = args.json.on_stdout();
+    let settings = Settings::new(&args.common, &args.batch, args.seconds_per_row)?;
+    let json_only = args.common.json.on_stdout();
     let mut out = std::io::stdout();
     let mut progress = Progress::new();
     progress.say("measuring: expanding keys");
-    let rows = args.batch.iter().copied().max().unwrap_or(1).max(1024);
+    let rows = settings.batches.iter().copied().max().unwrap_or(1).max(1024);
     let corpus = corpus(rows);
     let mut signers = Vec::new();
-    for backend in &backends {
+    for backend in &settings.backends {
         signers.push(Signer::Ours(backend.signer().map_err(|error| super::usage(error.to_string()))?));
     }
     signers.extend(peers(&corpus.seeds)?);
@@ -183,8 +173,8 @@ pub(super) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
             "what", "batch", "threads", "backend", "ns", "a second"
         )?;
     }
-    for &batch in &args.batch {
-        for &threads in &threads {
+    for &batch in &settings.batches {
+        for &threads in &settings.threads {
             for (what, expand) in [("sign", false), ("expand", true)] {
                 progress.say(&format!("measuring: {what}, batch {batch}, threads {threads}"));
                 let takes_part =
@@ -194,7 +184,7 @@ pub(super) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
                     .filter(takes_part)
                     .map(|signer| Cell { signer, corpus: &corpus, batch, expand })
                     .collect();
-                let times = rounds::interleaved(&cells, batch, threads, per_row);
+                let times = rounds::interleaved(&cells, batch, threads, settings.per_row);
                 progress.clear();
                 for (cell, ns) in cells.iter().zip(&times) {
                     let peers = cells.iter().zip(&times).filter(|(peer, _)| is_peer(peer.signer));
@@ -232,19 +222,12 @@ pub(super) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", super::machine_line())?;
     }
     super::warn_of_debug_build();
-    args.json.write(&json!({
-        "report": "bench sign",
-        "at": super::now(),
-        "machine": machine::Machine::read(None),
-        "commit": machine::commit(),
-        "command": super::command_line(),
-        "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
+    args.common.json.write(&settings.report("bench sign", json!({
         "message_bytes": 32,
-        "seconds_per_row": per_row.as_secs_f64(),
         "result_hash": hash,
         "method": "contenders take turns round by round; ns_per_signature is the median over rounds, in one thread; speedups are medians of the rounds' own ratios",
         "rows": report,
-    }))?;
+    })))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

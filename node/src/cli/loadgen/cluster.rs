@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use weft_loadgen::cluster::{CoordinateOptions, Job, Seen, coordinate, serve};
-use weft_loadgen::{At, NullTarget, RunConfig, Schedule, Target};
+use weft_loadgen::{At, NodeTarget, NullTarget, RunConfig, Schedule, Target, Topology};
+use weft_net::Trust;
 
 use super::run::PlayArgs;
 use super::target::TargetArgs;
@@ -127,8 +128,12 @@ pub struct CoordinateArgs {
 /// # Errors
 /// If not enough workers come, or none leaves a report.
 pub fn coordinator(args: &CoordinateArgs) -> anyhow::Result<ExitCode> {
-    // Checks the flags; the target is the workers' to reach.
-    let config = args.play.run_config(RunConfig::new(Target::Null(NullTarget::default())))?;
+    // Checks the flags; the target is the workers' to reach and to trust.
+    let target = match args.target.target.parse() {
+        Ok(addr) => Target::Node(NodeTarget { addr, trust: Trust::InsecureAny, network: None }),
+        Err(_) => Target::Null(NullTarget::default()),
+    };
+    let config = args.play.run_config(RunConfig::new(target))?;
     let world = config.world();
     let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let job = Job {
@@ -152,6 +157,12 @@ pub fn coordinator(args: &CoordinateArgs) -> anyhow::Result<ExitCode> {
         seed: config.seed,
         lag_p99_us_max: us(config.lag_p99_max),
         ack_level: config.ack_level.name().to_owned(),
+        flush_us: us(config.flush),
+        handshakes_per_s: match config.topology {
+            Topology::Gateway => None,
+            // Of all workers together, as every figure here.
+            Topology::Direct { handshakes_per_s } => Some(handshakes_per_s / f64::from(args.workers.max(1))),
+        },
         target: args.target.target.clone(),
         pin: args.target.pin.clone(),
         worker: 0,

@@ -107,7 +107,7 @@ fn plain(args: PlainArgs) -> anyhow::Result<ExitCode> {
     let outcome = drive(&config, &stop, &mut |progress| traffic::show(progress))?;
     traffic::end_progress();
     traffic::write_hgrm(args.traffic.hgrm.as_deref(), &outcome)?;
-    let report = audited(outcome, Some(&target), false)?;
+    let report = audited(outcome, Some(&target), &AuditOptions::default(), false)?;
     write_html(args.html.as_deref(), &report)?;
     finish(&report, &args.json)
 }
@@ -121,7 +121,12 @@ fn stop_signal() -> anyhow::Result<Stop> {
 }
 
 /// The report of a run, with the audit if the run kept what it needs.
-fn audited(outcome: Outcome, target: Option<&NodeTarget>, quiet: bool) -> anyhow::Result<Report> {
+fn audited(
+    outcome: Outcome,
+    target: Option<&NodeTarget>,
+    options: &AuditOptions,
+    quiet: bool,
+) -> anyhow::Result<Report> {
     let mut report = outcome.report;
     if let (Some(acked), Some(target)) = (&outcome.acked, target) {
         let verifier =
@@ -134,7 +139,7 @@ fn audited(outcome: Outcome, target: Option<&NodeTarget>, quiet: bool) -> anyhow
                 ));
             }
         };
-        report.audit = Some(audit(target, acked, &AuditOptions::default(), &*verifier, &Stop::new(), show)?);
+        report.audit = Some(audit(target, acked, options, &*verifier, &Stop::new(), show)?);
         if !quiet {
             traffic::end_progress();
         }

@@ -1,13 +1,14 @@
 //! `weft loadgen run PROFILE`: plays a profile against a node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use weft_loadgen::pool::Pool;
 use weft_loadgen::search::Objective;
-use weft_loadgen::{At, RunConfig, Schedule, Shape, World, run as drive};
+use weft_loadgen::{At, AuditOptions, RunConfig, Schedule, Shape, Topology, Trace, World, run as drive};
 use weft_net::AckLevel;
 
 use super::live::View;
@@ -27,6 +28,9 @@ pub const LONG_ABOUT: &str = "Play a profile against a node, or against nothing 
         weft loadgen run outage-10m-city --target 127.0.0.1:7272 --scale 0.01 --seconds 30\n  \
         weft loadgen run world-20b --target 127.0.0.1:7272 --scale 1e-5 --speedup 144 --at 0 --seconds 600\n  \
         weft loadgen run world-20b --target 127.0.0.1:7272 --find-max 'p99<=50ms' --seconds 5\n  \
+        weft loadgen run reconnect-storm --target 127.0.0.1:7272 --rate 200 --topology direct --connections 100 --seconds 30\n  \
+        weft loadgen run world-20b --target 127.0.0.1:7272 --scale 1e-4 --record day.csv\n  \
+        weft loadgen run world-20b --target 127.0.0.1:7272 --replay day.csv --speedup 2\n  \
         weft loadgen run world-20b --target null --closed 64 --seconds 10       the generator alone, as fast as it can";
 
 /// Flags that say how a profile is played.
@@ -55,18 +59,28 @@ pub struct PlayArgs {
     /// Closed loop instead: batches in flight per connection; events come as fast as acks
     #[arg(long, value_name = "BATCHES")]
     pub closed: Option<u32>,
-    /// Time that is measured, in seconds; warm-up and draining come on top
-    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
-    pub seconds: f64,
+    /// Time that is measured, in seconds; warm-up and draining come on top. Default 20, and with --replay until the trace ends
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<f64>,
     /// Time before measuring, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub warm_up: f64,
     /// How long outstanding acks are waited for at the end, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub drain: f64,
-    /// Connections: gateways that share the devices
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
-    pub connections: u32,
+    /// Connections: gateways that share the devices (default 2), or with --topology direct those of devices that are open at once (default
+    /// 64; a node takes 128 by default)
+    #[arg(long, value_name = "COUNT")]
+    pub connections: Option<u32>,
+    /// How devices reach the node: gateway (all over a few connections) or direct (a connection and a handshake for each device that speaks)
+    #[arg(long, value_name = "NAME", default_value = "gateway", value_parser = ["gateway", "direct"])]
+    pub topology: String,
+    /// With --topology direct: handshakes begun per second, at most
+    #[arg(long, value_name = "PER_S", default_value_t = 500.0)]
+    pub handshakes_per_s: f64,
+    /// How often gateways send what is due, in milliseconds: up to this, and the millisecond of a timer, is in every latency
+    #[arg(long, value_name = "MS", default_value_t = 2.0)]
+    pub flush_ms: f64,
     /// Messages of one submit, at most
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
     pub batch: u32,
@@ -95,6 +109,12 @@ pub struct PlayArgs {
 
 /// Messages per second of a run that names neither scale nor rate: what any machine keeps up with.
 const RATE_PER_S_DEFAULT: f64 = 10_000.0;
+
+/// Time that is measured unless said otherwise, seconds.
+const SECONDS_DEFAULT: f64 = 20.0;
+
+/// Connections of devices open at once unless said otherwise: half of what a node takes by default.
+const CONNECTIONS_DIRECT_DEFAULT: u32 = 64;
 
 /// Messages that wait for the target before the generator stops, at most: 60 MiB of the world's messages, so that a run stays below 200 MiB.
 pub(super) const BACKLOG_MESSAGES_MAX: u32 = 131_072;
@@ -128,12 +148,17 @@ impl PlayArgs {
         };
         config.world = Some(world);
         config.shape = self.shape.clone();
-        config.connections = self.connections;
+        let connections_default = if self.topology == "direct" { CONNECTIONS_DIRECT_DEFAULT } else { 2 };
+        config.connections = self.connections.unwrap_or(connections_default);
+        if self.topology == "direct" {
+            config.topology = Topology::Direct { handshakes_per_s: self.handshakes_per_s };
+        }
+        config.flush = seconds("--flush-ms", self.flush_ms / 1e3)?;
         config.batch_messages = self.batch;
         config.seed = self.seed;
         config.generator_threads = self.generator_threads;
         config.key_cache_slots = self.key_cache;
-        config.duration = seconds("--seconds", self.seconds)?;
+        config.duration = seconds("--seconds", self.seconds.unwrap_or(SECONDS_DEFAULT))?;
         config.warm_up = seconds("--warm-up", self.warm_up)?;
         config.drain = seconds("--drain", self.drain)?;
         config.lag_p99_max = seconds("--lag-p99-max-ms", self.lag_p99_max_ms / 1e3)?;
@@ -144,6 +169,29 @@ impl PlayArgs {
         config.validate().map_err(|error| usage(error.to_string()))?;
         Ok(config)
     }
+}
+
+/// Makes `config` play the trace at `path`, until its end unless `seconds` says otherwise.
+fn replay(config: &mut RunConfig, path: &Path, seconds: Option<f64>) -> anyhow::Result<()> {
+    let Some(world) = &mut config.world else { return Ok(()) };
+    let names = world.profile.classes.iter().map(|class| class.name.clone()).collect();
+    let trace = Trace::open(path, names).with_context(|| format!("cannot play {}", path.display()))?;
+    world.scale = 1.0;
+    // The last message is due just before the end.
+    let length = Duration::from_secs_f64((trace.last_us() + 1) as f64 / 1e6 / world.speedup.max(1e-6))
+        + Duration::from_micros(1);
+    if seconds.is_none() {
+        config.duration =
+            length.checked_sub(config.warm_up).filter(|left| !left.is_zero()).ok_or_else(|| {
+                usage(format!(
+                    "the trace is over after {length:?}, within the warm-up of {:?}: see --warm-up",
+                    config.warm_up
+                ))
+            })?;
+    }
+    config.schedule = Schedule::Open { rate_per_s: trace.rate_per_s() * world.speedup };
+    config.replay = Some(Arc::new(trace));
+    Ok(())
 }
 
 /// The command that runs this again.
@@ -195,9 +243,22 @@ pub struct RunArgs {
     /// Send the messages of this file, which `weft loadgen prepare` signed before, instead of signing live
     #[arg(long, value_name = "FILE", conflicts_with = "find_max")]
     pool: Option<PathBuf>,
+    /// Play the messages of this trace (CSV: offset_us,device,payload_bytes,class) in place of the profile's models, at --speedup; classes
+    /// are the profile's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["find_max", "pool", "closed", "scale", "rate", "at", "shape"])]
+    replay: Option<PathBuf>,
+    /// Write which device was due to say how much, and when, as a trace that --replay plays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["find_max", "closed"])]
+    record: Option<PathBuf>,
     /// Afterwards read acked messages back by their ids and verify them again
     #[arg(long)]
     audit: bool,
+    /// The audit, after the node was restarted: it begins once the node's own uptime says so
+    #[arg(long, requires = "audit")]
+    audit_restart: bool,
+    /// How long the audit waits for a node that is gone or to be restarted, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    audit_wait: f64,
     /// Acked messages kept for the audit, at most; of more a uniform sample of the batches is kept
     #[arg(long, value_name = "COUNT", default_value_t = AUDIT_MAX_DEFAULT)]
     audit_max: u64,
@@ -228,6 +289,11 @@ pub fn run(args: RunArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         let pool = Pool::open(path).with_context(|| format!("cannot use {}", path.display()))?;
         config.pool = Some(Arc::new(pool));
     }
+    if let Some(path) = &args.replay {
+        replay(&mut config, path, args.play.seconds)?;
+    }
+    config.record.clone_from(&args.record);
+    config.validate().map_err(|error| usage(error.to_string()))?;
     config.audit = args.audit && node.is_some();
     config.audit_max = args.audit_max;
     config.interval_log = args.hlog.clone();
@@ -240,11 +306,21 @@ pub fn run(args: RunArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     let world = config.world();
     let title = format!("{} at scale {:.3e} against {}", world.profile.name, world.scale, args.target.target);
     let classes = world.profile.classes.iter().map(|class| class.name.clone()).collect();
+    let began = Instant::now();
     let mut view = View::new(args.quiet, title, classes, node.as_ref());
     let outcome = drive(&config, &stop, &mut |progress| view.show(progress))?;
     drop(view);
     traffic::write_hgrm(args.hgrm.as_deref(), &outcome)?;
-    let report = audited(outcome, node.as_ref(), args.quiet)?;
+    let options = AuditOptions {
+        patience: seconds("--audit-wait", args.audit_wait)?,
+        run_began: Some(began),
+        await_restart: args.audit_restart,
+        ..AuditOptions::default()
+    };
+    if args.audit_restart && !args.quiet {
+        eprintln!("the run is over; restart the node now (the audit waits for {} s)", args.audit_wait);
+    }
+    let report = audited(outcome, node.as_ref(), &options, args.quiet)?;
     write_html(args.html.as_deref(), &report)?;
     finish(&report, &args.json)
 }

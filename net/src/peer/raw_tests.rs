@@ -1,0 +1,259 @@
+//! Peers that hold a good key and do not keep to the protocol: a connection by hand against a node.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, Endpoint};
+use weft_core::{GenesisId, LaneId, NodeKey};
+
+use super::frame::{PEER_MAGIC, PeerKind};
+use super::identity::{Members, PeerIdentity};
+use super::link::code_of;
+use super::*;
+use crate::quic::SERVER_NAME;
+use crate::quic::transport::{endpoint_config, peer_transport, socket};
+
+const GENESIS: GenesisId = GenesisId([5; 32]);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn seed(number: u16) -> [u8; 32] {
+    [number as u8 + 1; 32]
+}
+
+fn key(number: u16) -> NodeKey {
+    PeerIdentity::new(&seed(number)).unwrap().public()
+}
+
+/// Counts what it hears, and ships batches of the same bytes without end.
+#[derive(Default)]
+struct Endless(Mutex<Vec<String>>);
+
+impl Endless {
+    fn note(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
+
+    async fn heard(&self, text: &str) {
+        let waiting = async {
+            while !self.0.lock().unwrap().iter().any(|heard| heard == text) {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(done.is_ok(), "{text}: never; heard {:?}", self.0.lock().unwrap());
+    }
+}
+
+struct Same;
+
+impl ShipCursor for Same {
+    fn read(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd> {
+        out.extend((0..bytes_max.div_ceil(10_000)).map(|_| Bytes::from(vec![1; 10_000])));
+        Ok(())
+    }
+}
+
+impl PeerService for Endless {
+    fn connected(&self, peer: LaneId) {
+        self.note(format!("connected {}", peer.0));
+    }
+    fn disconnected(&self, peer: LaneId, code: Option<PeerCode>, _reason: &str) {
+        self.note(format!("disconnected {} {}", peer.0, code.map_or("", PeerCode::name)));
+    }
+    fn witness(&self, peer: LaneId, _message: Bytes, _hold: Hold) {
+        self.note(format!("witness {}", peer.0));
+    }
+    fn holdings(&self, _peer: LaneId, _holdings: Holdings, _hold: Hold) {}
+    fn fork_proof(&self, _peer: LaneId, _lane: LaneId, _batches: [Bytes; 2], _hold: Hold) {}
+    fn batch(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, _batch: Bytes) {}
+    fn shipping(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, event: Shipping) {
+        self.note(format!("{event:?}"));
+    }
+    fn chain_done(&self, _peer: LaneId, _validator: u16, _received: u32, _complete: bool) {}
+    fn ship(&self, _peer: LaneId, _lane: LaneId, ends: &[LaneEnd]) -> ShipAnswer {
+        ShipAnswer::From(ends[0], Box::new(Same))
+    }
+    fn chain(&self, _: LaneId, _: u16, _: u64, count: usize, _: usize) -> Vec<Bytes> {
+        vec![Bytes::from(vec![2; 200]); count]
+    }
+}
+
+/// Node `lane` of four; it dials the others where they are known.
+fn node(lane: u16, addresses: &[(usize, String)], limits: PeerLimits) -> (PeerNet, Arc<Endless>) {
+    let mut members: Vec<_> = (0..4).map(|lane| PeerMember { key: key(lane), address: None }).collect();
+    for (at, address) in addresses {
+        members[*at].address = Some(address.clone());
+    }
+    let heard = Arc::new(Endless::default());
+    let config = PeerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        seed: seed(lane),
+        genesis: GENESIS,
+        lane: LaneId(lane),
+        members,
+        latency: Duration::ZERO,
+        limits,
+    };
+    let service: Arc<dyn PeerService> = heard.clone();
+    (PeerNet::start(config, &tokio::runtime::Handle::current(), service).unwrap(), heard)
+}
+
+/// A connection by hand, with the key of `lane`, to the node of `to`.
+async fn raw(lane: u16, to: u16, net: &PeerNet) -> (Endpoint, Connection) {
+    let members: Members = Arc::new((0..4).map(|lane| (key(lane), LaneId(lane))).collect());
+    let tls = PeerIdentity::new(&seed(lane)).unwrap().client_tls(&members, key(to)).unwrap();
+    let mut config = quinn::ClientConfig::new(tls);
+    let long = (Duration::from_secs(5), Duration::from_secs(20));
+    config.transport_config(peer_transport(1 << 20, (8, 8), long, true));
+    let (socket, _) = socket("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+    let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
+    let connecting = endpoint.connect_with(config, net.local_addr(), SERVER_NAME).unwrap();
+    let connection = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
+    (endpoint, connection)
+}
+
+fn encoded(frames: &[PeerFrame]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut out));
+    out
+}
+
+async fn say(connection: &Connection, bytes: &[u8]) -> quinn::SendStream {
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+fn hello(lane: u16) -> PeerFrame {
+    PeerFrame::Hello { lane: LaneId(lane), genesis: GENESIS }
+}
+
+/// The code with which the node closes the connection.
+async fn closed(connection: &Connection) -> PeerCode {
+    let error = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
+    let ConnectionError::ApplicationClosed(close) = &error else { panic!("{error}") };
+    let code = PeerCode::ALL.iter().find(|code| code_of(**code) == close.error_code);
+    *code.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_closes_the_connection_that_it_came_on_and_no_other() {
+    let limits = PeerLimits::default();
+    let (net, heard) = node(0, &[], limits.clone());
+    let (honest, honest_heard) = node(1, &[(0, net.local_addr().to_string())], limits);
+    heard.heard("connected 1").await;
+    honest_heard.heard("connected 0").await;
+    let bad: [Vec<u8>; 5] = [
+        // A type that nobody knows, one that may not come here, a declared length beyond all limits, a lane of no
+        // ledger, the hello again.
+        vec![0, 0, 0, 0, 99],
+        encoded(&[PeerFrame::Grant(5)]),
+        vec![0xff, 0xff, 0xff, 0xff, PeerKind::Witness.code()],
+        encoded(&[PeerFrame::Holdings(Holdings {
+            lanes: vec![(LaneId(2_000), LaneEnd { size: 1, root: [0; 32] })],
+            followed: vec![],
+        })]),
+        encoded(&[hello(2)]),
+    ];
+    for (number, bytes) in bad.iter().enumerate() {
+        let (_endpoint, connection) = raw(2, 0, &net).await;
+        if number >= 2 {
+            // The second time was too much.
+            assert_eq!(closed(&connection).await, PeerCode::Banned, "{number}");
+            break;
+        }
+        let mut stream = say(&connection, &encoded(&[hello(2)])).await;
+        heard.heard("connected 2").await;
+        stream.write_all(bytes).await.unwrap();
+        assert_eq!(closed(&connection).await, PeerCode::BadFrame, "{number}");
+        heard.heard("disconnected 2 bad_frame").await;
+        heard.0.lock().unwrap().retain(|text| !text.contains("connected 2"));
+    }
+    for bytes in &bad[2..] {
+        let (net, heard) = node(0, &[], PeerLimits::default());
+        let (_endpoint, connection) = raw(2, 0, &net).await;
+        let mut stream = say(&connection, &encoded(&[hello(2)])).await;
+        heard.heard("connected 2").await;
+        stream.write_all(bytes).await.unwrap();
+        assert_eq!(closed(&connection).await, PeerCode::BadFrame);
+    }
+    honest.broadcast_witness(&Bytes::from(vec![3; 300]));
+    heard.heard("witness 1").await;
+    assert!(net.is_connected(LaneId(1)) && !net.is_connected(LaneId(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_must_come_in_time_and_be_that_of_the_key() {
+    let limits = PeerLimits { hello_timeout: Duration::from_millis(300), ..PeerLimits::default() };
+    let (net, heard) = node(0, &[], limits);
+    let (_silent, connection) = raw(2, 0, &net).await;
+    assert_eq!(closed(&connection).await, PeerCode::HelloTimeout);
+    let (_other, connection) = raw(2, 0, &net).await;
+    let _stream = say(&connection, &encoded(&[hello(3)])).await;
+    assert_eq!(closed(&connection).await, PeerCode::WrongLane);
+    let (_newer, connection) = raw(2, 0, &net).await;
+    let mut newer = encoded(&[hello(2)]);
+    assert_eq!(newer[5..9], PEER_MAGIC);
+    newer[9] = 2;
+    let _stream = say(&connection, &newer).await;
+    assert_eq!(closed(&connection).await, PeerCode::UnsupportedVersion);
+    assert!(heard.0.lock().unwrap().is_empty(), "{:?}", heard.0.lock().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_must_not_dial_is_told_so() {
+    let (net, _heard) = node(3, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(1, 3, &net).await;
+    assert_eq!(closed(&connection).await, PeerCode::WrongSide);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_sends_beyond_the_credit_loses_its_connection() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let end = LaneEnd { size: 0, root: [0; 32] };
+    net.subscribe(LaneId(2), LaneId(1), vec![end], 1).unwrap();
+    let (mut send, _recv) = connection.accept_bi().await.unwrap();
+    // The least credit is 64 KiB: seven of these and one byte more than there is.
+    let batch = || PeerFrame::Batch(Bytes::from(vec![1; 10_000]));
+    let mut frames = vec![PeerFrame::Started(end)];
+    frames.extend((0..7).map(|_| batch()));
+    send.write_all(&encoded(&frames)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(net.is_connected(LaneId(2)));
+    send.write_all(&encoded(&[batch()])).await.unwrap();
+    assert_eq!(closed(&connection).await, PeerCode::OverCredit);
+    heard.heard("Ended(Lost)").await;
+    heard.heard("disconnected 2 over_credit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_says_nothing_or_takes_nothing_is_lost() {
+    let limits = PeerLimits {
+        idle_timeout: Duration::from_millis(1_200),
+        ping_interval: Duration::from_millis(100),
+        slow_peer_timeout: Duration::from_millis(500),
+        ..PeerLimits::default()
+    };
+    let (net, heard) = node(0, &[], limits.clone());
+    // QUIC itself answers on its behalf, but its control stream is silent.
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    assert_eq!(closed(&connection).await, PeerCode::Idle);
+    heard.heard("disconnected 2 idle").await;
+    // Grants credit without end and reads nothing.
+    let patient = PeerLimits { idle_timeout: Duration::from_secs(60), ..limits };
+    let (net, _heard) = node(0, &[], patient);
+    let (_endpoint, connection) = raw(3, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(3)])).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let ends = vec![LaneEnd { size: 0, root: [0; 32] }];
+    let ask = PeerFrame::Subscribe { lane: LaneId(1), credit: u64::MAX, ends };
+    send.write_all(&encoded(&[ask])).await.unwrap();
+    assert_eq!(closed(&connection).await, PeerCode::SlowPeer);
+}
