@@ -276,7 +276,7 @@ fn the_commands_make_payments_and_show_them() {
     let balance = format!("{alice}=1000");
     let twice = weft(&["init", "--data", &data, "--balance", &balance, "--balance", &balance], &[]);
     expect(&twice, 2, "is there twice");
-    expect(&weft(&["init", "--data", &data, "--balance", "xyz=1"], &[]), 2, "hexadecimal");
+    expect(&weft(&["init", "--data", &data, "--balance", "xyz=1"], &[]), 2, "need KEY=AMOUNT");
     expect(
         &weft(&["init", "--data", &data, "--balance", &format!("{alice}=0")], &[]),
         2,

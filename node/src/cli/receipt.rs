@@ -13,7 +13,6 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
 use weft_core::endorse::{EndorseError, Endorsement, cosigned_text, cosigner_name};
-use weft_core::genesis::GENESIS_BYTES_MAX;
 use weft_core::note::{ALGORITHM_COSIGNATURE, ALGORITHM_ED25519, verifier_key};
 use weft_core::receipt::{RECEIPT_BYTES_MAX, VerifyError};
 use weft_core::{
@@ -23,7 +22,7 @@ use weft_core::{
 use weft_loadgen::machine::rfc3339;
 use weft_net::{AckLevel, Answer, ErrorCode, NetError, Query, Session};
 
-use super::{EXIT_FOUND, JsonArg, PeerArgs, connect, usage};
+use super::{EXIT_FOUND, JsonArg, PeerArgs, connect, genesis, usage};
 
 /// The commands under `weft receipt`.
 #[derive(clap::Subcommand, Debug)]
@@ -196,14 +195,9 @@ fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_genesis(path: &Path) -> anyhow::Result<Genesis> {
-    let bytes = read(path, GENESIS_BYTES_MAX)?;
-    Genesis::decode(&bytes).map_err(|error| usage(format!("{}: {error}", path.display())))
-}
-
 impl GenesisArg {
     fn load(&self) -> anyhow::Result<Genesis> {
-        let genesis = read_genesis(&self.genesis)?;
+        let genesis = genesis::read(&self.genesis)?;
         if let Some(text) = &self.genesis_id {
             let wanted: GenesisId = text.parse().map_err(|error| usage(format!("--genesis-id: {error}")))?;
             let got = genesis.id()?;
@@ -217,7 +211,7 @@ impl GenesisArg {
 
 impl OptionalGenesisArg {
     fn load(&self) -> anyhow::Result<Option<Genesis>> {
-        self.genesis.as_deref().map(read_genesis).transpose()
+        self.genesis.as_deref().map(genesis::read).transpose()
     }
 }
 
