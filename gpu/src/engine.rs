@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_crypto::{Columns, Messages};
 use weft_shaders::bindings::{Buffers, WORKGROUP};
@@ -24,8 +24,11 @@ use crate::memory::{self, PARAMS_STRIDE, ROWS_MIN, Slot, Work};
 use crate::resident::{self, ENTRY_BYTES, Places, ResidentCounts, Residents};
 use crate::wait::block_on;
 
-/// The longest that a submitted batch may take: software adapters need seconds for a large one.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest that a submitted batch may take on a software adapter, which needs seconds for a large one and shares the cores.
+const SOFTWARE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest that it may take on a GPU: systems reset one that does not answer for two to ten seconds, so that whatever is later than
+/// that will not come. Clients wait meanwhile.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a slot's blocks that are left for the canaries around a batch: one block and one entry each.
 const CANARY_BYTES: u64 = 4096;
 /// Rows that one invocation of `finish` inverts together, at most: beyond it the inversion is 3 % of the work.
@@ -104,6 +107,7 @@ pub struct InFlight {
     home: Arc<Free>,
     submission: wgpu::SubmissionIndex,
     mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+    since: Instant,
 }
 
 impl Drop for InFlight {
@@ -346,12 +350,26 @@ impl Engine {
     /// # Errors
     /// [`GpuError::TooLarge`], or what ended the device.
     pub fn begin(&self, parts: &[Columns<'_>], decode: usize) -> Result<InFlight, GpuError> {
+        loop {
+            if let Some(flight) = self.try_begin(parts, decode)? {
+                return Ok(flight);
+            }
+            self.wait_for_slot();
+        }
+    }
+
+    /// [`Engine::begin`] that does not wait: `None` while all slots are in flight. For whoever holds a batch in flight: two that wait
+    /// for each other's slots would wait for ever.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`].
+    pub fn try_begin(&self, parts: &[Columns<'_>], decode: usize) -> Result<Option<InFlight>, GpuError> {
         self.check()?;
         let rows: usize = parts.iter().map(Columns::len).sum();
         if rows > self.rows_max {
             return Err(GpuError::TooLarge { got: rows, limit: self.rows_max });
         }
-        let slot = self.take_slot()?;
+        let Some(slot) = lock(&self.free.slots).pop() else { return Ok(None) };
         self.faults.maybe_panic();
         let hash = match self.upload(&slot, parts, rows) {
             Ok(hash) => hash,
@@ -382,7 +400,14 @@ impl Engine {
         if self.faults.loses_now() {
             self.device.destroy();
         }
-        Ok(InFlight { rows, slot: Some(slot), home: Arc::clone(&self.free), submission, mapped })
+        Ok(Some(InFlight {
+            rows,
+            slot: Some(slot),
+            home: Arc::clone(&self.free),
+            submission,
+            mapped,
+            since: Instant::now(),
+        }))
     }
 
     /// The verdicts, if they are there; does not block.
@@ -391,7 +416,8 @@ impl Engine {
         match batch.mapped.try_recv() {
             Ok(result) => Some(self.read(batch, result)),
             Err(TryRecvError::Empty) => match self.check() {
-                Ok(()) => None,
+                Ok(()) if batch.since.elapsed() < self.batch_timeout() => None,
+                Ok(()) => Some(Err(self.failure("no answer in time"))),
                 Err(error) => Some(Err(error)),
             },
             Err(TryRecvError::Disconnected) => Some(Err(self.failure("a batch's answer was dropped"))),
@@ -405,7 +431,7 @@ impl Engine {
     pub fn finish(&self, mut batch: InFlight) -> Result<Vec<bool>, GpuError> {
         let poll = wgpu::PollType::Wait {
             submission_index: Some(batch.submission.clone()),
-            timeout: Some(BATCH_TIMEOUT),
+            timeout: Some(self.batch_timeout()),
         };
         if let Err(error) = self.device.poll(poll) {
             return Err(self.failure(&format!("no answer: {error}")));
@@ -450,7 +476,7 @@ impl Engine {
             self.queue.submit([]);
             self.wait()?;
             for stage in Engine::stages(rows, places.list.len(), hash) {
-                let start = std::time::Instant::now();
+                let start = Instant::now();
                 let mut encoder =
                     self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 {
@@ -599,7 +625,7 @@ impl Engine {
     }
 
     pub(crate) fn wait(&self) -> Result<(), GpuError> {
-        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(BATCH_TIMEOUT) };
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(self.batch_timeout()) };
         self.device.poll(poll).map_err(|error| self.failure(&format!("no answer: {error}")))?;
         self.check()
     }
@@ -622,20 +648,26 @@ impl Engine {
     }
 
     fn take_slot(&self) -> Result<Slot, GpuError> {
-        let mut free = lock(&self.free.slots);
         loop {
-            if let Some(slot) = free.pop() {
+            if let Some(slot) = lock(&self.free.slots).pop() {
                 return Ok(slot);
             }
             self.check()?;
-            // Whoever holds a slot polls the device; this wait only needs to notice that it was returned.
-            free = self
-                .free
-                .returned
-                .wait_timeout(free, Duration::from_millis(100))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.wait_for_slot();
         }
+    }
+
+    /// Sleeps until a slot may be free. Whoever holds one polls the device; this only needs to notice that it was returned.
+    fn wait_for_slot(&self) {
+        let free = lock(&self.free.slots);
+        if free.is_empty() {
+            let slept = self.free.returned.wait_timeout(free, Duration::from_millis(100));
+            drop(slept.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn batch_timeout(&self) -> Duration {
+        if self.description.software { SOFTWARE_TIMEOUT } else { BATCH_TIMEOUT }
     }
 
     fn return_slot(&self, slot: Slot) {

@@ -1,7 +1,7 @@
 //! The seam through which tests make a device fail: nothing else sets these.
 //!
 //! Each fault happens where the real one would be noticed: wrong bits in what is read back, a device destroyed between
-//! submission and answer, a panic inside the driver's interface, an allocation that fails.
+//! submission and answer, a panic inside the driver's interface, a buffer that the driver does not give.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

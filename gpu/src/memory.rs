@@ -105,7 +105,11 @@ pub(crate) fn allocate(
     faults: &Faults,
 ) -> Result<(Work, Vec<Slot>), GpuError> {
     use wgpu::BufferUsages as Use;
+    // A buffer that could not be made also makes the bind groups below fail: that error belongs to the same attempt, and must not end
+    // a device that would have memory for less.
+    let consequences = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let beyond = if faults.allocation_fails() { device.limits().max_buffer_size } else { 0 };
     let input = Use::STORAGE | Use::COPY_DST;
     let output = Use::STORAGE | Use::COPY_SRC;
     let words = |per_row: usize| rows as u64 * per_row as u64 * 4;
@@ -117,7 +121,7 @@ pub(crate) fn allocate(
             words(POINT_WORDS) + residents as u64 * ENTRY_BYTES,
             output | Use::COPY_DST,
         ),
-        tables: buffer(device, "tables", words(TABLE_WORDS), output),
+        tables: buffer(device, "tables", words(TABLE_WORDS) + beyond, output),
         base: buffer(device, "base", base_words as u64 * 4, input),
         flags: buffer(device, "flags", words(1), output),
     };
@@ -158,8 +162,9 @@ pub(crate) fn allocate(
             Slot { params, keys, signatures, messages, readback, bindings }
         })
         .collect();
-    match block_on(scope.pop()) {
-        None if !faults.allocation_fails() => Ok((work, slots)),
+    let short = block_on(scope.pop()).is_some();
+    match block_on(consequences.pop()) {
+        None if !short => Ok((work, slots)),
         _ => Err(GpuError::OutOfMemory { rows }),
     }
 }

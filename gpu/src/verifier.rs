@@ -11,12 +11,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
 use crate::canary::{CANARIES, CANARIES_EACH_SIDE, Known};
 use crate::engine::{Engine, InFlight};
 use crate::error::{GpuError, contain};
+use crate::selftest;
 
 /// One accepted row of this many is verified again on the CPU: at 5 million rows a second and 20 us each, 5 % of one
 /// core's time per million rows a second.
@@ -136,11 +138,22 @@ impl GpuVerifier {
         self.engine.rows_max().saturating_sub(CANARIES)
     }
 
+    /// [`selftest::measure`] on this device, which an error ends.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn measure(&self, rows: usize) -> Result<(usize, Duration), GpuError> {
+        selftest::measure(&self.engine, rows).inspect_err(|error| self.end(error.clone()))
+    }
+
     /// Starts a batch and returns; blocks only while [`Engine::slots`] batches are in flight. Never fails: what the
     /// device cannot do is verified on the CPU when the answer is fetched.
     #[must_use]
     pub fn submit(&self, batch: OwnedBatch) -> Pending {
-        let flight = self.start(&batch.columns());
+        let flight = match self.start(&batch.columns(), true) {
+            Started::Flying(flight) => Some(flight),
+            Started::Full | Started::Refused => None,
+        };
         Pending { batch, flight }
     }
 
@@ -157,7 +170,7 @@ impl GpuVerifier {
                 Some(answer) => Some(answer),
             },
         };
-        let verdicts = self.judge(&pending.batch.columns(), answer);
+        let verdicts = self.judge(&pending.batch.columns(), answer, false);
         Ok((pending.batch, verdicts))
     }
 
@@ -165,41 +178,51 @@ impl GpuVerifier {
     #[must_use]
     pub fn wait(&self, pending: Pending) -> (OwnedBatch, Vec<bool>) {
         let answer = pending.flight.map(|flight| contain(|| self.engine.finish(flight)));
-        let verdicts = self.judge(&pending.batch.columns(), answer);
+        let verdicts = self.judge(&pending.batch.columns(), answer, false);
         (pending.batch, verdicts)
     }
 
-    /// Starts a batch with its canaries; `None` if the device cannot take it.
-    fn start(&self, batch: &Columns<'_>) -> Option<InFlight> {
+    /// Starts a batch with its canaries; waits for a slot only if it may.
+    fn start(&self, batch: &Columns<'_>, may_wait: bool) -> Started {
         if batch.is_empty() || self.ended().is_some() {
-            return None;
+            return Started::Refused;
         }
         let canaries = self.canaries.columns();
         let parts =
             [canaries.rows(0, CANARIES_EACH_SIDE), *batch, canaries.rows(CANARIES_EACH_SIDE, CANARIES)];
         // The first canaries are decoded each time, the last ones' key is resident after the first batches: both ways are watched.
-        match contain(|| self.engine.begin(&parts, CANARIES_EACH_SIDE)) {
-            Ok(flight) => Some(flight),
-            Err(GpuError::TooLarge { .. }) => None,
+        let started = contain(|| match may_wait {
+            true => self.engine.begin(&parts, CANARIES_EACH_SIDE).map(Some),
+            false => self.engine.try_begin(&parts, CANARIES_EACH_SIDE),
+        });
+        match started {
+            Ok(Some(flight)) => Started::Flying(flight),
+            Ok(None) => Started::Full,
+            Err(GpuError::TooLarge { .. }) => Started::Refused,
             Err(error) => {
                 self.end(error);
-                None
+                Started::Refused
             }
         }
     }
 
     /// Turns a device's answer into verdicts that can be given out. `None`: the device never had the batch.
-    fn judge(&self, batch: &Columns<'_>, answer: Option<Result<Vec<bool>, GpuError>>) -> Vec<bool> {
+    fn judge(
+        &self,
+        batch: &Columns<'_>,
+        answer: Option<Result<Vec<bool>, GpuError>>,
+        suspect: bool,
+    ) -> Vec<bool> {
         let checked = match answer {
             Some(Ok(verdicts)) => self.check(batch, verdicts),
             Some(Err(error)) => Err(error),
-            None => return self.on_cpu(batch),
+            None => return self.on_cpu(batch, suspect),
         };
         match checked {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 self.end(error);
-                self.on_cpu(batch)
+                self.on_cpu(batch, suspect)
             }
         }
     }
@@ -227,7 +250,7 @@ impl GpuVerifier {
         if let Some(row) = self.recheck(batch, &rejected, false) {
             return Err(wrong(format!("row {row} of {rows} was refused and is valid")));
         }
-        let sample = self.sample(&body);
+        let sample = self.sample(&body)?;
         self.counters.sampled.fetch_add(sample.len() as u64, Ordering::Relaxed);
         if let Some(row) = self.recheck(batch, &sample, true) {
             return Err(wrong(format!("row {row} of {rows} was accepted and is invalid")));
@@ -259,17 +282,25 @@ impl GpuVerifier {
         let messages: Vec<&[u8]> = rows.iter().map(|row| batch.messages.get(*row)).collect();
         let columns = Columns { keys: &keys, messages: Messages::Slices(&messages), signatures: &signatures };
         let mut verdicts = vec![!expected; rows.len()];
-        self.cpu.verify(&columns, &mut verdicts);
+        // What the device refused is bad throughout, as a rule: a batch equation over it fails, and the search for the culprits costs more
+        // than verifying each by itself.
+        match expected {
+            true => self.cpu.verify(&columns, &mut verdicts),
+            false => self.cpu.verify_suspect(&columns, &mut verdicts),
+        }
         verdicts.iter().position(|verdict| *verdict != expected).map(|at| rows[at])
     }
 
-    /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system.
-    fn sample(&self, verdicts: &[bool]) -> Vec<usize> {
+    /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system; without
+    /// randomness there is no guard, and the device is not used.
+    fn sample(&self, verdicts: &[bool]) -> Result<Vec<usize>, GpuError> {
         // Drawn among the accepted alone: whoever fills a batch with bad rows must not thin out the sample.
         let accepted: Vec<usize> = (0..verdicts.len()).filter(|row| verdicts[*row]).collect();
         let wanted = (accepted.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
-        let mut state = getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15);
-        (0..wanted)
+        let random =
+            getrandom::u64().map_err(|error| GpuError::Failed(format!("no randomness: {error}")));
+        let mut state = random?;
+        let sample = (0..wanted)
             .filter_map(|_| {
                 // splitmix64
                 state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -279,13 +310,17 @@ impl GpuVerifier {
                 z ^= z >> 31;
                 accepted.get(((u128::from(z) * accepted.len() as u128) >> 64) as usize).copied()
             })
-            .collect()
+            .collect();
+        Ok(sample)
     }
 
-    fn on_cpu(&self, batch: &Columns<'_>) -> Vec<bool> {
+    fn on_cpu(&self, batch: &Columns<'_>, suspect: bool) -> Vec<bool> {
         let mut verdicts = vec![false; batch.len()];
         self.counters.fallback_rows.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.cpu.verify(batch, &mut verdicts);
+        match suspect {
+            false => self.cpu.verify(batch, &mut verdicts),
+            true => self.cpu.verify_suspect(batch, &mut verdicts),
+        }
         verdicts
     }
 
@@ -296,34 +331,64 @@ impl GpuVerifier {
     }
 }
 
-impl BatchVerifier for GpuVerifier {
-    fn name(&self) -> &'static str {
-        "gpu"
-    }
+/// What became of a batch that was to be started.
+enum Started {
+    /// The device has it.
+    Flying(InFlight),
+    /// All slots are in flight.
+    Full,
+    /// The device cannot take it: the CPU's.
+    Refused,
+}
 
-    fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+impl GpuVerifier {
+    fn verify_all(&self, batch: &Columns<'_>, verdicts: &mut [bool], suspect: bool) {
         let rows = batch.check_lengths(verdicts);
         let mut flights: VecDeque<(usize, usize, Option<InFlight>)> = VecDeque::new();
         let mut settle = |from: usize, to: usize, flight: Option<InFlight>| {
             let answer = flight.map(|flight| contain(|| self.engine.finish(flight)));
-            verdicts[from..to].copy_from_slice(&self.judge(&batch.rows(from, to), answer));
+            verdicts[from..to].copy_from_slice(&self.judge(&batch.rows(from, to), answer, suspect));
         };
         let mut from = 0;
         while from < rows {
             // A message too long for the device goes to the CPU in a batch of its own.
             let fits = self.engine.fitting(batch, from, self.rows_max());
             let to = fits.filter(|to| *to > from).unwrap_or(from + 1);
-            if flights.len() == self.engine.slots()
-                && let Some((from, to, flight)) = flights.pop_front()
-            {
-                settle(from, to, flight);
-            }
-            let flight = if fits.is_some() { self.start(&batch.rows(from, to)) } else { None };
+            let flight = loop {
+                if fits.is_none() {
+                    break None;
+                }
+                // Waits for a slot only while it holds none: threads that held one each would wait for one another.
+                match self.start(&batch.rows(from, to), flights.is_empty()) {
+                    Started::Flying(flight) => break Some(flight),
+                    Started::Refused => break None,
+                    Started::Full => {
+                        if let Some((from, to, flight)) = flights.pop_front() {
+                            settle(from, to, flight);
+                        }
+                    }
+                }
+            };
             flights.push_back((from, to, flight));
             from = to;
         }
         for (from, to, flight) in flights {
             settle(from, to, flight);
         }
+    }
+}
+
+impl BatchVerifier for GpuVerifier {
+    fn name(&self) -> &'static str {
+        "gpu"
+    }
+
+    fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_all(batch, verdicts, false);
+    }
+
+    /// The device does the same for both: it verifies each row by itself. What falls to the CPU is verified as suspect there.
+    fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.verify_all(batch, verdicts, true);
     }
 }

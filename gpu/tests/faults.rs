@@ -3,9 +3,10 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use weft_crypto::testing::{Case, Rows};
-use weft_crypto::{BatchVerifier, Messages};
+use weft_crypto::{BatchVerifier, Columns, Messages, SerialBatch};
 use weft_gpu::fault::Faults;
 use weft_gpu::{Counts, Engine, GpuError, GpuVerifier, Options, OwnedBatch};
 
@@ -145,7 +146,11 @@ fn a_device_short_of_memory_gets_smaller_batches_and_without_any_it_is_refused()
     let options = Options { faults: Arc::clone(&faults), ..common::options() };
     faults.fail_allocations(1);
     let engine = common::open(&found, layout, &options);
-    assert_eq!(common::guarded(engine).rows_max(), common::ROWS_MAX / 2);
+    let gpu = common::guarded(engine);
+    assert_eq!(gpu.rows_max(), common::ROWS_MAX / 2);
+    let cases = common::mixture(12, 300);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert_eq!(gpu.ended(), None, "what it has memory for, it verifies");
     faults.fail_allocations(100);
     let error = Engine::open(&found, layout, &options).err();
     assert_eq!(error, Some(GpuError::OutOfMemory { rows: 1024 + 8 }));
@@ -177,6 +182,74 @@ fn several_threads_can_share_one_verifier() {
         }
     });
     assert_eq!(gpu.counts().rows, 3600);
+}
+
+#[test]
+fn threads_whose_batches_are_split_do_not_wait_for_each_others_slots() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = faulty() else { return };
+    let gpu = Arc::new(gpu);
+    let (sender, done) = std::sync::mpsc::channel();
+    // Three threads, two slots, three pieces each: with a slot held by each of two, none may wait for another.
+    for seed in 40..43 {
+        let (gpu, sender) = (Arc::clone(&gpu), sender.clone());
+        std::thread::spawn(move || {
+            let cases = common::mixture(seed, 2 * common::ROWS_MAX + 100);
+            let _ = sender.send(common::verdicts(&*gpu, &cases) == expected(&cases));
+        });
+    }
+    for _ in 0..3 {
+        let right = done.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(right, Ok(true), "a thread must not hang");
+    }
+    assert_eq!(gpu.ended(), None);
+}
+
+/// A CPU verifier that counts the rows it was given as suspect and as trusted.
+#[derive(Default)]
+struct Watched {
+    trusted: AtomicUsize,
+    suspect: AtomicUsize,
+}
+
+impl BatchVerifier for Watched {
+    fn name(&self) -> &'static str {
+        "watched"
+    }
+
+    fn verify(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.trusted.fetch_add(batch.len(), Ordering::Relaxed);
+        SerialBatch::new().verify(batch, verdicts);
+    }
+
+    fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
+        self.suspect.fetch_add(batch.len(), Ordering::Relaxed);
+        SerialBatch::new().verify(batch, verdicts);
+    }
+}
+
+#[test]
+fn what_is_likely_to_be_bad_reaches_the_cpu_as_such() {
+    let _alone = common::alone();
+    let Some(found) = common::adapter() else { return };
+    let faults = Arc::new(Faults::default());
+    let options = Options { faults: Arc::clone(&faults), ..common::options() };
+    let cpu = Arc::new(Watched::default());
+    let gpu = GpuVerifier::new(common::open(&found, common::quick_layout(&found), &options), cpu.clone());
+    let cases = common::mixture(44, 200);
+    let bad = cases.iter().filter(|case| !case.valid).count();
+    let seen = || (cpu.trusted.load(Ordering::Relaxed), cpu.suspect.load(Ordering::Relaxed));
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    let (sampled, refused) = seen();
+    assert_eq!((refused, sampled as u64), (bad, gpu.counts().sampled), "refusals are suspect, the sample is not");
+    // The device fails: the batch goes to the CPU as what it was.
+    faults.lose_device_in(1);
+    let rows = Rows::new(&cases);
+    let mut verdicts = vec![false; cases.len()];
+    gpu.verify_suspect(&rows.columns(), &mut verdicts);
+    assert_eq!((verdicts, seen()), (expected(&cases), (sampled, refused + cases.len())));
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert_eq!(seen(), (sampled + cases.len(), refused + cases.len()));
 }
 
 #[test]
