@@ -10,6 +10,8 @@ pub const EQUATION_ROWS: usize = 1024;
 pub const GROUPS: usize = 24;
 /// Windows of 8 bits.
 pub const WINDOWS: usize = 32;
+/// Bytes that the lanes of a group of `sort` share: 65 pairs of buckets for 64 lanes, and 130 sums.
+pub const SHARED_BYTES: usize = (65 * 64 + 130) * 4;
 /// Groups of 64 rows in the largest equation.
 pub const EQUATION_GROUPS: usize = EQUATION_ROWS / 64;
 /// Words of an equation in `keys`: first row, rows, the word that means "it holds", 0; eight words of digits.

@@ -125,6 +125,13 @@ impl Kernel {
         Kernel::MessageIds,
     ];
 
+    /// Whether it belongs to the batch equations alone.
+    #[must_use]
+    pub fn is_of_equations(self) -> bool {
+        use Kernel::{Accumulate, Close, Fold, Prepare, Settle, Sort, Weigh};
+        matches!(self, Weigh | Prepare | Sort | Accumulate | Fold | Close | Settle)
+    }
+
     /// The kernel's name: its file name without the ending.
     #[must_use]
     pub fn name(self) -> &'static str {

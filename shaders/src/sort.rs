@@ -8,10 +8,7 @@ fn unsorted(buffers: &Buffers, first: usize, rows: usize, window: usize, i: usiz
     let row = if of_r { i - rows } else { i };
     let word = buffers.tables[((window >> 2) + if of_r { 8 } else { 0 }) * buffers.rows + first + row];
     let digit = ((word >> (8 * (window & 3))) & 255).cast_signed() - 128;
-    digit.unsigned_abs()
-        | if digit > 0 { 256 } else { 0 }
-        | if of_r { 512 } else { 0 }
-        | ((row as u32) << 10)
+    digit.unsigned_abs() | if digit > 0 { 256 } else { 0 } | if of_r { 512 } else { 0 } | ((row as u32) << 10)
 }
 
 /// One invocation. A group's lanes wait for each other, so that the first one's invocation runs the whole group.

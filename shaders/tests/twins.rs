@@ -364,7 +364,7 @@ fn run_equations(layout: Layout, buffers: &mut Buffers, ranges: &[(usize, usize)
     buffers.tables.resize(equation::table_words(rows, ranges.len()).max(buffers.tables.len()), 0);
     buffers.flags.resize(rows + ranges.len(), HOLDS);
     let lanes = ranges.len() * equation::GROUPS * 64;
-    let mut run = |kernel, buffers: &mut Buffers, count| {
+    let run = |kernel, buffers: &mut Buffers, count| {
         for id in 0..count {
             weft_shaders::run_twin(kernel, layout, buffers, id);
         }
@@ -402,7 +402,11 @@ fn an_equation_over_good_rows_holds_and_one_bad_row_breaks_it() {
             assert_eq!(run_equations(layout, &mut buffers, &ranges), expected, "{what}");
             for ((first, count), holds) in ranges.iter().zip(expected) {
                 let valid = buffers.flags[*first..first + count].iter().filter(|flag| **flag == FLAG_VALID);
-                assert_eq!(valid.count(), if holds { *count } else { 0 }, "{what}: settled as a whole or not at all");
+                assert_eq!(
+                    valid.count(),
+                    if holds { *count } else { 0 },
+                    "{what}: settled as a whole or not at all"
+                );
             }
         };
         check(&good, &ids, [true, true, true], "all good");
