@@ -384,7 +384,11 @@ mod tests {
             let rest = names(queue.take_for_device(|_| Ask::Front(10 * large)));
             assert_eq!(rest, if devices_first == 0 { vec![3] } else { vec![1, 3] });
             queue.close();
-            assert_eq!(queue.give_back(vec![Job(4, 1)]), Err(vec![Job(4, 1)]), "nobody may be there to take it");
+            assert_eq!(
+                queue.give_back(vec![Job(4, 1)]),
+                Err(vec![Job(4, 1)]),
+                "nobody may be there to take it"
+            );
             assert_eq!(queue.take(&mut gather()), None);
         }
     }
