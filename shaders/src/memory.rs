@@ -27,6 +27,12 @@ pub fn is_resident(row: usize, place: usize) -> bool {
     place != row * POINT_WORDS / 2
 }
 
+/// Whether the resident entry at `place` is another key's.
+#[must_use]
+pub fn is_foreign(buffers: &Buffers, place: usize, key: &[u32; 8]) -> bool {
+    words_at::<KEY_WORDS>(&buffers.points, 2 * place + FE_WORDS) != *key
+}
+
 /// x at a place, of a row or of a resident key.
 #[must_use]
 pub fn place_load<F: Field>(buffers: &Buffers, place: usize) -> F {

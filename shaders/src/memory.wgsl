@@ -45,6 +45,16 @@ fn place_store(place: u32, a: Fe) {
     }
 }
 
+/// Whether the resident entry at `place` is another key's: then nobody may take its x for this one's.
+fn is_foreign(place: u32, key: array<u32, 8>) -> bool {
+    var differ = 0u;
+    unroll for (var i = 0u; i < 4u; i++) {
+        let pair = points[place + 5u + i];
+        differ |= (pair.x ^ key[2u * i]) | (pair.y ^ key[2u * i + 1u]);
+    }
+    return differ != 0u;
+}
+
 /// The words of the public key, or of R.
 fn key_words(row: u32) -> array<u32, 8> {
     return words_of(keys[2u * row], keys[2u * row + 1u]);

@@ -3,7 +3,7 @@
 use crate::bindings::{Buffers, FLAG_INVALID};
 use crate::memory::s_words;
 
-const L_LOW: [i32; 10] = [5101, 1966, 1687, 1222, 1409, 3691, 3038, 7124, 7929, 166];
+pub(crate) const L_LOW: [i32; 10] = [5101, 1966, 1687, 1222, 1409, 3691, 3038, 7124, 7929, 166];
 const L_FOLD: [i32; 11] = [3328, 3743, 5949, 1588, 294, 2860, 7795, 5214, 6622, 1783, 5];
 /// l, the order of the base point, in words.
 pub const L_WORDS: [u32; 8] = [0x5cf5_d3ed, 0x5812_631a, 0xa2f7_9cd6, 0x14de_f9de, 0, 0, 0, 0x1000_0000];
@@ -36,6 +36,12 @@ pub fn reduce(x: &[u32; 16]) -> [u32; 8] {
         }
         *limb = (bits & 8191).cast_signed();
     }
+    fold(&a)
+}
+
+/// The same for 40 limbs of 13 bits, the topmost of 5.
+#[must_use]
+pub fn fold(a: &[i32; 40]) -> [u32; 8] {
     let mut b = [0; 31];
     let mut carry = 0;
     for k in 0..30 {

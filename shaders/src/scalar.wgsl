@@ -21,6 +21,11 @@ fn scalar_reduce(x: array<u32, 16>) -> array<u32, 8> {
         }
         a[i] = i32(limb & 8191u);
     }
+    return scalar_fold(a);
+}
+
+/// The same for 40 limbs of 13 bits, the topmost of 5.
+fn scalar_fold(a: array<i32, 40>) -> array<u32, 8> {
     // Limbs 20 .. 39 fold onto 0 .. 29: above -2^393 now, limb 30 is the carry and has the sign.
     var b: array<i32, 31>;
     var carry = 0;

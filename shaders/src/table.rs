@@ -1,9 +1,9 @@
 //! Twin of `table.wgsl`: the multiples 1 .. 8 of -A.
 
-use crate::bindings::{Buffers, FE_WORDS, FLAG_INVALID, KEY_WORDS, TABLE_WORDS, words_at};
+use crate::bindings::{Buffers, FE_WORDS, FLAG_INVALID, TABLE_WORDS};
 use crate::edwards::Point;
 use crate::field::Field;
-use crate::memory::{is_resident, key_words, place_load, place_of};
+use crate::memory::{is_foreign, is_resident, key_words, place_load, place_of};
 
 /// One invocation.
 pub fn main<F: Field>(buffers: &mut Buffers, row: usize) {
@@ -12,7 +12,7 @@ pub fn main<F: Field>(buffers: &mut Buffers, row: usize) {
     }
     let place = place_of(buffers, row);
     let key = key_words(buffers, row);
-    if is_resident(row, place) && words_at::<KEY_WORDS>(&buffers.points, 2 * place + FE_WORDS) != key {
+    if is_resident(row, place) && is_foreign(buffers, place, &key) {
         buffers.flags[row] = FLAG_INVALID;
         return;
     }

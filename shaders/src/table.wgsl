@@ -31,16 +31,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let place = place_of(row);
     let key = key_words(row);
-    if (is_resident(row, place)) {
-        var differ = 0u;
-        unroll for (var i = 0u; i < 4u; i++) {
-            let pair = points[place + 5u + i];
-            differ |= (pair.x ^ key[2u * i]) | (pair.y ^ key[2u * i + 1u]);
-        }
-        if (differ != 0u) {
-            flags[row] = FLAG_INVALID;
-            return;
-        }
+    if (is_resident(row, place) && is_foreign(place, key)) {
+        flags[row] = FLAG_INVALID;
+        return;
     }
     var zero: Fe;
     var p = point_identity();

@@ -2,7 +2,8 @@
 //!
 //! Owns who may take what, and when they are woken. A worker takes from the front, the oldest jobs, with [`Gather`]'s batch sizes. A
 //! device takes from the back the part that it would be done with as soon as the CPU with the rest (see [`super::share`]), or, while
-//! devices come first (`--verifier gpu`), from the front everything but small remainders. Invariants: every job leaves exactly once;
+//! devices come first (`--verifier gpu`), from the front everything but small remainders. What a device finds to be no work for it, it
+//! gives back, and workers take that in its turn. Invariants: every job leaves for good exactly once; a device sees a job once at most;
 //! with no device left, and once the queue is closed, workers take everything. What is in the queue is paid for by the byte budget, so
 //! that it needs no bound of its own.
 
@@ -30,6 +31,8 @@ pub trait Weighed {
 pub enum Ask {
     /// None as things are: wake me when there is more.
     Nothing,
+    /// None, and I have something else to do: [`JobQueue::take_for_device`] comes back empty.
+    Leave,
     /// The oldest, up to this many messages.
     Front(usize),
     /// The newest, up to this many messages.
@@ -38,7 +41,10 @@ pub enum Ask {
 
 struct State<T> {
     jobs: VecDeque<(Instant, T)>,
+    /// Messages in `jobs`.
     messages: usize,
+    /// What devices gave back, oldest first: the workers'.
+    returned: VecDeque<(Instant, T)>,
     open: bool,
     /// Devices that come first and still work.
     devices_first: usize,
@@ -63,6 +69,9 @@ impl<T> std::fmt::Debug for JobQueue<T> {
 impl<T: Weighed> State<T> {
     /// How long a worker has to leave the queue alone: `None` when there is nothing for it, zero when it may take now.
     fn workers_wait(&self) -> Option<Duration> {
+        if !self.returned.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let (since, _) = self.jobs.front()?;
         if self.devices_first == 0 || !self.open || self.messages < DEVICE_MESSAGES_MIN {
             return Some(Duration::ZERO);
@@ -75,6 +84,20 @@ impl<T: Weighed> State<T> {
         self.messages -= job.messages();
         Some(job)
     }
+
+    /// The oldest job, given back or not. While devices come first and may still take what is queued, only what was given back.
+    fn pop_for_worker(&mut self) -> Option<T> {
+        let Some((returned, _)) = self.returned.front() else { return self.pop(false) };
+        let older = self.jobs.front().is_some_and(|(since, _)| since < returned);
+        if older && self.devices_first == 0 {
+            return self.pop(false);
+        }
+        self.returned.pop_front().map(|(_, job)| job)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.returned.is_empty()
+    }
 }
 
 impl<T: Weighed> JobQueue<T> {
@@ -84,6 +107,7 @@ impl<T: Weighed> JobQueue<T> {
         let state = State {
             jobs: VecDeque::new(),
             messages: 0,
+            returned: VecDeque::new(),
             open: true,
             devices_first,
             workers_waiting: 0,
@@ -108,7 +132,9 @@ impl<T: Weighed> JobQueue<T> {
         }
         state.messages += job.messages();
         state.jobs.push_back((Instant::now(), job));
-        let (workers, devices) = (state.workers_waiting > 0, state.devices_waiting > 0);
+        // No device takes a smaller backlog: it need not be woken to find that out, submit by submit.
+        let devices = state.devices_waiting > 0 && state.messages >= DEVICE_MESSAGES_MIN;
+        let workers = state.workers_waiting > 0;
         drop(state);
         if workers {
             self.for_workers.notify_one();
@@ -132,11 +158,30 @@ impl<T: Weighed> JobQueue<T> {
         let mut state = self.lock();
         state.open = false;
         state.messages = 0;
-        let jobs = std::mem::take(&mut state.jobs);
+        let jobs = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.returned));
         drop(state);
         drop(jobs);
         self.for_workers.notify_all();
         self.for_devices.notify_all();
+    }
+
+    /// Gives jobs that a device took to the workers.
+    ///
+    /// # Errors
+    /// The jobs, once the queue is closed: the workers may be gone already.
+    pub fn give_back(&self, jobs: Vec<T>) -> Result<(), Vec<T>> {
+        let mut state = self.lock();
+        if !state.open {
+            return Err(jobs);
+        }
+        let now = Instant::now();
+        state.returned.extend(jobs.into_iter().map(|job| (now, job)));
+        let workers = state.workers_waiting > 0;
+        drop(state);
+        if workers {
+            self.for_workers.notify_one();
+        }
+        Ok(())
     }
 
     /// A device that came first works no more.
@@ -184,7 +229,7 @@ impl<T: Weighed> JobQueue<T> {
             }
             // What is queued already costs no waiting, whatever the target.
             if state.workers_wait() == Some(Duration::ZERO)
-                && let Some(job) = state.pop(false)
+                && let Some(job) = state.pop_for_worker()
             {
                 messages += job.messages();
                 batch.push(job);
@@ -198,7 +243,7 @@ impl<T: Weighed> JobQueue<T> {
             };
             state = self.sleep(state, Some(wait));
         };
-        let more = !state.jobs.is_empty() && state.workers_waiting > 0;
+        let more = !state.is_empty() && state.workers_waiting > 0;
         drop(state);
         if more {
             // A wake-up may have gone to this worker while it lingered: pass it on.
@@ -208,8 +253,8 @@ impl<T: Weighed> JobQueue<T> {
         Some(batch)
     }
 
-    /// A device's next batch: what `ask` makes of the messages queued. Waits until it asks for something; `None` when the queue is
-    /// closed.
+    /// A device's next batch: what `ask` makes of the messages queued. Waits until it asks for something; empty if it wants to leave,
+    /// `None` when the queue is closed.
     pub fn take_for_device(&self, ask: impl Fn(usize) -> Ask) -> Option<Vec<T>> {
         let mut state = self.lock();
         let (back, wanted) = loop {
@@ -219,6 +264,7 @@ impl<T: Weighed> JobQueue<T> {
             match ask(state.messages) {
                 Ask::Front(wanted) if wanted > 0 && state.messages > 0 => break (false, wanted),
                 Ask::Back(wanted) if wanted > 0 && state.messages > 0 => break (true, wanted),
+                Ask::Leave => return Some(Vec::new()),
                 _ => {
                     state.devices_waiting += 1;
                     state = self.for_devices.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -319,6 +365,58 @@ mod tests {
         let started = Instant::now();
         assert_eq!(names(queue.take(&mut gather())), [1]);
         assert!(started.elapsed() >= URGENT, "not before it is urgent");
+    }
+
+    #[test]
+    fn what_a_device_gives_back_is_the_workers_in_its_turn_and_no_devices_again() {
+        let large = DEVICE_MESSAGES_MIN;
+        for devices_first in [0, 1] {
+            let queue = filled(devices_first, &[(1, large), (2, large)]);
+            let taken = queue.take_for_device(|_| Ask::Back(large)).unwrap();
+            assert_eq!(taken, [Job(2, large)]);
+            queue.give_back(taken).unwrap();
+            queue.push(Job(3, large)).unwrap();
+            let mut one = Gather::new(1, Duration::ZERO);
+            if devices_first == 0 {
+                assert_eq!(names(queue.take(&mut one)), [1], "the oldest first");
+            }
+            assert_eq!(names(queue.take(&mut one)), [2], "at once, though a device comes first");
+            let rest = names(queue.take_for_device(|_| Ask::Front(10 * large)));
+            assert_eq!(rest, if devices_first == 0 { vec![3] } else { vec![1, 3] });
+            queue.close();
+            assert_eq!(
+                queue.give_back(vec![Job(4, 1)]),
+                Err(vec![Job(4, 1)]),
+                "nobody may be there to take it"
+            );
+            assert_eq!(queue.take(&mut gather()), None);
+        }
+    }
+
+    #[test]
+    fn a_device_is_not_woken_for_backlogs_that_no_device_takes() {
+        let queue = JobQueue::new(0);
+        let asked = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let device = scope.spawn(|| {
+                let ask = |queued: usize| {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if queued < DEVICE_MESSAGES_MIN { Ask::Nothing } else { Ask::Leave }
+                };
+                queue.take_for_device(ask)
+            });
+            while queue.lock().devices_waiting == 0 {
+                std::thread::yield_now();
+            }
+            for name in 1..DEVICE_MESSAGES_MIN {
+                queue.push(Job(name, 1)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(asked.load(Ordering::Relaxed), 1, "only when it came");
+            queue.push(Job(0, 1)).unwrap();
+            assert_eq!(device.join().unwrap(), Some(Vec::new()), "it left, and took nothing");
+        });
+        assert_eq!(names(queue.take(&mut gather())).len(), DEVICE_MESSAGES_MIN);
     }
 
     #[test]

@@ -55,6 +55,23 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// Seconds a message under load: the line's slope, or the average where the batches tell no slope. `None` before the first batch.
+    #[must_use]
+    pub fn per_message(&self) -> Option<f64> {
+        let (_, slope) = self.line()?;
+        Some(if slope > 0.0 { slope } else { self.seconds / self.rows })
+    }
+
+    /// Messages of a batch that takes about `time`. `None` before the first batch.
+    #[must_use]
+    pub fn messages_within(&self, time: Duration) -> Option<usize> {
+        let (fixed, _) = self.line()?;
+        let messages = (time.as_secs_f64() - fixed) / self.per_message()?;
+        Some(if messages > 0.0 { messages as usize } else { 0 })
+    }
+}
+
 /// Messages of a backlog of `queued` that a device is given: those with which it is done when `workers` CPU workers, each at `cpu`'s
 /// pace, are done with the rest; at most `rows_max`. 0 while that is below `rows_min`, or while either pace is unknown.
 #[must_use]
@@ -66,7 +83,7 @@ pub fn device_share(
     rows_min: usize,
     rows_max: usize,
 ) -> usize {
-    let (Some((_, cpu_row)), Some((fixed, row))) = (cpu.line(), device.line()) else { return 0 };
+    let (Some(cpu_row), Some((fixed, row))) = (cpu.per_message(), device.line()) else { return 0 };
     let cpu_row = cpu_row / workers.max(1) as f64;
     // fixed + share * row = (queued - share) * cpu_row
     let share = (queued as f64 * cpu_row - fixed) / (row + cpu_row);
@@ -140,6 +157,28 @@ mod tests {
         let (cpu, device) = (pace(0.0, 5.0), pace(1000.0, 50.0));
         let share = device_share(10_000, &cpu, 1, &device, 256, 65_536);
         assert!((800..=950).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn noise_in_the_cpus_times_does_not_make_it_infinitely_fast() {
+        // Large batches that happened to be quicker than small ones: no slope is to be seen.
+        let mut cpu = Pace::default();
+        for (rows, us) in [(1000, 20_000), (4000, 19_000), (2000, 20_000)] {
+            cpu.learn(rows, Duration::from_micros(us));
+        }
+        assert_eq!(cpu.line().map(|(_, slope)| slope), Some(0.0));
+        assert!(cpu.per_message().unwrap() > 5e-6);
+        assert!(device_share(20_000, &cpu, 2, &pace(5000.0, 0.2), 256, 65_536) > 10_000);
+    }
+
+    #[test]
+    fn a_slow_devices_batches_are_cut_to_the_time_that_they_may_take() {
+        let within = |pace: Pace| pace.messages_within(Duration::from_millis(500));
+        let slow = within(pace(1000.0, 50.0)).unwrap();
+        assert!((9900..=10_000).contains(&slow), "{slow}");
+        assert!(within(pace(1000.0, 0.2)).unwrap() > 1 << 20);
+        assert_eq!(within(pace(600_000.0, 1.0)), Some(0));
+        assert_eq!(within(Pace::default()), None);
     }
 
     #[test]

@@ -80,8 +80,12 @@ impl VerifyStage {
         let mut gather = Gather::new(self.batch_messages_max, self.linger);
         while let Some(batch) = jobs.take(&mut gather) {
             for (group, trust) in self.by_trust(batch) {
-                let verified =
-                    self.verify(group, trust, &*self.verifier, |rows, time| self.learn(rows, time));
+                let verified = self.verify(group, trust, &*self.verifier, |rows, time| {
+                    // Batches of bad signatures say nothing about those of good ones.
+                    if trust == Trust::Trusted {
+                        self.learn(rows, time);
+                    }
+                });
                 if out.send(verified).is_err() {
                     return jobs.abandon();
                 }
