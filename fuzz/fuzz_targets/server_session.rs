@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place};
 use weft_net::frame::{
-    Ack, AckException, AckLevel, ErrorCode, Found, Frame, FrameKind, NodeState, Status, WireError,
+    Ack, AckException, AckLevel, ErrorCode, Found, FrameKind, NodeState, Status, WireError,
 };
 use weft_net::reader::FrameReader;
 use weft_net::session::{End, ServerEvent, ServerSession, WelcomeInfo};
