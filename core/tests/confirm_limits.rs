@@ -8,7 +8,7 @@ mod cluster;
 
 use cluster::{Cluster, Pay, claim};
 use weft_core::LaneId;
-use weft_core::confirm::{Claim, Effect, Rejects, Witness};
+use weft_core::confirm::{Claim, Effect, HELD_BYTES_MAX, Rejects, Witness};
 
 /// Four validators, of which the last one lies; an honest ingest node and a lying one.
 const X: usize = 5;
@@ -92,7 +92,7 @@ fn rejects_that_do_not_fit_one_witness_are_stated_in_several() {
         });
         batches.push(batch);
     }
-    // 32 of them fill the memory of a lane, and 8,192 rejects are stated beyond final: it takes some rounds.
+    // 8,192 rejects are stated beyond final: it takes some rounds.
     for _ in 0..6 {
         for batch in &batches {
             (0..3).for_each(|node| cluster.give(node, batch));
@@ -116,15 +116,16 @@ fn what_is_held_of_a_lane_is_bounded_by_its_memory() {
     let mut cluster = Cluster::new(4, 2, &[LIAR, X], None);
     let positions: Vec<u64> = (0..100_000).collect();
     let mut held = 0;
-    for number in 1..=40 {
+    for number in 1..=800 {
         let rejects = vec![Rejects { lane: LaneId(0), positions: positions.clone() }];
         let cut = vec![Claim { lane: LaneId(0), size: 1 << 40, root: [7; 32] }];
         let batch = cluster.witness_batch(LIAR, number, Witness { cut, rejects, ..Witness::default() });
         cluster.give(0, &batch);
         held = cluster.marks(0, LIAR).held;
     }
-    assert!(held <= 2 * 24, "{held} positions with witnesses of a megabyte");
-    assert!(held >= 2 * 4);
+    let most = 2 * (HELD_BYTES_MAX as u64 / 800_000 + 1);
+    assert!(held <= most, "{held} positions with witnesses that unfold to 800,000 bytes");
+    assert!(held >= most / 8);
     assert!(!cluster.machines[0].has_room(LaneId(LIAR as u16)));
     assert!(cluster.machines[0].has_room(LaneId(0)));
 }
