@@ -519,7 +519,7 @@ fn consistency(args: ConsistencyArgs) -> anyhow::Result<ExitCode> {
         fault.get_or_insert(error);
     }
     if let (None, Some(output)) = (&fault, &args.output) {
-        let file = ConsistencyFile { new: new.clone(), ..file };
+        let file = ConsistencyFile { new, ..file };
         write_text(Some(output), &file.encode())?;
     }
     args.json.write(&json!({
