@@ -10,6 +10,8 @@ mod compose;
 
 /// Parts before a kernel that adds points.
 const POINT: &[&str] = &["bindings", "LAYOUT", "memory", "edwards"];
+/// Parts before a kernel of the batch equation that adds points.
+const LANES: &[&str] = &["bindings", "LAYOUT", "memory", "edwards", "equation", "lanes"];
 /// Parts before a kernel that takes roots or inverses.
 const POWER: &[&str] = &["bindings", "LAYOUT", "memory", "power"];
 
@@ -18,6 +20,13 @@ const KERNELS: &[(&str, &[&str], bool)] = &[
     ("hash_ids", &["bindings", "sha512", "scalar"], false),
     ("hash_blocks", &["bindings", "sha512", "scalar"], false),
     ("decode", POWER, true),
+    ("weigh", &["bindings", "scalar", "equation"], false),
+    ("prepare", LANES, true),
+    ("sort", &["bindings", "equation"], false),
+    ("accumulate", LANES, true),
+    ("fold", LANES, true),
+    ("close", LANES, true),
+    ("settle", &["bindings", "equation"], false),
     ("table", POINT, true),
     ("ladder", POINT, true),
     ("finish", POWER, true),

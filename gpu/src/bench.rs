@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use weft_crypto::{BatchVerifier, Columns};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Method};
 use crate::error::GpuError;
 use crate::hasher::MessageHasher;
 use crate::verifier::GpuVerifier;
@@ -95,11 +95,11 @@ pub fn verify(
 ///
 /// # Errors
 /// What ended the device.
-pub fn kernels(engine: &Engine, batch: &Columns<'_>) -> Result<Vec<Row>, GpuError> {
+pub fn kernels(engine: &Engine, method: Method, batch: &Columns<'_>) -> Result<Vec<Row>, GpuError> {
     let mut out: Vec<Row> = Vec::new();
     for run in 0..3 {
         let mut at = 0;
-        engine.step(batch, false, |stage, time, _| {
+        engine.step(batch, method, false, |stage, time, _| {
             if run == 0 {
                 out.push(Row { what: stage.kernel.name().into(), rows: batch.len(), time });
             } else {

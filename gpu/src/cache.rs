@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_not_handed_to_the_driver() {
-        let path = std::env::temp_dir().join(format!("weft-gpu-cache-{}", std::process::id())).join("kernels");
+        let path =
+            std::env::temp_dir().join(format!("weft-gpu-cache-{}", std::process::id())).join("kernels");
         assert_eq!(read(&path), None, "no file");
         write(&path, vec![7; 1000]);
         assert_eq!(read(&path), Some(vec![7; 1000]));

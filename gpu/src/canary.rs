@@ -78,6 +78,23 @@ impl Known {
         known
     }
 
+    /// Canaries for a batch of equations: before it an equation that must hold, with a row that only the factor 8 makes valid; behind
+    /// it one that must fail, for no other reason than its sum, since every point in it is one and every s is below l. The ladder then
+    /// verifies the latter's rows.
+    pub(crate) fn for_equations() -> Self {
+        Known::new(16).pick(&[0, 2, 4, 6, 8, 5, 14, 3])
+    }
+
+    /// These rows of it.
+    fn pick(&self, rows: &[usize]) -> Self {
+        Known {
+            keys: rows.iter().map(|row| self.keys[*row]).collect(),
+            ids: rows.iter().map(|row| self.ids[*row]).collect(),
+            signatures: rows.iter().map(|row| self.signatures[*row]).collect(),
+            valid: rows.iter().map(|row| self.valid[*row]).collect(),
+        }
+    }
+
     /// All rows.
     pub(crate) fn columns(&self) -> Columns<'_> {
         Columns { keys: &self.keys, messages: Messages::Ids(&self.ids), signatures: &self.signatures }
@@ -105,6 +122,24 @@ fn add_order(signature: &mut [u8; 64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_equation_of_canaries_is_good_and_the_last_one_has_both_kinds() {
+        let known = Known::for_equations();
+        assert_eq!(known.valid, [true, true, true, true, true, false, true, false]);
+        // What is bad is so by the equation alone.
+        for row in [5, 7] {
+            let s = &known.signatures[row][32..];
+            let words = weft_shaders::bindings::words_at(&weft_shaders::bindings::words(s), 0);
+            assert!(weft_shaders::scalar::is_canonical(&words), "row {row}: s is below l");
+            let points = [&known.keys[row], known.signatures[row].first_chunk::<32>().expect("R")];
+            for point in points {
+                let words = weft_shaders::bindings::words_at(&weft_shaders::bindings::words(point), 0);
+                let x = weft_shaders::decode::x_of::<weft_shaders::field10::Fe>(&words);
+                assert!(x.is_some(), "row {row}: both are points");
+            }
+        }
+    }
 
     #[test]
     fn even_canaries_are_valid_and_odd_ones_are_not() {

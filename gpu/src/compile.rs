@@ -9,18 +9,6 @@ use weft_shaders::{Kernel, Layout};
 use crate::engine::lock;
 use crate::error::GpuError;
 
-/// Verification kernels, in the order of [`compile`]'s answer.
-pub(crate) const PIPELINES: [Kernel; 8] = [
-    Kernel::HashIds,
-    Kernel::HashBlocks,
-    Kernel::Decode,
-    Kernel::Table,
-    Kernel::Ladder,
-    Kernel::Finish,
-    Kernel::Exact,
-    Kernel::Verdicts,
-];
-
 /// Records the first thing that ends the device, instead of wgpu's default of panicking.
 pub(crate) fn watch(device: &wgpu::Device, state: &Arc<Mutex<Option<GpuError>>>) {
     let lost = Arc::clone(state);
@@ -33,33 +21,36 @@ pub(crate) fn watch(device: &wgpu::Device, state: &Arc<Mutex<Option<GpuError>>>)
     }));
 }
 
-/// Compiles every verification kernel.
+/// Compiles every verification kernel, those of batch equations only if asked to.
 pub(crate) fn compile(
     device: &wgpu::Device,
     bind_layout: &wgpu::BindGroupLayout,
     layout: Layout,
+    equations: bool,
     cache: Option<&wgpu::PipelineCache>,
-) -> Vec<wgpu::ComputePipeline> {
+) -> Vec<(Kernel, wgpu::ComputePipeline)> {
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some("weft"),
         bind_group_layouts: &[Some(bind_layout)],
         immediate_size: 0,
     });
-    PIPELINES
-        .iter()
+    Kernel::ALL
+        .into_iter()
+        .filter(|kernel| *kernel != Kernel::MessageIds && (equations || !kernel.is_of_equations()))
         .map(|kernel| {
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name()),
                 source: wgpu::ShaderSource::Wgsl(kernel.source(layout).into()),
             });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.name()),
                 layout: Some(&pipeline_layout),
                 module: &module,
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
                 cache,
-            })
+            });
+            (kernel, pipeline)
         })
         .collect()
 }

@@ -11,17 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use weft_crypto::{Columns, Messages};
-use weft_shaders::bindings::{Buffers, WORKGROUP};
+use weft_shaders::bindings::WORKGROUP;
+use weft_shaders::equation::{EQUATION_GROUPS, GROUPS, SHARED_BYTES, WINDOWS};
 use weft_shaders::{Kernel, Layout, hash_blocks};
 
 use crate::adapter::{Description, Found};
 use crate::cache;
 use crate::canary::CANARIES;
-use crate::compile::{PIPELINES, compile, watch};
+use crate::compile::{compile, watch};
+use crate::equation::{Equation, Gain, Plan};
 use crate::error::{GpuError, contain};
 use crate::fault::Faults;
 use crate::memory::{self, PARAMS_STRIDE, ROWS_MIN, Slot, Work};
-use crate::resident::{self, ENTRY_BYTES, Places, ResidentCounts, Residents};
+use crate::resident::{self, ResidentCounts, Residents};
 use crate::wait::block_on;
 
 /// The longest that a submitted batch may take on a software adapter, which needs seconds for a large one and shares the cores.
@@ -53,6 +55,9 @@ pub struct Options {
     /// Bytes of device memory for keys that stay decoded ([`crate::resident`], 72 bytes each); 0 for none. Less where the adapter
     /// cannot bind as much behind the batch's own points. The host takes about 150 bytes a key beside it.
     pub resident_bytes: u64,
+    /// Batch equations: `None` uses them where the self-test measures a gain ([`crate::selftest::open`]; not on software adapters, where
+    /// compiling their kernels takes longest), `Some` always or never.
+    pub equations: Option<bool>,
     /// Faults to inject, for tests.
     pub faults: Arc<Faults>,
 }
@@ -65,6 +70,7 @@ impl Default for Options {
             layout: None,
             cache_dir: None,
             resident_bytes: RESIDENT_BYTES,
+            equations: None,
             faults: Arc::default(),
         }
     }
@@ -72,24 +78,25 @@ impl Default for Options {
 
 /// An opened device.
 pub struct Engine {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
     description: Description,
     layout: Layout,
-    pipelines: Vec<wgpu::ComputePipeline>,
-    work: Work,
-    free: Arc<Free>,
-    residents: Mutex<Residents>,
+    pipelines: Vec<(Kernel, wgpu::ComputePipeline)>,
+    gain: Option<Gain>,
+    pub(crate) work: Work,
+    pub(crate) free: Arc<Free>,
+    pub(crate) residents: Mutex<Residents>,
     rows_max: usize,
     slots: usize,
     state: Arc<Mutex<Option<GpuError>>>,
-    faults: Arc<Faults>,
+    pub(crate) faults: Arc<Faults>,
 }
 
 /// Slots that no batch is in.
 #[derive(Default)]
-struct Free {
-    slots: Mutex<Vec<Slot>>,
+pub(crate) struct Free {
+    pub(crate) slots: Mutex<Vec<Slot>>,
     returned: Condvar,
 }
 
@@ -103,6 +110,7 @@ impl Free {
 /// A batch that the device works on. Dropped unread, it gives its slot back.
 pub struct InFlight {
     rows: usize,
+    plan: Option<Plan>,
     slot: Option<Slot>,
     home: Arc<Free>,
     submission: wgpu::SubmissionIndex,
@@ -123,6 +131,24 @@ impl Drop for InFlight {
             self.home.give_back(slot);
         }
     }
+}
+
+/// How a batch is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Each row by itself.
+    Ladder,
+    /// By batch equations, and the rows of those that fail each by itself. An engine without their kernels takes the ladder.
+    Equations,
+}
+
+/// What the device says of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// A verdict a row.
+    pub verdicts: Vec<bool>,
+    /// The equations that were tried.
+    pub equations: Vec<Equation>,
 }
 
 /// A kernel in its place in the pipeline.
@@ -171,6 +197,12 @@ impl Engine {
             features |= wgpu::Features::SHADER_INT64;
         }
         features |= found.adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        let shared = SHARED_BYTES as u32;
+        let equations =
+            options.equations != Some(false) && available.max_compute_workgroup_storage_size >= shared;
+        if equations {
+            limits.max_compute_workgroup_storage_size = limits.max_compute_workgroup_storage_size.max(shared);
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("weft"),
             required_features: features,
@@ -184,7 +216,7 @@ impl Engine {
 
         let cache = cache::open(&found.adapter, &device, options.cache_dir.as_deref(), layout);
         let bind_layout = memory::bind_layout(&device);
-        let pipelines = compile(&device, &bind_layout, layout, cache.pipelines());
+        let pipelines = compile(&device, &bind_layout, layout, equations, cache.pipelines());
         cache.save();
 
         let base = weft_shaders::base_table(layout);
@@ -218,6 +250,7 @@ impl Engine {
             description: found.description.clone(),
             layout,
             pipelines,
+            gain: (equations && options.equations == Some(true)).then_some(Gain::DEMANDED),
             work,
             slots: slots.len(),
             free: Arc::new(Free { slots: Mutex::new(slots), returned: Condvar::new() }),
@@ -242,6 +275,26 @@ impl Engine {
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// What batch equations gain on this device; `None` where they are not used.
+    #[must_use]
+    pub fn gain(&self) -> Option<Gain> {
+        self.gain
+    }
+
+    /// Whether it has the kernels of batch equations.
+    #[must_use]
+    pub fn has_equations(&self) -> bool {
+        self.pipelines.iter().any(|(kernel, _)| *kernel == Kernel::Close)
+    }
+
+    /// Takes a measurement's result. Without a gain the equations' kernels are dropped.
+    pub(crate) fn set_gain(&mut self, gain: Option<Gain>) {
+        self.gain = gain;
+        if gain.is_none() {
+            self.pipelines.retain(|(kernel, _)| !kernel.is_of_equations());
+        }
     }
 
     /// The largest batch, canaries counted.
@@ -310,20 +363,34 @@ impl Engine {
         lock(&self.residents).clear();
     }
 
-    /// The kernels of a batch, in order. `hash` is `HashIds` or `HashBlocks`; `decoded` keys are not resident.
+    /// The kernels of a batch, in order. `hash` is `HashIds` or `HashBlocks`; `decoded` keys are not resident. With `equations`, the
+    /// ladder's kernels come after them, and find nothing to do where equations held.
     #[must_use]
-    pub fn stages(rows: usize, decoded: usize, hash: Kernel) -> [Stage; 8] {
+    pub fn stages(rows: usize, decoded: usize, hash: Kernel, equations: usize) -> Vec<Stage> {
         let stage = |kernel, set, invocations| Stage { kernel, set, invocations };
-        [
-            stage(hash, 0, rows),
-            stage(Kernel::Decode, 3, decoded),
+        let mut stages = vec![stage(hash, 0, rows), stage(Kernel::Decode, 3, decoded)];
+        if equations > 0 {
+            let lanes = equations * GROUPS * WORKGROUP as usize;
+            stages.extend([
+                stage(Kernel::Decode, 2, rows),
+                stage(Kernel::Weigh, 4, rows),
+                stage(Kernel::Prepare, 4, rows),
+                stage(Kernel::Sort, 4, lanes),
+                stage(Kernel::Accumulate, 4, lanes),
+                stage(Kernel::Fold, 4, equations * WINDOWS),
+                stage(Kernel::Close, 4, equations),
+                stage(Kernel::Settle, 4, equations * EQUATION_GROUPS * WORKGROUP as usize),
+            ]);
+        }
+        stages.extend([
             stage(Kernel::Table, 0, rows),
             stage(Kernel::Ladder, 0, rows),
             stage(Kernel::Finish, 1, finish_shape(rows).1),
             stage(Kernel::Decode, 2, rows),
             stage(Kernel::Exact, 2, rows),
             stage(Kernel::Verdicts, 0, rows.div_ceil(32)),
-        ]
+        ]);
+        stages
     }
 
     /// How much of `batch`, from row `from` on, fits one batch of the device: its end. `None` if row `from` alone has a
@@ -349,9 +416,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`GpuError::TooLarge`], or what ended the device.
-    pub fn begin(&self, parts: &[Columns<'_>], decode: usize) -> Result<InFlight, GpuError> {
+    pub fn begin(&self, parts: &[Columns<'_>], decode: usize, method: Method) -> Result<InFlight, GpuError> {
         loop {
-            if let Some(flight) = self.try_begin(parts, decode)? {
+            if let Some(flight) = self.try_begin(parts, decode, method)? {
                 return Ok(flight);
             }
             self.wait_for_slot();
@@ -363,7 +430,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::begin`].
-    pub fn try_begin(&self, parts: &[Columns<'_>], decode: usize) -> Result<Option<InFlight>, GpuError> {
+    pub fn try_begin(
+        &self,
+        parts: &[Columns<'_>],
+        decode: usize,
+        method: Method,
+    ) -> Result<Option<InFlight>, GpuError> {
         self.check()?;
         let rows: usize = parts.iter().map(Columns::len).sum();
         if rows > self.rows_max {
@@ -371,25 +443,33 @@ impl Engine {
         }
         let Some(slot) = lock(&self.free.slots).pop() else { return Ok(None) };
         self.faults.maybe_panic();
-        let hash = match self.upload(&slot, parts, rows) {
-            Ok(hash) => hash,
+        let uploaded =
+            self.upload(&slot, parts, rows).and_then(|hash| Ok((hash, self.plan(&slot, parts, method)?)));
+        let (hash, plan) = match uploaded {
+            Ok(uploaded) => uploaded,
             Err(error) => {
                 self.return_slot(slot);
                 return Err(error);
             }
         };
+        let equations = plan.as_ref().map_or(0, |plan| plan.rows.len());
         // From here to the submission nobody else may give out entries: see `resident`.
         let mut residents = lock(&self.residents);
-        let places = self.place(&slot, &mut residents, parts, decode);
+        let places = self.place(&slot, &mut residents, parts, decode, equations);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for stage in Engine::stages(rows, places.list.len(), hash) {
+            for stage in Engine::stages(rows, places.list.len(), hash, equations) {
                 self.encode(&mut pass, &slot, stage);
             }
         }
-        let bytes = rows.div_ceil(32) as u64 * 4;
+        let mut bytes = rows.div_ceil(32) as u64 * 4;
         encoder.copy_buffer_to_buffer(&self.work.scalars, 0, &slot.readback, 0, bytes);
+        if equations > 0 {
+            let words = equations as u64 * 4;
+            encoder.copy_buffer_to_buffer(&self.work.flags, rows as u64 * 4, &slot.readback, bytes, words);
+            bytes += words;
+        }
         let submission = self.queue.submit([encoder.finish()]);
         drop(residents);
         let (sender, mapped) = channel();
@@ -402,6 +482,7 @@ impl Engine {
         }
         Ok(Some(InFlight {
             rows,
+            plan,
             slot: Some(slot),
             home: Arc::clone(&self.free),
             submission,
@@ -411,7 +492,7 @@ impl Engine {
     }
 
     /// The verdicts, if they are there; does not block.
-    pub fn poll(&self, batch: &mut InFlight) -> Option<Result<Vec<bool>, GpuError>> {
+    pub fn poll(&self, batch: &mut InFlight) -> Option<Result<Answer, GpuError>> {
         let _ = self.device.poll(wgpu::PollType::Poll);
         match batch.mapped.try_recv() {
             Ok(result) => Some(self.read(batch, result)),
@@ -428,7 +509,7 @@ impl Engine {
     ///
     /// # Errors
     /// What ended the device.
-    pub fn finish(&self, mut batch: InFlight) -> Result<Vec<bool>, GpuError> {
+    pub fn finish(&self, mut batch: InFlight) -> Result<Answer, GpuError> {
         let poll = wgpu::PollType::Wait {
             submission_index: Some(batch.submission.clone()),
             timeout: Some(self.batch_timeout()),
@@ -443,159 +524,28 @@ impl Engine {
         }
     }
 
-    /// Verifies a batch of at most `rows_max` rows, without any guard.
+    /// Verifies a batch of at most `rows_max` rows, without any guard, each row by itself.
     ///
     /// # Errors
     /// [`GpuError::TooLarge`], or what ended the device.
     pub fn verify(&self, batch: &Columns<'_>) -> Result<Vec<bool>, GpuError> {
-        self.finish(self.begin(std::slice::from_ref(batch), 0)?)
+        self.verify_by(Method::Ladder, batch).map(|answer| answer.verdicts)
     }
 
-    /// Runs a batch kernel by kernel, waiting after each: `after` gets the stage, its duration and, if `dump`, the work
-    /// buffers as the device left them. For tests against the twins and for profiles.
+    /// [`Engine::verify`] by either method, with what became of the equations.
     ///
     /// # Errors
     /// As [`Engine::verify`].
-    pub fn step(
-        &self,
-        batch: &Columns<'_>,
-        dump: bool,
-        mut after: impl FnMut(Stage, Duration, Buffers),
-    ) -> Result<(), GpuError> {
-        let rows = batch.len();
-        if rows > self.rows_max {
-            return Err(GpuError::TooLarge { got: rows, limit: self.rows_max });
-        }
-        let slot = self.take_slot()?;
-        let mut run = || -> Result<(), GpuError> {
-            let parts = std::slice::from_ref(batch);
-            let hash = self.upload(&slot, parts, rows)?;
-            // Held to the end: the batch is submitted in pieces.
-            let mut residents = lock(&self.residents);
-            let places = self.place(&slot, &mut residents, parts, 0);
-            self.queue.submit([]);
-            self.wait()?;
-            for stage in Engine::stages(rows, places.list.len(), hash) {
-                let start = Instant::now();
-                let mut encoder =
-                    self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    self.encode(&mut pass, &slot, stage);
-                }
-                self.queue.submit([encoder.finish()]);
-                self.wait()?;
-                let took = start.elapsed();
-                let mut buffers = Buffers::default();
-                if dump {
-                    buffers.scalars = self.read_words(&self.work.scalars, rows * 16)?;
-                    buffers.points =
-                        self.read_words(&self.work.points, self.work.points.size() as usize / 4)?;
-                    (buffers.places, buffers.list) = (places.places.clone(), places.list.clone());
-                    buffers.tables = self.read_words(&self.work.tables, rows * 320)?;
-                    buffers.flags = self.read_words(&self.work.flags, rows)?;
-                }
-                after(stage, took, buffers);
-            }
-            Ok(())
-        };
-        let result = run();
-        self.return_slot(slot);
-        result
+    pub fn verify_by(&self, method: Method, batch: &Columns<'_>) -> Result<Answer, GpuError> {
+        self.finish(self.begin(std::slice::from_ref(batch), 0, method)?)
     }
 
-    /// Uploads a batch and waits until it is on the device: what the transfer alone costs.
-    ///
-    /// # Errors
-    /// As [`Engine::verify`].
-    pub fn transfer(&self, batch: &Columns<'_>) -> Result<(), GpuError> {
-        if batch.len() > self.rows_max {
-            return Err(GpuError::TooLarge { got: batch.len(), limit: self.rows_max });
-        }
-        let slot = self.take_slot()?;
-        let result = self.upload(&slot, std::slice::from_ref(batch), batch.len()).and_then(|_| {
-            self.queue.submit([]);
-            self.wait()
-        });
-        self.return_slot(slot);
-        result
-    }
-
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, slot: &Slot, stage: Stage) {
-        let Some(at) = PIPELINES.iter().position(|kernel| *kernel == stage.kernel) else { return };
-        pass.set_pipeline(&self.pipelines[at]);
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, slot: &Slot, stage: Stage) {
+        let pipeline = self.pipelines.iter().find(|(kernel, _)| *kernel == stage.kernel);
+        let Some((_, pipeline)) = pipeline else { return };
+        pass.set_pipeline(pipeline);
         pass.set_bind_group(0, &slot.bindings, &[(stage.set * PARAMS_STRIDE) as u32]);
         pass.dispatch_workgroups((stage.invocations as u32).div_ceil(WORKGROUP), 1, 1);
-    }
-
-    /// Finds the rows' places among the resident keys, and writes them and the parameters: the last thing before a submission.
-    fn place(&self, slot: &Slot, residents: &mut Residents, parts: &[Columns<'_>], decode: usize) -> Places {
-        let entries = self.faults.poisoned() as u64;
-        for entry in 0..entries {
-            let at =
-                self.work.points.size() - residents.counts().capacity * ENTRY_BYTES + entry * ENTRY_BYTES;
-            self.queue.write_buffer(&self.work.points, at, &[0x15; 40]);
-        }
-        let places = residents.assign(parts, decode);
-        let rows = places.places.len();
-        let (places_at, list_at) = memory::place_offsets(rows);
-        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        self.queue.write_buffer(&slot.keys, places_at, &bytes(&places.places));
-        self.queue.write_buffer(&slot.keys, list_at, &bytes(&places.list));
-        let (per_lane, lanes) = finish_shape(rows);
-        // Both are counted in vectors of 16 bytes there, of which there are fewer than rows' bytes.
-        let (places_at, list_at) = ((places_at / 16) as usize, (list_at / 16) as usize);
-        let sets = [(rows, 0, 0), (rows, per_lane, lanes), (rows, 1, 0), (places.list.len(), 0, list_at)];
-        for (set, (rows, option, lanes)) in sets.into_iter().enumerate() {
-            let bytes = memory::params(rows, option, lanes, places_at);
-            self.queue.write_buffer(&slot.params, (set * PARAMS_STRIDE) as u64, &bytes);
-        }
-        places
-    }
-
-    /// Writes a batch's inputs; says which hash kernel fits its messages.
-    fn upload(&self, slot: &Slot, parts: &[Columns<'_>], rows: usize) -> Result<Kernel, GpuError> {
-        let mut at = 0u64;
-        for part in parts {
-            self.queue.write_buffer(&slot.keys, at * 32, part.keys.as_flattened());
-            self.queue.write_buffer(&slot.signatures, at * 64, part.signatures.as_flattened());
-            at += part.len() as u64;
-        }
-        if parts.iter().all(|part| matches!(part.messages, Messages::Ids(_))) {
-            let mut at = 0u64;
-            for part in parts {
-                if let Messages::Ids(ids) = part.messages {
-                    self.queue.write_buffer(&slot.messages, at * 32, ids.as_flattened());
-                    at += ids.len() as u64;
-                }
-            }
-            return Ok(Kernel::HashIds);
-        }
-        let place = |row: usize| -> (&Columns<'_>, usize) {
-            let mut row = row;
-            for part in parts {
-                if row < part.len() {
-                    return (part, row);
-                }
-                row -= part.len();
-            }
-            (&parts[0], 0)
-        };
-        let rows_of = (0..rows).map(|row| {
-            let (part, row) = place(row);
-            let r = part.signatures[row].first_chunk::<32>().unwrap_or(&[0; 32]);
-            (r, &part.keys[row], part.messages.get(row))
-        });
-        let blocks = hash_blocks::pack_blocks(rows_of);
-        let limit = memory::message_bytes(self.rows_max);
-        if blocks.len() as u64 > limit {
-            return Err(GpuError::TooLarge {
-                got: blocks.len(),
-                limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            });
-        }
-        self.queue.write_buffer(&slot.messages, 0, &blocks);
-        Ok(Kernel::HashBlocks)
     }
 
     /// Takes the bits out of a mapped readback buffer and gives the slot back.
@@ -603,15 +553,21 @@ impl Engine {
         &self,
         batch: &mut InFlight,
         mapped: Result<(), wgpu::BufferAsyncError>,
-    ) -> Result<Vec<bool>, GpuError> {
+    ) -> Result<Answer, GpuError> {
         let Some(slot) = batch.slot.take() else { return Err(self.failure("a batch was read twice")) };
         if let Err(error) = mapped {
             return Err(self.failure(&format!("the answer cannot be read: {error}")));
         }
         self.check()?;
-        let bytes: Range<u64> = 0..batch.rows.div_ceil(32) as u64 * 4;
-        let mut verdicts: Vec<bool> = match slot.readback.get_mapped_range(bytes) {
-            Ok(view) => (0..batch.rows).map(|row| view[row / 8] >> (row % 8) & 1 == 1).collect(),
+        let bits = batch.rows.div_ceil(32) * 4;
+        let plan = batch.plan.take();
+        let equations = plan.as_ref().map_or(0, |plan| plan.rows.len());
+        let bytes: Range<u64> = 0..(bits + 4 * equations) as u64;
+        let (mut verdicts, words) = match slot.readback.get_mapped_range(bytes) {
+            Ok(view) => {
+                let verdicts = (0..batch.rows).map(|row| view[row / 8] >> (row % 8) & 1 == 1);
+                (verdicts.collect::<Vec<bool>>(), weft_shaders::bindings::words(&view[bits..]))
+            }
             Err(error) => return Err(self.failure(&format!("the answer cannot be read: {error}"))),
         };
         slot.readback.unmap();
@@ -621,7 +577,18 @@ impl Engine {
         {
             *verdict = !*verdict;
         }
-        Ok(verdicts)
+        let equations = plan.map_or_else(Vec::new, |plan| Plan::answers(&plan.rows, plan.holds, &words));
+        let mut answer = Answer { verdicts, equations };
+        if self.faults.accepts_all() {
+            answer.verdicts.fill(true);
+        }
+        for (place, equation) in answer.equations.iter_mut().enumerate() {
+            if self.faults.accepts(place) {
+                equation.held = true;
+                answer.verdicts[equation.rows.clone()].fill(true);
+            }
+        }
+        Ok(answer)
     }
 
     pub(crate) fn wait(&self) -> Result<(), GpuError> {
@@ -630,35 +597,8 @@ impl Engine {
         self.check()
     }
 
-    fn read_words(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u32>, GpuError> {
-        let bytes = words as u64 * 4;
-        let copy = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("dump"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, bytes);
-        self.queue.submit([encoder.finish()]);
-        copy.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-        self.wait()?;
-        let view = copy.get_mapped_range(0..bytes).map_err(|error| self.failure(&error.to_string()))?;
-        Ok(weft_shaders::bindings::words(&view))
-    }
-
-    fn take_slot(&self) -> Result<Slot, GpuError> {
-        loop {
-            if let Some(slot) = lock(&self.free.slots).pop() {
-                return Ok(slot);
-            }
-            self.check()?;
-            self.wait_for_slot();
-        }
-    }
-
     /// Sleeps until a slot may be free. Whoever holds one polls the device; this only needs to notice that it was returned.
-    fn wait_for_slot(&self) {
+    pub(crate) fn wait_for_slot(&self) {
         let free = lock(&self.free.slots);
         if free.is_empty() {
             let slept = self.free.returned.wait_timeout(free, Duration::from_millis(100));
@@ -670,7 +610,7 @@ impl Engine {
         if self.description.software { SOFTWARE_TIMEOUT } else { BATCH_TIMEOUT }
     }
 
-    fn return_slot(&self, slot: Slot) {
+    pub(crate) fn return_slot(&self, slot: Slot) {
         self.free.give_back(slot);
     }
 

@@ -13,6 +13,7 @@ pub struct Faults {
     panic_in: AtomicUsize,
     failing_allocations: AtomicUsize,
     poisoned: AtomicUsize,
+    credulous: AtomicUsize,
 }
 
 impl Faults {
@@ -39,6 +40,28 @@ impl Faults {
     /// Before the next submission, the first `entries` resident entries get another x; the keys beside them stay.
     pub fn poison_residents(&self, entries: usize) {
         self.poisoned.store(entries, Ordering::Relaxed);
+    }
+
+    /// From now on every row is accepted and every equation holds.
+    pub fn accept_everything(&self) {
+        self.credulous.store(1, Ordering::Relaxed);
+    }
+
+    /// From now on the equation at this place of every batch holds, canaries' counted, and its rows are accepted.
+    pub fn accept_equation(&self, place: usize) {
+        self.credulous.store(place + 2, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepts(&self, place: usize) -> bool {
+        match self.credulous.load(Ordering::Relaxed) {
+            0 => false,
+            1 => true,
+            n => n == place + 2,
+        }
+    }
+
+    pub(crate) fn accepts_all(&self) -> bool {
+        self.credulous.load(Ordering::Relaxed) == 1
     }
 
     /// Entries to be poisoned now.

@@ -7,8 +7,10 @@
 use weft_shaders::bindings::{
     FE_WORDS, ID_WORDS, KEY_WORDS, POINT_WORDS, SCALAR_WORDS, SIGNATURE_WORDS, TABLE_WORDS,
 };
+use weft_shaders::equation::{EQUATION_WORDS, Z_WORDS, table_words};
 use weft_shaders::sha512;
 
+use crate::equation::equations_max;
 use crate::error::GpuError;
 use crate::fault::Faults;
 use crate::resident::ENTRY_BYTES;
@@ -20,8 +22,10 @@ const BLOCK_BYTES_MIN: u64 = 4 << 20;
 pub(crate) const PARAMS_BYTES: usize = 16 + 640;
 /// Distance of the parameter sets in their buffer: a multiple of every adapter's offset alignment (at most 256).
 pub(crate) const PARAMS_STRIDE: usize = 768;
-/// Parameter sets: for everything else, for finish, for decoding R, for decoding keys.
-pub(crate) const PARAMS_SETS: usize = 4;
+/// Parameter sets: for everything else, for finish, for decoding R, for decoding keys, for equations.
+pub(crate) const PARAMS_SETS: usize = 5;
+/// Parts of a batch: canaries, messages, canaries. Each has equations of its own.
+const PARTS: usize = 3;
 /// The smallest batch that is worth a device: below it an allocation failure is final.
 pub(crate) const ROWS_MIN: usize = 1024;
 
@@ -53,9 +57,30 @@ pub(crate) fn place_offsets(rows: usize) -> (u64, u64) {
     (places, places + rows.next_multiple_of(4) as u64 * 4)
 }
 
-/// Bytes of the keys buffer of a slot: keys, places, list.
+/// Where the rows' z begin in the keys buffer, in bytes, and where the equations do.
+pub(crate) fn equation_offsets(rows: usize) -> (u64, u64) {
+    let z = place_offsets(rows).1 + rows.next_multiple_of(4) as u64 * 4;
+    (z, z + rows as u64 * Z_WORDS as u64 * 4)
+}
+
+/// Bytes of the keys buffer of a slot: keys, places, list, z, equations.
 fn key_bytes(rows: usize) -> u64 {
-    place_offsets(rows).1 + rows.next_multiple_of(4) as u64 * 4
+    equation_offsets(rows).1 + equations(rows) as u64 * EQUATION_WORDS as u64 * 4
+}
+
+/// Equations that a batch of `rows` rows has, at most.
+pub(crate) fn equations(rows: usize) -> usize {
+    equations_max(rows, PARTS)
+}
+
+/// Words of the tables: of the ladder, and before it of the equations.
+fn tables(rows: usize) -> usize {
+    (rows * TABLE_WORDS).max(table_words(rows, equations(rows)))
+}
+
+/// Words of the answer: a bit a row, then a word an equation.
+fn answer_words(rows: usize) -> usize {
+    rows.div_ceil(32) + equations(rows)
 }
 
 /// Bytes of the messages buffer of a slot.
@@ -121,9 +146,9 @@ pub(crate) fn allocate(
             words(POINT_WORDS) + residents as u64 * ENTRY_BYTES,
             output | Use::COPY_DST,
         ),
-        tables: buffer(device, "tables", words(TABLE_WORDS) + beyond, output),
+        tables: buffer(device, "tables", tables(rows) as u64 * 4 + beyond, output),
         base: buffer(device, "base", base_words as u64 * 4, input),
-        flags: buffer(device, "flags", words(1), output),
+        flags: buffer(device, "flags", (rows + equations(rows)) as u64 * 4, output),
     };
     let slots = (0..slots)
         .map(|_| {
@@ -133,7 +158,7 @@ pub(crate) fn allocate(
             let signatures = buffer(device, "signatures", words(SIGNATURE_WORDS), input);
             let messages = buffer(device, "messages", message_bytes(rows), input);
             let readback =
-                buffer(device, "readback", rows.div_ceil(32) as u64 * 4, Use::MAP_READ | Use::COPY_DST);
+                buffer(device, "readback", answer_words(rows) as u64 * 4, Use::MAP_READ | Use::COPY_DST);
             let params_binding = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &params,
                 offset: 0,
@@ -184,11 +209,13 @@ pub(crate) fn params(rows: usize, option: usize, lanes: usize, places: usize) ->
 /// Bytes of device memory that a device with these sizes takes.
 #[must_use]
 pub fn device_bytes(rows: usize, residents: usize, slots: usize, base_words: usize) -> u64 {
-    let work = rows as u64 * 4 * (SCALAR_WORDS + POINT_WORDS + TABLE_WORDS + 1) as u64
+    let work = (rows * (SCALAR_WORDS + POINT_WORDS + 1) + tables(rows) + equations(rows)) as u64 * 4
         + residents as u64 * ENTRY_BYTES
         + base_words as u64 * 4;
-    let slot =
-        key_bytes(rows) + rows as u64 * 4 * SIGNATURE_WORDS as u64 + message_bytes(rows) + rows as u64 / 8;
+    let slot = key_bytes(rows)
+        + rows as u64 * 4 * SIGNATURE_WORDS as u64
+        + message_bytes(rows)
+        + answer_words(rows) as u64 * 4;
     work + slots as u64 * slot
 }
 

@@ -6,9 +6,14 @@
 //! driver panics, ends the same way, without the blame. So a message is never refused on the device's word alone, and a
 //! device that accepts wrongly is found out after about [`SAMPLE_ONE_IN`] wrong rows.
 //!
+//! Where one answer stands for many rows (batch equations), the canaries are equations as well, one that must hold and one that must
+//! fail, and the sample has a row of every equation that held. A fault inside an equation's arithmetic makes it fail, whose rows are
+//! then verified one by one; to be accepted wrongly, its last comparison must be wrong, for which those are the check.
+//!
 //! Nothing here schedules: see [`GpuVerifier::submit`] for the interface that a scheduler uses.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +21,8 @@ use std::time::Duration;
 use weft_crypto::{BatchVerifier, Columns, Messages};
 
 use crate::canary::{CANARIES, CANARIES_EACH_SIDE, Known};
-use crate::engine::{Engine, InFlight};
+use crate::engine::{Answer, Engine, InFlight, Method, lock};
+use crate::equation::{Equation, Policy};
 use crate::error::{GpuError, contain};
 use crate::selftest;
 
@@ -44,6 +50,10 @@ pub struct Counts {
     pub mismatches: u64,
     /// Rows verified on the CPU because the device could not be used.
     pub fallback_rows: u64,
+    /// Batch equations over messages.
+    pub equations: u64,
+    /// Of those, how many failed, so that their rows were verified one by one.
+    pub equations_failed: u64,
 }
 
 #[derive(Default)]
@@ -54,6 +64,8 @@ struct Counters {
     sampled: AtomicU64,
     mismatches: AtomicU64,
     fallback_rows: AtomicU64,
+    equations: AtomicU64,
+    equations_failed: AtomicU64,
 }
 
 /// A batch that the verifier owns while the device works on it.
@@ -86,6 +98,8 @@ pub struct GpuVerifier {
     engine: Engine,
     cpu: Arc<dyn BatchVerifier>,
     canaries: Known,
+    equation_canaries: Known,
+    policy: Mutex<Policy>,
     ended: Mutex<Option<GpuError>>,
     counters: Counters,
     /// Where in the next batch admission begins: not always with the same rows, when a batch has more new keys than may be added.
@@ -97,9 +111,11 @@ impl GpuVerifier {
     #[must_use]
     pub fn new(engine: Engine, cpu: Arc<dyn BatchVerifier>) -> Self {
         GpuVerifier {
+            policy: Mutex::new(Policy::new(engine.gain())),
             engine,
             cpu,
             canaries: Known::new(CANARIES),
+            equation_canaries: Known::for_equations(),
             ended: Mutex::new(None),
             counters: Counters::default(),
             turn: AtomicUsize::new(0),
@@ -129,6 +145,8 @@ impl GpuVerifier {
             sampled: get(&self.counters.sampled),
             mismatches: get(&self.counters.mismatches),
             fallback_rows: get(&self.counters.fallback_rows),
+            equations: get(&self.counters.equations),
+            equations_failed: get(&self.counters.equations_failed),
         }
     }
 
@@ -143,15 +161,19 @@ impl GpuVerifier {
     /// # Errors
     /// As there.
     pub fn measure(&self, rows: usize) -> Result<(usize, Duration), GpuError> {
-        selftest::measure(&self.engine, rows).inspect_err(|error| self.end(error.clone()))
+        let method = match self.engine.gain() {
+            Some(gain) if rows >= gain.rows_min => Method::Equations,
+            _ => Method::Ladder,
+        };
+        selftest::measure(&self.engine, method, rows).inspect_err(|error| self.end(error.clone()))
     }
 
     /// Starts a batch and returns; blocks only while [`Engine::slots`] batches are in flight. Never fails: what the
     /// device cannot do is verified on the CPU when the answer is fetched.
     #[must_use]
     pub fn submit(&self, batch: OwnedBatch) -> Pending {
-        let flight = match self.start(&batch.columns(), true) {
-            Started::Flying(flight) => Some(flight),
+        let flight = match self.start(&batch.columns(), true, false) {
+            Started::Flying(flight) => Some(*flight),
             Started::Full | Started::Refused => None,
         };
         Pending { batch, flight }
@@ -183,20 +205,25 @@ impl GpuVerifier {
     }
 
     /// Starts a batch with its canaries; waits for a slot only if it may.
-    fn start(&self, batch: &Columns<'_>, may_wait: bool) -> Started {
+    fn start(&self, batch: &Columns<'_>, may_wait: bool, suspect: bool) -> Started {
         if batch.is_empty() || self.ended().is_some() {
             return Started::Refused;
         }
-        let canaries = self.canaries.columns();
+        // With bad rows among them equations fail.
+        let method = match !suspect && self.engine.has_equations() && lock(&self.policy).take(batch.len()) {
+            true => Method::Equations,
+            false => Method::Ladder,
+        };
+        let canaries = self.canaries(method).columns();
         let parts =
             [canaries.rows(0, CANARIES_EACH_SIDE), *batch, canaries.rows(CANARIES_EACH_SIDE, CANARIES)];
         // The first canaries are decoded each time, the last ones' key is resident after the first batches: both ways are watched.
         let started = contain(|| match may_wait {
-            true => self.engine.begin(&parts, CANARIES_EACH_SIDE).map(Some),
-            false => self.engine.try_begin(&parts, CANARIES_EACH_SIDE),
+            true => self.engine.begin(&parts, CANARIES_EACH_SIDE, method).map(Some),
+            false => self.engine.try_begin(&parts, CANARIES_EACH_SIDE, method),
         });
         match started {
-            Ok(Some(flight)) => Started::Flying(flight),
+            Ok(Some(flight)) => Started::Flying(Box::new(flight)),
             Ok(None) => Started::Full,
             Err(GpuError::TooLarge { .. }) => Started::Refused,
             Err(error) => {
@@ -210,11 +237,11 @@ impl GpuVerifier {
     fn judge(
         &self,
         batch: &Columns<'_>,
-        answer: Option<Result<Vec<bool>, GpuError>>,
+        answer: Option<Result<Answer, GpuError>>,
         suspect: bool,
     ) -> Vec<bool> {
         let checked = match answer {
-            Some(Ok(verdicts)) => self.check(batch, verdicts),
+            Some(Ok(answer)) => self.check(batch, answer),
             Some(Err(error)) => Err(error),
             None => return self.on_cpu(batch, suspect),
         };
@@ -228,7 +255,8 @@ impl GpuVerifier {
     }
 
     /// The guard proper.
-    fn check(&self, batch: &Columns<'_>, mut verdicts: Vec<bool>) -> Result<Vec<bool>, GpuError> {
+    fn check(&self, batch: &Columns<'_>, answer: Answer) -> Result<Vec<bool>, GpuError> {
+        let Answer { mut verdicts, equations } = answer;
         let rows = batch.len();
         let wrong = |what: String| {
             self.counters.mismatches.fetch_add(1, Ordering::Relaxed);
@@ -240,17 +268,36 @@ impl GpuVerifier {
         }
         let after = verdicts.split_off(CANARIES_EACH_SIDE + rows);
         let body = verdicts.split_off(CANARIES_EACH_SIDE);
+        let method = if equations.is_empty() { Method::Ladder } else { Method::Equations };
         let canaries = verdicts.iter().chain(&after);
-        if let Some(canary) = canaries.zip(&self.canaries.valid).position(|(got, expected)| got != expected) {
+        if let Some(canary) =
+            canaries.zip(&self.canaries(method).valid).position(|(got, expected)| got != expected)
+        {
             return Err(wrong(format!("canary {canary} came back wrong")));
         }
+        let own = match equations.as_slice() {
+            [good, own @ .., bad] if good.held && !bad.held => own,
+            [] => &[],
+            _ => return Err(wrong("an equation of canaries came back wrong".to_owned())),
+        };
         let mut body = body;
         let rejected: Vec<usize> = (0..rows).filter(|row| !body[*row]).collect();
         self.counters.rejections_checked.fetch_add(rejected.len() as u64, Ordering::Relaxed);
         if let Some(row) = self.recheck(batch, &rejected, false) {
             return Err(wrong(format!("row {row} of {rows} was refused and is valid")));
         }
-        let sample = self.sample(&body)?;
+        let held = own.iter().filter(|equation| equation.held);
+        let held: Vec<Range<usize>> = held
+            .map(|Equation { rows, .. }| rows.start - CANARIES_EACH_SIDE..rows.end - CANARIES_EACH_SIDE)
+            .collect();
+        if !own.is_empty() {
+            let failed = rows - held.iter().map(Range::len).sum::<usize>();
+            lock(&self.policy).learn(rows, failed);
+            let count = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+            count(&self.counters.equations, own.len());
+            count(&self.counters.equations_failed, own.len() - held.len());
+        }
+        let sample = self.sample(&body, &held)?;
         self.counters.sampled.fetch_add(sample.len() as u64, Ordering::Relaxed);
         if let Some(row) = self.recheck(batch, &sample, true) {
             return Err(wrong(format!("row {row} of {rows} was accepted and is invalid")));
@@ -258,16 +305,17 @@ impl GpuVerifier {
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
         body.truncate(rows);
-        self.admit(batch, &body);
+        self.admit(batch, &body, method);
         Ok(body)
     }
 
     /// Keeps the keys of accepted rows on the device, and the last canaries'.
-    fn admit(&self, batch: &Columns<'_>, accepted: &[bool]) {
+    fn admit(&self, batch: &Columns<'_>, accepted: &[bool], method: Method) {
         let from = self.turn.fetch_add(ADMITTED_MAX, Ordering::Relaxed) % accepted.len().max(1);
         let rows = (from..accepted.len()).chain(0..from).filter(|row| accepted[*row]);
-        let own = self.canaries.columns().rows(CANARIES_EACH_SIDE, CANARIES);
-        let own = own.keys.iter().zip(&self.canaries.valid[CANARIES_EACH_SIDE..]);
+        let canaries = self.canaries(method);
+        let own = canaries.columns().rows(CANARIES_EACH_SIDE, CANARIES);
+        let own = own.keys.iter().zip(&canaries.valid[CANARIES_EACH_SIDE..]);
         let own = own.filter_map(|(key, valid)| valid.then_some(key));
         self.engine.admit(own.chain(rows.map(|row| &batch.keys[row])), ADMITTED_MAX);
     }
@@ -291,26 +339,34 @@ impl GpuVerifier {
         verdicts.iter().position(|verdict| *verdict != expected).map(|at| rows[at])
     }
 
-    /// Random accepted rows. Their choice must not be foreseen by whoever sends messages, so it comes from the system; without
-    /// randomness there is no guard, and the device is not used.
-    fn sample(&self, verdicts: &[bool]) -> Result<Vec<usize>, GpuError> {
+    fn canaries(&self, method: Method) -> &Known {
+        match method {
+            Method::Ladder => &self.canaries,
+            Method::Equations => &self.equation_canaries,
+        }
+    }
+
+    /// Random accepted rows, and one of each equation that held. Their choice must not be foreseen by whoever sends messages, so it comes
+    /// from the system; without randomness there is no guard, and the device is not used.
+    fn sample(&self, verdicts: &[bool], held: &[Range<usize>]) -> Result<Vec<usize>, GpuError> {
         // Drawn among the accepted alone: whoever fills a batch with bad rows must not thin out the sample.
         let accepted: Vec<usize> = (0..verdicts.len()).filter(|row| verdicts[*row]).collect();
         let wanted = (accepted.len() / SAMPLE_ONE_IN).max(SAMPLE_MIN);
-        let random =
-            getrandom::u64().map_err(|error| GpuError::Failed(format!("no randomness: {error}")));
+        let random = getrandom::u64().map_err(|error| GpuError::Failed(format!("no randomness: {error}")));
         let mut state = random?;
-        let sample = (0..wanted)
-            .filter_map(|_| {
-                // splitmix64
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut z = state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^= z >> 31;
-                accepted.get(((u128::from(z) * accepted.len() as u128) >> 64) as usize).copied()
-            })
-            .collect();
+        let mut below = |limit: usize| {
+            // splitmix64
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            ((u128::from(z) * limit as u128) >> 64) as usize
+        };
+        let mut sample: Vec<usize> = held.iter().map(|rows| rows.start + below(rows.len())).collect();
+        while sample.len() < wanted && !accepted.is_empty() {
+            sample.push(accepted[below(accepted.len())]);
+        }
         Ok(sample)
     }
 
@@ -334,7 +390,7 @@ impl GpuVerifier {
 /// What became of a batch that was to be started.
 enum Started {
     /// The device has it.
-    Flying(InFlight),
+    Flying(Box<InFlight>),
     /// All slots are in flight.
     Full,
     /// The device cannot take it: the CPU's.
@@ -359,8 +415,8 @@ impl GpuVerifier {
                     break None;
                 }
                 // Waits for a slot only while it holds none: threads that held one each would wait for one another.
-                match self.start(&batch.rows(from, to), flights.is_empty()) {
-                    Started::Flying(flight) => break Some(flight),
+                match self.start(&batch.rows(from, to), flights.is_empty(), suspect) {
+                    Started::Flying(flight) => break Some(*flight),
                     Started::Refused => break None,
                     Started::Full => {
                         if let Some((from, to, flight)) = flights.pop_front() {
@@ -387,7 +443,7 @@ impl BatchVerifier for GpuVerifier {
         self.verify_all(batch, verdicts, false);
     }
 
-    /// The device does the same for both: it verifies each row by itself. What falls to the CPU is verified as suspect there.
+    /// The device verifies each row by itself. What falls to the CPU is verified as suspect there.
     fn verify_suspect(&self, batch: &Columns<'_>, verdicts: &mut [bool]) {
         self.verify_all(batch, verdicts, true);
     }

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::time::Instant;
+
 use weft_crypto::testing::adversary::Adversary;
 use weft_crypto::testing::{self, Case, Rows, suites};
-use weft_gpu::{Engine, adapter};
+use weft_gpu::{Engine, Method, adapter};
 use weft_shaders::bindings::{Buffers, RESIDENT_WORDS, words};
 use weft_shaders::{Kernel, Layout, base_table, hash_blocks, run_twin};
 
@@ -18,13 +20,19 @@ fn every_vector_suite_and_random_rows_get_the_serial_verdicts_and_the_twins_word
     let _alone = common::alone();
     println!("{:?}", found.description);
     for layout in common::layouts(&found) {
-        let engine = common::open(&found, layout, &common::options());
+        let started = Instant::now();
+        let engine = common::open(&found, layout, &common::with_equations());
+        println!("{}: opened in {:?}", layout.name(), started.elapsed());
+        assert!(engine.has_equations(), "an adapter with too little memory for the lanes of a group");
         weft_gpu::selftest::check(&engine).expect("the self-test passes");
+        check_twins(&engine, layout, Method::Ladder);
+        check_twins(&engine, layout, Method::Equations);
         check_suites(&engine);
         check_warm_suites(&engine);
         check_random(&engine);
+        check_good_equations(&engine);
         check_warm_random(&engine);
-        check_twins(&engine, layout);
+        println!("{}: done after {:?}", layout.name(), started.elapsed());
     }
 }
 
@@ -100,8 +108,36 @@ fn check_random(engine: &Engine) {
     assert!(good > rows / 10 && good < rows - rows / 10, "both verdicts must occur: {good} of {rows} valid");
 }
 
+/// Equations over honest rows alone, and with one bad row here and there: those that hold are all the others.
+fn check_good_equations(engine: &Engine) {
+    let seed = testing::seed("gpu equations");
+    let (mut held, mut failed) = (0, 0);
+    for batch in 0..6u64 {
+        let mut adversary = Adversary::new(seed.wrapping_add(batch), batch % 2 == 0, 40);
+        let mut cases = adversary.honest(engine.rows_max() - 7 * batch as usize);
+        let mut bad = adversary.mixture(40);
+        bad.retain(|case| !case.valid);
+        for (number, case) in bad.into_iter().take(batch as usize).enumerate() {
+            let at = (number * 1999 + 1023) % cases.len();
+            cases[at] = case;
+        }
+        let rows = Rows::new(&cases);
+        let columns = rows.columns();
+        let answer = engine.verify_by(Method::Equations, &columns).expect("the device works");
+        for (row, (case, verdict)) in cases.iter().zip(&answer.verdicts).enumerate() {
+            assert_eq!(*verdict, case.valid, "seed {seed} batch {batch} row {row}: {}", case.name);
+        }
+        for equation in &answer.equations {
+            let good = cases[equation.rows.clone()].iter().all(|case| case.valid);
+            assert_eq!(equation.held, good, "seed {seed} batch {batch} rows {:?}", equation.rows);
+            if good { held += 1 } else { failed += 1 }
+        }
+    }
+    assert!(held > 10 && failed > 5, "not vacuous: {held} held, {failed} failed");
+}
+
 /// Every kernel's words against its twin's, stage by stage.
-fn check_twins(engine: &Engine, layout: Layout) {
+fn check_twins(engine: &Engine, layout: Layout, method: Method) {
     let mut cases = Adversary::new(7, true, 5).mixture(90);
     cases.extend(suites::small_order().cases.into_iter().take(40));
     // Each part with nothing resident, then while entries are filled, then warm; of the first one half the keys.
@@ -135,7 +171,16 @@ fn check_twins(engine: &Engine, layout: Layout) {
         let before = engine.residents();
         let entries = before.keys as usize * RESIDENT_WORDS;
         engine
-            .step(&columns, true, |stage, _, device| {
+            .step(&columns, method, true, |stage, _, device| {
+                // What stands in the memory that the equations share with the tables, before a kernel of theirs writes there.
+                if !stage.kernel.is_of_equations() && stage.kernel != Kernel::Table {
+                    twin.tables = device.tables.clone();
+                }
+                (twin.z, twin.equations) = (device.z.clone(), device.equations.clone());
+                let equations = device.flags.len() - part.len();
+                if twin.flags.len() < device.flags.len() {
+                    twin.flags.extend(&device.flags[part.len()..]);
+                }
                 (twin.places, twin.list) = (device.places.clone(), device.list.clone());
                 if twin.points.len() < device.points.len() {
                     twin.points.resize(device.points.len(), 0);
@@ -144,7 +189,8 @@ fn check_twins(engine: &Engine, layout: Layout) {
                 }
                 (twin.option, twin.lanes) = match stage.kernel {
                     Kernel::Finish => (per_lane, lanes),
-                    Kernel::Decode if decodes == 1 => (1, 0),
+                    Kernel::Decode if decodes > 0 => (1, 0),
+                    kernel if kernel.is_of_equations() => (equations, 0),
                     _ => (0, 0),
                 };
                 decodes += usize::from(stage.kernel == Kernel::Decode);
@@ -160,8 +206,15 @@ fn check_twins(engine: &Engine, layout: Layout) {
                     }
                     _ => assert_eq!(device.scalars, twin.scalars, "scalars after {name}"),
                 }
-                compare(&device.points, &twin.points, 40, &twin.flags, name);
-                compare(&device.tables, &twin.tables, 320, &twin.flags, name);
+                let flags = &twin.flags[..part.len()];
+                compare(&device.points, &twin.points, 40, flags, name);
+                match stage.kernel {
+                    // Word for word, whatever is in rows that are invalid already.
+                    kernel if kernel.is_of_equations() => {
+                        assert!(device.tables == twin.tables, "tables after {name}");
+                    }
+                    _ => compare(&device.tables, &twin.tables, 320, flags, name),
+                }
                 let behind = twin.points.len() - common::RESIDENTS as usize * RESIDENT_WORDS;
                 if decodes > 0 {
                     // Every key that was admitted is in this batch.

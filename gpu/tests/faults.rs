@@ -5,10 +5,11 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use weft_crypto::testing::adversary::Adversary;
 use weft_crypto::testing::{Case, Rows};
 use weft_crypto::{BatchVerifier, Columns, Messages, SerialBatch};
 use weft_gpu::fault::Faults;
-use weft_gpu::{Counts, Engine, GpuError, GpuVerifier, Options, OwnedBatch};
+use weft_gpu::{Counts, Engine, GpuError, GpuVerifier, Method, Options, OwnedBatch};
 
 fn faulty() -> Option<(GpuVerifier, Arc<Faults>)> {
     let found = common::adapter()?;
@@ -34,7 +35,9 @@ fn a_healthy_device_answers_and_its_rejections_and_a_sample_are_checked() {
     let Some((gpu, _)) = faulty() else { return };
     let cases = common::mixture(1, 3 * common::ROWS_MAX / 2);
     assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
-    let Counts { batches, rows, rejections_checked, sampled, mismatches, fallback_rows } = gpu.counts();
+    let Counts { batches, rows, rejections_checked, sampled, mismatches, fallback_rows, equations, .. } =
+        gpu.counts();
+    assert_eq!(equations, 0, "none were asked for");
     assert_eq!((batches, rows), (2, cases.len() as u64), "two batches, all rows");
     assert_eq!(rejections_checked, cases.iter().filter(|case| !case.valid).count() as u64);
     assert!(sampled >= 2 * batches && mismatches == 0 && fallback_rows == 0, "{:?}", gpu.counts());
@@ -205,6 +208,159 @@ fn threads_whose_batches_are_split_do_not_wait_for_each_others_slots() {
     assert_eq!(gpu.ended(), None);
 }
 
+/// A device that verifies every batch by equations, as long as they pay.
+fn with_equations() -> Option<(GpuVerifier, Arc<Faults>)> {
+    let found = common::adapter()?;
+    let faults = Arc::new(Faults::default());
+    let options = Options { faults: Arc::clone(&faults), ..common::with_equations() };
+    let engine = common::open(&found, common::quick_layout(&found), &options);
+    weft_gpu::selftest::check(&engine).expect("the self-test passes");
+    Some((common::guarded(engine), faults))
+}
+
+fn honest(seed: u64, rows: usize) -> Vec<Case> {
+    Adversary::new(seed, true, 40).honest(rows)
+}
+
+#[test]
+fn honest_batches_are_verified_by_equations_and_one_bad_row_costs_its_equation_alone() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = with_equations() else { return };
+    let mut cases = honest(50, 3 * 1024);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    let Counts { equations, equations_failed, sampled, .. } = gpu.counts();
+    assert_eq!((equations, equations_failed), (3, 0));
+    assert!(sampled >= 3, "one row of each is verified again: {sampled}");
+    let mut bad = common::mixture(51, 40);
+    bad.retain(|case| !case.valid);
+    cases[2000] = bad.swap_remove(0);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    let counts = gpu.counts();
+    assert_eq!((counts.equations, counts.equations_failed, counts.mismatches), (6, 1, 0), "{counts:?}");
+    // What is known to be suspect goes another way.
+    let rows = Rows::new(&cases);
+    let mut verdicts = vec![false; cases.len()];
+    gpu.verify_suspect(&rows.columns(), &mut verdicts);
+    assert_eq!((verdicts, gpu.counts().equations, gpu.ended()), (expected(&cases), 6, None));
+}
+
+#[test]
+fn a_sender_of_bad_signatures_cannot_keep_a_device_at_equations_that_fail() {
+    let _alone = common::alone();
+    let Some((gpu, _)) = with_equations() else { return };
+    let mut cases = honest(52, 256);
+    let mut bad = common::mixture(53, 40);
+    bad.retain(|case| !case.valid);
+    let good = std::mem::replace(&mut cases[77], bad.swap_remove(0));
+    for _ in 0..40 {
+        assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    }
+    let counts = gpu.counts();
+    assert!(counts.equations <= 3, "{counts:?}");
+    // When the sender is gone, equations come back after the pause.
+    cases[77] = good;
+    for _ in 0..80 {
+        assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    }
+    let after = gpu.counts();
+    assert!(
+        after.equations > counts.equations + 20 && after.equations_failed == counts.equations_failed,
+        "{after:?}"
+    );
+    assert_eq!(gpu.ended(), None);
+}
+
+#[test]
+fn a_device_for_which_everything_holds_is_caught_by_the_equation_that_must_fail() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = with_equations() else { return };
+    faults.accept_everything();
+    let mut cases = honest(54, 200);
+    let mut bad = common::mixture(55, 40);
+    bad.retain(|case| !case.valid);
+    cases.extend(bad);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases), "in the first batch");
+    assert!(matches!(gpu.ended(), Some(GpuError::Quarantined(_))), "{:?}", gpu.ended());
+    assert_eq!(gpu.counts().fallback_rows, cases.len() as u64);
+}
+
+#[test]
+fn a_canary_row_or_a_canary_equation_that_comes_back_wrong_is_enough() {
+    let _alone = common::alone();
+    let cases = honest(56, 100);
+    // The last equation of a batch of 100 rows is its third: only its word is wrong, since its good rows are valid anyhow.
+    let Some((gpu, faults)) = with_equations() else { return };
+    faults.wrong_verdict_at(4 + cases.len() + 1);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(matches!(gpu.ended(), Some(GpuError::Quarantined(why)) if why.contains("canary")), "a row");
+    let Some((gpu, faults)) = with_equations() else { return };
+    faults.accept_equation(2);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(matches!(gpu.ended(), Some(GpuError::Quarantined(_))), "an equation");
+}
+
+#[test]
+fn an_equation_that_is_accepted_wrongly_now_and_then_is_found_by_the_sample() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = with_equations() else { return };
+    // The messages' equation is the second one, after the canaries'. A quarter of its rows is bad.
+    faults.accept_equation(1);
+    let mut cases = honest(57, 30);
+    let mut bad = common::mixture(58, 60);
+    bad.retain(|case| !case.valid);
+    cases.extend(bad.into_iter().take(10));
+    let caught = (0..200).find(|_| {
+        let _ = common::verdicts(&gpu, &cases);
+        gpu.ended().is_some()
+    });
+    assert!(caught.is_some(), "one sampled row in four is bad");
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases), "and then the CPU decides");
+}
+
+#[test]
+fn equations_over_poisoned_entries_accept_nothing_and_give_the_device_away() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = with_equations() else { return };
+    let good = honest(59, 400);
+    for _ in 0..2 {
+        assert_eq!(common::verdicts(&gpu, &good), expected(&good));
+    }
+    let keys = gpu.engine().residents().keys as usize;
+    assert!(keys > 10 && gpu.counts().equations == 2, "{keys}");
+    faults.poison_residents(keys);
+    let answer =
+        gpu.engine().verify_by(Method::Equations, &owned(&good).columns()).expect("the device works");
+    assert!(!answer.equations[0].held && answer.verdicts.contains(&false), "another x is another point");
+    assert_eq!(common::verdicts(&gpu, &good), expected(&good), "the guard mends it");
+    assert!(matches!(gpu.ended(), Some(GpuError::Quarantined(_))), "{:?}", gpu.ended());
+}
+
+#[test]
+fn equations_that_do_not_pass_their_self_test_are_not_used() {
+    let _alone = common::alone();
+    let Some(found) = common::adapter() else { return };
+    let faults = Arc::new(Faults::default());
+    let layout = Some(common::quick_layout(&found));
+    faults.accept_equation(1);
+    let open = |equations| {
+        let options =
+            Options { faults: Arc::clone(&faults), equations: Some(equations), layout, ..common::options() };
+        weft_gpu::selftest::open(&found, &options).map(|(engine, _)| (engine.has_equations(), engine.gain()))
+    };
+    assert!(matches!(open(true), Err(GpuError::Quarantined(why)) if why.contains("equations")));
+    assert_eq!(open(false), Ok((false, None)), "the ladder is another matter");
+}
+
+#[test]
+fn a_device_lost_among_equations_loses_no_verdict() {
+    let _alone = common::alone();
+    let Some((gpu, faults)) = with_equations() else { return };
+    faults.lose_device_in(2);
+    let cases = honest(60, 3 * common::ROWS_MAX);
+    assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
+    assert!(gpu.ended().is_some() && gpu.counts().fallback_rows > 0);
+}
+
 /// A CPU verifier that counts the rows it was given as suspect and as trusted.
 #[derive(Default)]
 struct Watched {
@@ -241,7 +397,11 @@ fn what_is_likely_to_be_bad_reaches_the_cpu_as_such() {
     let seen = || (cpu.trusted.load(Ordering::Relaxed), cpu.suspect.load(Ordering::Relaxed));
     assert_eq!(common::verdicts(&gpu, &cases), expected(&cases));
     let (sampled, refused) = seen();
-    assert_eq!((refused, sampled as u64), (bad, gpu.counts().sampled), "refusals are suspect, the sample is not");
+    assert_eq!(
+        (refused, sampled as u64),
+        (bad, gpu.counts().sampled),
+        "refusals are suspect, the sample is not"
+    );
     // The device fails: the batch goes to the CPU as what it was.
     faults.lose_device_in(1);
     let rows = Rows::new(&cases);

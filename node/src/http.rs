@@ -168,6 +168,13 @@ fn metrics_text(pages: &Pages) -> String {
             "Signatures verified on the CPU because the GPU failed.",
             &of(|d| d.fallback_signatures),
         );
+        metric("gpu_equations_total", "counter", "Batch equations on the GPU.", &of(|d| d.equations));
+        metric(
+            "gpu_equations_failed_total",
+            "counter",
+            "Batch equations that failed, so that their signatures were verified one by one.",
+            &of(|d| d.equations_failed),
+        );
     }
     let cpu: Vec<_> = cpu_seconds_by_stage()
         .into_iter()

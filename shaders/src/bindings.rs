@@ -35,7 +35,7 @@ pub const FLAG_VALID: u32 = 2;
 pub struct Buffers {
     /// Rows.
     pub rows: usize,
-    /// finish: rows per invocation. decode: 0 for the rows of `list`, 1 R.
+    /// finish: rows per invocation. decode: 0 for the rows of `list`, 1 R. The equations' kernels: their number.
     pub option: usize,
     /// finish: invocations.
     pub lanes: usize,
@@ -58,8 +58,12 @@ pub struct Buffers {
     pub tables: Vec<u32>,
     /// 30 words an entry.
     pub base: Vec<u32>,
-    /// 1 word a row.
+    /// 1 word a row; behind them 1 word an equation.
     pub flags: Vec<u32>,
+    /// 4 words a row: the random words that z is made of. On the device behind the list.
+    pub z: Vec<u32>,
+    /// 12 words an equation ([`crate::equation`]). On the device behind z.
+    pub equations: Vec<u32>,
 }
 
 impl Buffers {
@@ -81,6 +85,8 @@ impl Buffers {
             tables: vec![0; rows * TABLE_WORDS],
             base,
             flags: vec![0; rows],
+            z: Vec::new(),
+            equations: Vec::new(),
         }
     }
 }

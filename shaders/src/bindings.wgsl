@@ -2,15 +2,17 @@
 //
 //   binding  name        unit per signature     who writes it
 //   0        params      -                      host
-//   1        keys        8 + 1 + 1 words        host: compressed public keys; then places; then the list (see memory.wgsl)
+//   1        keys        8 + 1 + 1 + 4 words    host: compressed public keys; then places; then the list (see memory.wgsl);
+//                                               then z and the equations (see equation.wgsl)
 //   2        signatures  16 words               host: R, then s
 //   3        messages    8 words, or blocks     host: ids; or SHA-512 blocks (hash_blocks.wgsl)
 //   4        scalars     16 words               hash: digits of k, digits of s
 //   5        points      40 words               decode, ladder, finish: four field elements, packed; behind the rows,
 //                                               18 words per resident key: x, then the key's 8 words
-//   6        tables      320 words              table: the multiples 1 .. 8 of -A, four field elements each
+//   6        tables      320 words              table: the multiples 1 .. 8 of -A, four field elements each; before that,
+//                                               what the equations' kernels pass on
 //   7        base        120 words per entry    host: multiples of the base point, three field elements each
-//   8        flags       1 word                 every kernel; the verdict in the end
+//   8        flags       1 word                 every kernel; the verdict in the end; behind the rows a word per equation
 //
 // Words are little-endian as the bytes lie in memory. A kernel that runs with more invocations than there are rows
 // returns at once in the surplus ones.
@@ -18,10 +20,10 @@
 struct Params {
     /// Rows (signatures) in this dispatch.
     rows: u32,
-    /// finish: rows that one invocation inverts together; decode: 0 for public keys, 1 for R.
+    /// finish: rows that one invocation inverts together; decode: 0 for public keys, 1 for R; equations: their number.
     option: u32,
     /// finish: number of invocations = distance between the rows of one invocation. decode of public keys: where the
-    /// list begins in `keys`, in vectors.
+    /// list begins in `keys`, in vectors; equations: where z does.
     lanes: u32,
     /// Where the places begin in `keys`, in vectors: after the keys of all rows of the batch.
     places: u32,

@@ -12,6 +12,7 @@ pub fn main<F: Field>(buffers: &mut Buffers, lane: usize) {
     }
     let mut product = F::ONE;
     let mut count = 0;
+    let mut open = 0;
     for i in 0..buffers.option {
         let row = i * buffers.lanes + lane;
         if row >= buffers.rows {
@@ -19,9 +20,13 @@ pub fn main<F: Field>(buffers: &mut Buffers, lane: usize) {
         }
         count += 1;
         if buffers.flags[row] == 0 {
+            open += 1;
             points_store(buffers, row, 3, &product);
             product = product.mul(&points_load(buffers, row, 2));
         }
+    }
+    if open == 0 {
+        return;
     }
     let mut inverse = invert(&product);
     for i in 0..count {

@@ -14,6 +14,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var product: Fe;
     product[0u] = 1u;
     var count = 0u;
+    var open = 0u;
     for (var i = 0u; i < params.option; i++) {
         let row = i * params.lanes + lane;
         if (row >= params.rows) {
@@ -21,9 +22,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         count++;
         if (flags[row] == 0u) {
+            open++;
             points_store(row, 3u, product);
             product = fe_mul(fe_bound(product), points_load(row, 2u));
         }
+    }
+    if (open == 0u) {
+        return;
     }
     // product^(p - 2) = (product^(2^252 - 3))^8 * product^3.
     var inverse = power_252_3(product);

@@ -10,6 +10,13 @@
 //! |---|---|---|
 //! | `hash_ids`, `hash_blocks` | k = SHA-512(R, A, M) mod l; signed digits of k and s; s < l | a row |
 //! | `decode` (keys) | x of A | a row |
+//! | `weigh` | z k mod l with a random z; its digits | a row |
+//! | `prepare` | A and R as summands | a row |
+//! | `sort` | the points of a window by digit | a group of 64 a window |
+//! | `accumulate` | the sum of digit x point | a 64th of a window |
+//! | `fold` | the window's sum | a window |
+//! | `close` | whether [8] (sum z (s B - R - k A)) = 0 | an equation |
+//! | `settle` | its rows are valid, if so | a row |
 //! | `table` | the multiples 1 .. 8 of -A | a row |
 //! | `ladder` | Q = s B - k A | a row |
 //! | `finish` | 1/Z of several rows at once; Q's encoding = R's bytes: valid | several rows |
@@ -28,26 +35,35 @@
 // The twins keep the loops and the arithmetic of the shaders, index by index.
 #![allow(clippy::needless_range_loop, clippy::manual_div_ceil, clippy::manual_is_multiple_of)]
 
+pub mod accumulate;
 pub mod base;
 pub mod bindings;
 pub mod blake3;
+pub mod close;
 pub mod decode;
 pub mod edwards;
+pub mod equation;
 pub mod exact;
 pub mod field;
 pub mod field10;
 pub mod field20;
 pub mod finish;
+pub mod fold;
 pub mod hash_blocks;
 pub mod hash_ids;
 pub mod ladder;
+mod lanes;
 pub mod memory;
 pub mod message_ids;
 pub mod power;
+pub mod prepare;
 pub mod scalar;
+pub mod settle;
 pub mod sha512;
+pub mod sort;
 pub mod table;
 pub mod verdicts;
+pub mod weigh;
 
 pub use field::{Field, Layout};
 
@@ -60,6 +76,20 @@ pub enum Kernel {
     HashBlocks,
     /// x coordinates.
     Decode,
+    /// z k, and digits for the batch equation.
+    Weigh,
+    /// A and R as summands for it.
+    Prepare,
+    /// The points of each window by digit.
+    Sort,
+    /// A lane's part of a window's sum.
+    Accumulate,
+    /// A window's sum.
+    Fold,
+    /// Whether an equation holds.
+    Close,
+    /// Its rows' verdicts, if so.
+    Settle,
     /// Multiples of -A.
     Table,
     /// s B - k A.
@@ -76,10 +106,17 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Kernel; 9] = [
+    pub const ALL: [Kernel; 16] = [
         Kernel::HashIds,
         Kernel::HashBlocks,
         Kernel::Decode,
+        Kernel::Weigh,
+        Kernel::Prepare,
+        Kernel::Sort,
+        Kernel::Accumulate,
+        Kernel::Fold,
+        Kernel::Close,
+        Kernel::Settle,
         Kernel::Table,
         Kernel::Ladder,
         Kernel::Finish,
@@ -88,6 +125,13 @@ impl Kernel {
         Kernel::MessageIds,
     ];
 
+    /// Whether it belongs to the batch equations alone.
+    #[must_use]
+    pub fn is_of_equations(self) -> bool {
+        use Kernel::{Accumulate, Close, Fold, Prepare, Settle, Sort, Weigh};
+        matches!(self, Weigh | Prepare | Sort | Accumulate | Fold | Close | Settle)
+    }
+
     /// The kernel's name: its file name without the ending.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -95,6 +139,13 @@ impl Kernel {
             Kernel::HashIds => "hash_ids",
             Kernel::HashBlocks => "hash_blocks",
             Kernel::Decode => "decode",
+            Kernel::Weigh => "weigh",
+            Kernel::Prepare => "prepare",
+            Kernel::Sort => "sort",
+            Kernel::Accumulate => "accumulate",
+            Kernel::Fold => "fold",
+            Kernel::Close => "close",
+            Kernel::Settle => "settle",
             Kernel::Table => "table",
             Kernel::Ladder => "ladder",
             Kernel::Finish => "finish",
@@ -116,9 +167,20 @@ impl Kernel {
             (Kernel::HashIds, _) => composed!("hash_ids"),
             (Kernel::HashBlocks, _) => composed!("hash_blocks"),
             (Kernel::Verdicts, _) => composed!("verdicts"),
+            (Kernel::Weigh, _) => composed!("weigh"),
+            (Kernel::Sort, _) => composed!("sort"),
+            (Kernel::Settle, _) => composed!("settle"),
             (Kernel::MessageIds, _) => composed!("message_ids"),
             (Kernel::Decode, Layout::U32x20) => composed!("decode_u32x20"),
             (Kernel::Decode, Layout::U64x10) => composed!("decode_u64x10"),
+            (Kernel::Prepare, Layout::U32x20) => composed!("prepare_u32x20"),
+            (Kernel::Prepare, Layout::U64x10) => composed!("prepare_u64x10"),
+            (Kernel::Accumulate, Layout::U32x20) => composed!("accumulate_u32x20"),
+            (Kernel::Accumulate, Layout::U64x10) => composed!("accumulate_u64x10"),
+            (Kernel::Fold, Layout::U32x20) => composed!("fold_u32x20"),
+            (Kernel::Fold, Layout::U64x10) => composed!("fold_u64x10"),
+            (Kernel::Close, Layout::U32x20) => composed!("close_u32x20"),
+            (Kernel::Close, Layout::U64x10) => composed!("close_u64x10"),
             (Kernel::Table, Layout::U32x20) => composed!("table_u32x20"),
             (Kernel::Table, Layout::U64x10) => composed!("table_u64x10"),
             (Kernel::Ladder, Layout::U32x20) => composed!("ladder_u32x20"),
@@ -140,8 +202,19 @@ pub fn run_twin(kernel: Kernel, layout: Layout, buffers: &mut bindings::Buffers,
         (Kernel::HashIds, _) => hash_ids::main(buffers, id),
         (Kernel::HashBlocks, _) => hash_blocks::main(buffers, id),
         (Kernel::Verdicts, _) => verdicts::main(buffers, id),
+        (Kernel::Weigh, _) => weigh::main(buffers, id),
+        (Kernel::Sort, _) => sort::main(buffers, id),
+        (Kernel::Settle, _) => settle::main(buffers, id),
         (Kernel::Decode, Layout::U32x20) => decode::main::<F20>(buffers, id),
         (Kernel::Decode, Layout::U64x10) => decode::main::<F10>(buffers, id),
+        (Kernel::Prepare, Layout::U32x20) => prepare::main::<F20>(buffers, id),
+        (Kernel::Prepare, Layout::U64x10) => prepare::main::<F10>(buffers, id),
+        (Kernel::Accumulate, Layout::U32x20) => accumulate::main::<F20>(buffers, id),
+        (Kernel::Accumulate, Layout::U64x10) => accumulate::main::<F10>(buffers, id),
+        (Kernel::Fold, Layout::U32x20) => fold::main::<F20>(buffers, id),
+        (Kernel::Fold, Layout::U64x10) => fold::main::<F10>(buffers, id),
+        (Kernel::Close, Layout::U32x20) => close::main::<F20>(buffers, id),
+        (Kernel::Close, Layout::U64x10) => close::main::<F10>(buffers, id),
         (Kernel::Table, Layout::U32x20) => table::main::<F20>(buffers, id),
         (Kernel::Table, Layout::U64x10) => table::main::<F10>(buffers, id),
         (Kernel::Ladder, Layout::U32x20) => ladder::main::<F20>(buffers, id),

@@ -9,7 +9,9 @@ use weft_shaders::bindings::{
     BASE_ENTRY_WORDS, Buffers, FE_WORDS, FLAG_INVALID, FLAG_VALID, RESIDENT_WORDS, words, words_at,
 };
 use weft_shaders::edwards::Point;
-use weft_shaders::{Field, Kernel, Layout, base_table, field10, field20, hash_blocks, message_ids, scalar};
+use weft_shaders::{
+    Field, Kernel, Layout, base_table, equation, field10, field20, hash_blocks, message_ids, scalar,
+};
 
 use field10::Fe as F10;
 use field20::Fe as F20;
@@ -332,6 +334,167 @@ fn the_whole_pipeline_accepts_good_signatures_at_once_and_refuses_bad_ones() {
             assert_eq!(buffers.scalars[i / 32] >> (i % 32) & 1 == 1, good, "bit of row {i}");
         }
     }
+}
+
+/// The integer that 16 random bytes stand for, modulo l.
+fn z_of(u: &[u32; 4]) -> Scalar {
+    let byte = |i: usize| Scalar::from((u[i / 4] >> (8 * (i % 4))) & 255) - Scalar::from(128u8);
+    (0..16).rev().fold(Scalar::ZERO, |sum, i| sum * Scalar::from(256u32) + byte(i))
+}
+
+/// Lays out equations over these ranges of the buffers' rows, with z from a fixed seed, and runs their kernels. Which hold.
+fn run_equations(layout: Layout, buffers: &mut Buffers, ranges: &[(usize, usize)]) -> Vec<bool> {
+    const HOLDS: u32 = 0x1234_5679;
+    let rows = buffers.rows;
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state ^ (state >> 13)
+    };
+    buffers.z = (0..4 * rows).map(|_| random()).collect();
+    buffers.equations.clear();
+    for (first, count) in ranges {
+        let sum = (*first..first + count).fold(Scalar::ZERO, |sum, row| {
+            let s = Scalar::from_bytes_mod_order(bytes(&words_at(&buffers.signatures, 16 * row + 8)));
+            sum + z_of(&words_at(&buffers.z, 4 * row)) * s
+        });
+        buffers.equations.extend([*first as u32, *count as u32, HOLDS, 0]);
+        buffers.equations.extend(scalar::digits(&words8(&sum.to_bytes()), 0x8000_8000));
+    }
+    buffers.tables.resize(equation::table_words(rows, ranges.len()).max(buffers.tables.len()), 0);
+    buffers.flags.resize(rows + ranges.len(), HOLDS);
+    let lanes = ranges.len() * equation::GROUPS * 64;
+    let run = |kernel, buffers: &mut Buffers, count| {
+        for id in 0..count {
+            weft_shaders::run_twin(kernel, layout, buffers, id);
+        }
+    };
+    buffers.option = 0;
+    run(Kernel::HashIds, buffers, rows);
+    run(Kernel::Decode, buffers, rows);
+    buffers.option = 1;
+    run(Kernel::Decode, buffers, rows);
+    buffers.option = ranges.len();
+    run(Kernel::Weigh, buffers, rows);
+    run(Kernel::Prepare, buffers, rows);
+    run(Kernel::Sort, buffers, lanes);
+    run(Kernel::Accumulate, buffers, lanes);
+    run(Kernel::Fold, buffers, ranges.len() * equation::WINDOWS);
+    run(Kernel::Close, buffers, ranges.len());
+    run(Kernel::Settle, buffers, ranges.len() * equation::EQUATION_ROWS);
+    buffers.flags[rows..].iter().map(|word| *word == HOLDS).collect()
+}
+
+#[test]
+fn an_equation_over_good_rows_holds_and_one_bad_row_breaks_it() {
+    let rows = 90;
+    let id = |row: usize| [row as u8; 32];
+    let ids: Vec<_> = (0..rows).map(id).collect();
+    let good: Vec<_> = (0..rows as u64)
+        .map(|row| sign(&Scalar::from(row * row + 77), &Scalar::from(row + 1_000_003), &id(row as usize)))
+        .collect();
+    let (keys, good): (Vec<_>, Vec<_>) = good.into_iter().unzip();
+    let ranges = [(0, 70), (70, 1), (71, 19)];
+    for layout in Layout::ALL {
+        let base = base_table(layout);
+        let check = |signatures: &[[u8; 64]], ids: &[[u8; 32]], expected: [bool; 3], what: &str| {
+            let mut buffers = Buffers::for_ids(&keys, ids, signatures, base.clone());
+            assert_eq!(run_equations(layout, &mut buffers, &ranges), expected, "{what}");
+            for ((first, count), holds) in ranges.iter().zip(expected) {
+                let valid = buffers.flags[*first..first + count].iter().filter(|flag| **flag == FLAG_VALID);
+                assert_eq!(
+                    valid.count(),
+                    if holds { *count } else { 0 },
+                    "{what}: settled as a whole or not at all"
+                );
+            }
+        };
+        check(&good, &ids, [true, true, true], "all good");
+        let mut bad = good.clone();
+        bad[33][40] ^= 1;
+        check(&bad, &ids, [false, true, true], "one s");
+        let mut other = ids.clone();
+        other[70][7] ^= 1;
+        other[89][0] ^= 0x80;
+        check(&good, &other, [true, false, false], "two ids");
+        let mut bad = good.clone();
+        bad[0][..32].copy_from_slice(&[2; 32]);
+        bad[75][32..].copy_from_slice(&[0xff; 32]);
+        check(&bad, &ids, [false, true, false], "an R that may be no point, an s that is not below l");
+        // Two errors that cancel in a sum without random factors: s + 1 here, s - 1 there.
+        let mut bad = good.clone();
+        let add = |signature: &mut [u8; 64], n: Scalar| {
+            let s = Scalar::from_bytes_mod_order(signature[32..].try_into().expect("32 bytes"));
+            signature[32..].copy_from_slice(&(s + n).to_bytes());
+        };
+        add(&mut bad[1], Scalar::ONE);
+        add(&mut bad[2], -Scalar::ONE);
+        check(&bad, &ids, [false, true, true], "errors that cancel");
+    }
+}
+
+#[test]
+fn an_equation_takes_points_of_small_order_as_zip215_does() {
+    // R = T for every T of small order, s = 0, and A = 0 or of small order: all valid; and a good row with T added to R and to A.
+    let torsion = curve25519_dalek::constants::EIGHT_TORSION;
+    let (mut keys, mut signatures) = (Vec::new(), Vec::new());
+    let id = [3; 32];
+    for t in &torsion {
+        for a in &torsion {
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&t.compress().to_bytes());
+            keys.push(a.compress().to_bytes());
+            signatures.push(signature);
+        }
+        let (secret, nonce) = (Scalar::from(987_654_321u64), Scalar::from(192_837u64));
+        let key = (EdwardsPoint::mul_base(&secret) + t).compress().to_bytes();
+        let r = (EdwardsPoint::mul_base(&nonce) + t).compress().to_bytes();
+        let hash = Sha512::new().chain_update(r).chain_update(key).chain_update(id).finalize();
+        let k = Scalar::from_bytes_mod_order_wide(&hash.into());
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&r);
+        signature[32..].copy_from_slice(&(nonce + k * secret).to_bytes());
+        keys.push(key);
+        signatures.push(signature);
+    }
+    let ids = vec![id; keys.len()];
+    for layout in Layout::ALL {
+        let mut buffers = Buffers::for_ids(&keys, &ids, &signatures, base_table(layout));
+        let ranges: Vec<_> = (0..keys.len()).map(|row| (row, 1)).collect();
+        assert_eq!(run_equations(layout, &mut buffers, &[(0, keys.len())]), [true]);
+        assert!(run_equations(layout, &mut buffers, &ranges).iter().all(|holds| *holds), "each by itself");
+    }
+}
+
+#[test]
+fn an_equation_over_memory_that_nobody_wrote_does_not_hold() {
+    for layout in Layout::ALL {
+        let mut buffers = Buffers::for_ids(&[[0; 32]], &[[0; 32]], &[[0; 64]], base_table(layout));
+        buffers.equations = vec![0, 1, 77, 0];
+        buffers.equations.extend(scalar::digits(&[0; 8], 0x8000_8000));
+        buffers.tables = vec![0; equation::table_words(1, 1)];
+        buffers.flags = vec![0, 77];
+        buffers.option = 1;
+        weft_shaders::run_twin(Kernel::Close, layout, &mut buffers, 0);
+        assert_eq!(buffers.flags[1], 0);
+    }
+}
+
+#[test]
+fn a_weighted_scalar_is_that_of_the_reference() {
+    for (u, k) in [([0; 4], [0; 8]), ([u32::MAX; 4], [7, 0, 0, 0, 0, 0, 0, 0]), ([0x8080_8080; 4], [9; 8])] {
+        check_weighted(&u, &k);
+    }
+    let mut top = scalar::L_WORDS;
+    top[0] -= 1;
+    check_weighted(&[0; 4], &top);
+    check_weighted(&[u32::MAX; 4], &top);
+}
+
+fn check_weighted(u: &[u32; 4], k: &[u32; 8]) {
+    let k_mod_l = Scalar::from_bytes_mod_order(bytes(k));
+    let k = words8(&k_mod_l.to_bytes());
+    assert_eq!(bytes(&weft_shaders::weigh::product(u, &k)), (z_of(u) * k_mod_l).to_bytes(), "{u:x?} {k:x?}");
 }
 
 #[test]

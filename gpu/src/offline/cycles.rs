@@ -9,6 +9,16 @@ use std::collections::BTreeMap;
 
 use weft_shaders::Kernel;
 
+/// Rows of an equation, as the figures here assume.
+const EQUATION_ROWS: f64 = weft_shaders::equation::EQUATION_ROWS as f64;
+/// Trips of `sort`'s outer loop, and of its inner ones in all, means over the groups of an equation.
+const PAIRS: f64 = (16.0 * 2.0 + 8.0 * 3.0) / 24.0;
+const SUMMED: f64 = (16.0 * 2.0 * 64.0 + 8.0 * 3.0 * 32.0) / 24.0;
+const LARGER: f64 = (16.0 * 64.0 + 8.0 * (64.0 + 32.0)) / 24.0;
+/// Additions of the lane of a wave that has most of them: 32 points, the steps between their digits, and closing what is left. The mean
+/// over random digits (a test counts it).
+const ACCUMULATE_STEPS: f64 = 47.1;
+
 /// Lanes of a SIMD: a wave of 64 passes twice.
 const LANES: f64 = 32.0;
 
@@ -39,6 +49,17 @@ fn trips(kernel: Kernel) -> &'static [f64] {
         Kernel::HashIds => &[5.0],
         Kernel::HashBlocks => &[1.0, 5.0],
         Kernel::Decode => &[11.0, 251.0 / 11.0],
+        Kernel::Weigh | Kernel::Settle => &[],
+        // A, then R.
+        Kernel::Prepare => &[2.0],
+        // Of 24 groups 16 have one window of 2,048 points for 64 lanes, and 8 two of 1,024 points for 32. Zeroing; counting; sums of
+        // pairs of buckets, 65 for as many lanes; places: the larger buckets, then the lanes; putting.
+        Kernel::Sort => &[65.0, 32.0, PAIRS, SUMMED / PAIRS, PAIRS, LARGER / PAIRS, SUMMED / PAIRS, 32.0],
+        Kernel::Accumulate => &[ACCUMULATE_STEPS],
+        // The other lanes of a window; every 32nd row.
+        Kernel::Fold => &[63.0, 32.0],
+        // Windows and the cofactor; doublings; sums and multiples of B.
+        Kernel::Close => &[33.0, 251.0 / 33.0, 48.0 / 33.0],
         Kernel::Table => &[8.0],
         // Windows; doublings a window; additions a window: 64 + 16 over 64 windows. A digit of 0 saves its lane nothing,
         // since some other lane of the wave adds.
@@ -150,6 +171,10 @@ pub fn count(kernel: Kernel, text: &str, lanes: u32) -> Option<Cycles> {
     let per_lane = match kernel {
         Kernel::Finish => FINISH_ROWS,
         Kernel::Verdicts => 32.0,
+        // 24 groups of 64 lanes an equation; 32 lanes; one lane.
+        Kernel::Sort | Kernel::Accumulate => EQUATION_ROWS / (24.0 * 64.0),
+        Kernel::Fold => EQUATION_ROWS / 32.0,
+        Kernel::Close => EQUATION_ROWS,
         _ => 1.0,
     };
     let rows = f64::from(lanes) * per_lane;
@@ -187,6 +212,34 @@ mod tests {
         assert_eq!(cost("v_lshrrev_b64 v[0:1], 26, v[2:3]"), 2.0);
         assert_eq!(cost("s_mul_i32 s0, s1, s2"), 0.0, "beside the vector unit");
         assert_eq!(cost("global_load_dwordx2 v[0:1], v2, s[0:1]"), 0.0);
+    }
+
+    #[test]
+    fn the_steps_of_a_wave_are_those_of_random_digits() {
+        // Of each lane's part of a sorted window: its points, the steps between their digits, then the last digit brought to 0.
+        let mut state = 7u64;
+        let mut digit = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as u8).cast_signed().unsigned_abs()
+        };
+        let rows = EQUATION_ROWS as usize;
+        let mut steps_of_part = |points: usize, lanes: usize| -> u32 {
+            let mut digits: Vec<u8> = (0..points).map(|_| digit()).collect();
+            digits.sort_unstable_by(|a, b| b.cmp(a));
+            let steps = |part: &[u8]| {
+                let part: Vec<u8> = part.iter().copied().filter(|digit| *digit > 0).collect();
+                let (Some(first), Some(last)) = (part.first(), part.last()) else { return 0 };
+                part.len() as u32 + u32::from(first - last) + last.ilog2() + last.count_ones()
+            };
+            digits.chunks(points / lanes).map(steps).max().unwrap_or(0)
+        };
+        let mut total = 0;
+        for _ in 0..20 {
+            total += (0..16).map(|_| steps_of_part(2 * rows, 64)).sum::<u32>();
+            total += (0..8).map(|_| steps_of_part(rows, 32).max(steps_of_part(rows, 32))).sum::<u32>();
+        }
+        let mean = f64::from(total) / (20.0 * 24.0);
+        assert!((mean - ACCUMULATE_STEPS).abs() < 0.3, "{mean}");
     }
 
     #[test]

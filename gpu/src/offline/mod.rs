@@ -18,6 +18,9 @@ use weft_shaders::{Kernel, Layout};
 
 use cycles::Cycles;
 
+/// Rows of the equations that are counted.
+pub const EQUATION_ROWS: usize = weft_shaders::equation::EQUATION_ROWS;
+
 /// The variable that names the chip to RADV.
 pub const FAMILY_VARIABLE: &str = "RADV_FORCE_FAMILY";
 
@@ -127,6 +130,16 @@ impl Report {
         self.cycles_of(layout, |kernel| kernel == Kernel::Decode)
     }
 
+    /// The same for batch equations of the largest size that hold: A and R decoded, and of the ladder's kernels only the verdicts, since
+    /// no row is open.
+    #[must_use]
+    pub fn equation_cycles(&self, layout: Layout) -> Option<f64> {
+        let kernels = self.cycles_of(layout, |kernel| {
+            matches!(kernel, Kernel::HashIds | Kernel::Decode | Kernel::Verdicts) || kernel.is_of_equations()
+        })?;
+        Some(kernels + self.cycles_of(layout, |kernel| kernel == Kernel::Decode)?)
+    }
+
     fn cycles_of(&self, layout: Layout, wanted: impl Fn(Kernel) -> bool) -> Option<f64> {
         let kernels = self.kernels.iter().filter(|report| report.layout == layout && wanted(report.kernel));
         let mut total = 0.0;
@@ -139,10 +152,10 @@ impl Report {
     }
 }
 
-/// Kernels that do work for an honest signature over an id: `exact` and the second `decode` end at once, since no row is open.
+/// Kernels that do work for an honest signature over an id that is verified by itself: `exact` and the second `decode` end at once, since no row is open.
 #[must_use]
 pub fn on_the_honest_path(kernel: Kernel) -> bool {
-    !matches!(kernel, Kernel::HashBlocks | Kernel::Exact | Kernel::MessageIds)
+    !matches!(kernel, Kernel::HashBlocks | Kernel::Exact | Kernel::MessageIds) && !kernel.is_of_equations()
 }
 
 /// The environment in which [`report`] compiles for `chip`: variables and values.

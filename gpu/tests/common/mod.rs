@@ -9,7 +9,7 @@ use weft_crypto::testing::{Case, Rows};
 use weft_crypto::{BatchVerifier, SerialBatch};
 use weft_gpu::adapter::{self, Choice, Found};
 use weft_gpu::resident::ENTRY_BYTES;
-use weft_gpu::{Engine, GpuVerifier, Options};
+use weft_gpu::{Engine, GpuVerifier, Method, Options};
 use weft_shaders::Layout;
 
 /// Set to `1` where an adapter must be there: a test without one then fails instead of being skipped.
@@ -54,8 +54,15 @@ pub fn quick_layout(found: &Found) -> Layout {
     if found.description.int64 { Layout::U64x10 } else { Layout::U32x20 }
 }
 
+/// Without equations: what is around the kernels needs none, and they take long to compile.
 pub fn options() -> Options {
-    Options { rows_max: ROWS_MAX, resident_bytes: RESIDENTS * ENTRY_BYTES, ..Options::default() }
+    let resident_bytes = RESIDENTS * ENTRY_BYTES;
+    Options { rows_max: ROWS_MAX, resident_bytes, equations: Some(false), ..Options::default() }
+}
+
+/// The same with equations for every batch.
+pub fn with_equations() -> Options {
+    Options { equations: Some(true), ..options() }
 }
 
 pub fn open(found: &Found, layout: Layout, options: &Options) -> Engine {
@@ -66,16 +73,29 @@ pub fn guarded(engine: Engine) -> GpuVerifier {
     GpuVerifier::new(engine, Arc::new(SerialBatch::new()))
 }
 
-/// The device's own verdicts, without the guard, against what the cases say.
+/// The device's own verdicts, without the guard, against what the cases say: by the ladder, and by equations where there are some.
 pub fn check_raw(engine: &Engine, context: &str, cases: &[&Case]) {
+    check_by(engine, Method::Ladder, context, cases);
+    if engine.has_equations() {
+        check_by(engine, Method::Equations, context, cases);
+    }
+}
+
+/// The same by one method.
+pub fn check_by(engine: &Engine, method: Method, context: &str, cases: &[&Case]) {
     let rows = Rows::new(cases.iter().copied());
     let columns = rows.columns();
     let mut from = 0;
     while from < cases.len() {
         let to = engine.fitting(&columns, from, usize::MAX).expect("suites fit a device");
-        let verdicts = engine.verify(&columns.rows(from, to)).expect("the device works");
-        for (row, (case, verdict)) in cases[from..to].iter().zip(&verdicts).enumerate() {
-            assert_eq!(*verdict, case.valid, "{context}: row {} is {} {case:02x?}", from + row, case.name);
+        let answer = engine.verify_by(method, &columns.rows(from, to)).expect("the device works");
+        for (row, (case, verdict)) in cases[from..to].iter().zip(&answer.verdicts).enumerate() {
+            let at = from + row;
+            assert_eq!(*verdict, case.valid, "{context}, {method:?}: row {at} is {} {case:02x?}", case.name);
+        }
+        for equation in &answer.equations {
+            let good = cases[from..to][equation.rows.clone()].iter().all(|case| case.valid);
+            assert_eq!(equation.held, good, "{context}: rows {:?} after {from}", equation.rows);
         }
         from = to;
     }

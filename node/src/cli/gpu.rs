@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use weft_gpu::adapter::{self, Description, Found, Selection};
-use weft_gpu::{GpuError, Layout, Options, selftest};
+use weft_gpu::{GpuError, Layout, Method, Options, selftest};
 
 use super::{EXIT_FOUND, JsonArg};
 use crate::units::{about_bytes, grouped};
@@ -147,6 +147,8 @@ struct LayoutReport {
     signatures: usize,
     batch_ms: f64,
     signatures_per_s: f64,
+    /// The same batch by batch equations; none where they cannot be.
+    equations_batch_ms: Option<f64>,
 }
 
 fn self_test(args: &SelftestArgs) -> anyhow::Result<ExitCode> {
@@ -182,14 +184,22 @@ fn usable() -> Result<Vec<Found>, VerifierError> {
 }
 
 fn test_layout(found: &Found, layout: Layout) -> LayoutReport {
-    let options = Options { layout: Some(layout), cache_dir: cache_dir(), ..Options::default() };
+    let options =
+        Options { layout: Some(layout), equations: Some(true), cache_dir: cache_dir(), ..Options::default() };
     let started = std::time::Instant::now();
     let opened = selftest::open(found, &options);
     let opened_ms = started.elapsed().as_secs_f64() * 1e3;
     let rows = if found.description.software { MEASURED_ROWS_SOFTWARE } else { MEASURED_ROWS };
-    let measured = opened.and_then(|(engine, _)| selftest::measure(&engine, rows));
-    let (signatures, seconds) =
-        measured.as_ref().map_or((0, 0.0), |(rows, time)| (*rows, time.as_secs_f64()));
+    let measured = opened.and_then(|(engine, _)| {
+        let (rows, time) = selftest::measure(&engine, Method::Ladder, rows)?;
+        let equations = match engine.has_equations() {
+            true => Some(selftest::measure(&engine, Method::Equations, rows)?.1),
+            false => None,
+        };
+        Ok((rows, time, equations))
+    });
+    let (signatures, seconds, equations) =
+        measured.as_ref().map_or((0, 0.0, None), |(rows, time, more)| (*rows, time.as_secs_f64(), *more));
     LayoutReport {
         index: found.description.index,
         adapter: found.description.name.clone(),
@@ -199,6 +209,7 @@ fn test_layout(found: &Found, layout: Layout) -> LayoutReport {
         opened_ms,
         signatures,
         batch_ms: seconds * 1e3,
+        equations_batch_ms: equations.map(|time| time.as_secs_f64() * 1e3),
         signatures_per_s: if seconds > 0.0 { signatures as f64 / seconds } else { 0.0 },
     }
 }
@@ -207,11 +218,15 @@ fn line(report: &LayoutReport) -> String {
     let head = format!("{:>2}  {}  {}", report.index, report.adapter, report.layout);
     match &report.error {
         None => format!(
-            "{head}  PASS  opened and tested in {:.0} ms; {} signatures in {:.2} ms: {} a second",
+            "{head}  PASS  opened and tested in {:.0} ms; {} signatures in {:.2} ms: {} a second; {}",
             report.opened_ms,
             grouped(report.signatures as u64),
             report.batch_ms,
-            grouped(report.signatures_per_s as u64)
+            grouped(report.signatures_per_s as u64),
+            match report.equations_batch_ms {
+                Some(ms) => format!("by batch equations {ms:.2} ms"),
+                None => "no batch equations: too little memory for a group's lanes".to_owned(),
+            }
         ),
         Some(error) => format!("{head}  FAIL  {error}"),
     }

@@ -79,6 +79,12 @@ pub struct DeviceReport {
     pub resident_keys: u64,
     /// Signatures whose keys were decoded already.
     pub warm_signatures: u64,
+    /// From how many signatures on a batch is verified by batch equations; none where they gain nothing.
+    pub equations_from: Option<usize>,
+    /// Batch equations over messages.
+    pub equations: u64,
+    /// Those that failed: their signatures were verified one by one.
+    pub equations_failed: u64,
     /// Signatures given to the device and verified on the CPU, because it failed.
     pub fallback_signatures: u64,
 }
@@ -106,6 +112,10 @@ impl Device {
         let gpu = GpuVerifier::new(engine, Arc::clone(&self.cpu));
         let (fixed, row) = self.measure(&gpu)?.line().unwrap_or_default();
         let engine = gpu.engine();
+        if let Some(error) = outcomes.iter().find_map(|outcome| outcome.equations.as_ref()) {
+            let adapter = &self.found.description.name;
+            tracing::warn!(%adapter, %error, "this GPU's batch equations did not pass their self-test and are not used");
+        }
         tracing::info!(
             adapter = %self.found.description.name,
             layout = engine.layout().name(),
@@ -114,6 +124,8 @@ impl Device {
             batch_max = engine.rows_max(),
             latency_us = (fixed * 1e6) as u64,
             signatures_per_s = (1.0 / row.max(1e-9)) as u64,
+            equations_from = engine.gain().map(|gain| gain.rows_min),
+            equations_cost = engine.gain().map(|gain| gain.cost),
             "the GPU passed its self-test and takes part"
         );
         Ok(Arc::new(gpu))
@@ -159,6 +171,9 @@ impl Device {
             mismatches: counts.mismatches,
             resident_keys: residents.keys,
             warm_signatures: residents.hits,
+            equations_from: gpu.and_then(|gpu| gpu.engine().gain()).map(|gain| gain.rows_min),
+            equations: counts.equations,
+            equations_failed: counts.equations_failed,
             fallback_signatures: counts.fallback_rows,
         }
     }
@@ -288,7 +303,11 @@ mod tests {
         assert!(matches!(ask(), Ask::Back(_)), "{:?}", ask());
         device.learn(256, Duration::from_secs(60));
         assert_eq!(ask(), Ask::Nothing, "slow, as far as anybody knows");
-        assert_eq!(device.ask_first(10_000, 4096), Ask::Front(DEVICE_MESSAGES_MIN), "and then in small batches");
+        assert_eq!(
+            device.ask_first(10_000, 4096),
+            Ask::Front(DEVICE_MESSAGES_MIN),
+            "and then in small batches"
+        );
         let long_ago = Instant::now().checked_sub(MEASURE_AGAIN).expect("a clock that ran for a while");
         *device.learnt.lock().unwrap() = long_ago;
         assert_eq!(device.ask(DEVICE_MESSAGES_MIN - 1, 4096, &cpu, 1), Ask::Nothing, "no backlog, no need");

@@ -384,7 +384,11 @@ mod tests {
             let rest = names(queue.take_for_device(|_| Ask::Front(10 * large)));
             assert_eq!(rest, if devices_first == 0 { vec![3] } else { vec![1, 3] });
             queue.close();
-            assert_eq!(queue.give_back(vec![Job(4, 1)]), Err(vec![Job(4, 1)]), "nobody may be there to take it");
+            assert_eq!(
+                queue.give_back(vec![Job(4, 1)]),
+                Err(vec![Job(4, 1)]),
+                "nobody may be there to take it"
+            );
             assert_eq!(queue.take(&mut gather()), None);
         }
     }
@@ -433,6 +437,11 @@ mod tests {
         let queue: JobQueue<Job> = JobQueue::new(0);
         let (seen, jobs) = (AtomicUsize::new(0), 20_000);
         let (workers, devices) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // A backlog for the devices from the start; then jobs come while it is worked on.
+        let (backlog, messages) = (2000, 32);
+        for number in 1..=backlog {
+            queue.push(Job(number, messages)).unwrap();
+        }
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
@@ -444,7 +453,8 @@ mod tests {
                     }
                 });
                 scope.spawn(|| {
-                    let ask = |queued: usize| if queued > 8 { Ask::Back(queued / 2) } else { Ask::Nothing };
+                    let least = DEVICE_MESSAGES_MIN;
+                    let ask = |queued| if queued < least { Ask::Nothing } else { Ask::Back(least) };
                     while let Some(batch) = queue.take_for_device(ask) {
                         seen.fetch_add(batch.iter().map(|job| job.0).sum(), Ordering::Relaxed);
                         devices.fetch_add(batch.len(), Ordering::Relaxed);
@@ -452,8 +462,8 @@ mod tests {
                     }
                 });
             }
-            for number in 1..=jobs {
-                queue.push(Job(number, 1)).unwrap();
+            for number in backlog + 1..=jobs {
+                queue.push(Job(number, messages)).unwrap();
                 if number % 64 == 0 {
                     std::thread::sleep(Duration::from_micros(100));
                 }

@@ -81,6 +81,9 @@ pub struct GpuArgs {
     /// Device memory for keys that stay decoded, MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=resident::BYTES_MAX >> 20))]
     pub resident_mib: u64,
+    /// Batch equations: where they are measured to gain (never on software adapters), for every batch, or for none
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    pub equations: String,
     /// Compile for this chip and estimate, instead of measuring: navi21 or navi10
     #[arg(long, value_name = "CHIP", conflicts_with_all = ["gpu", "batch"])]
     pub offline: Option<String>,
@@ -139,8 +142,16 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
     let found = found.first().context("--gpu off: nothing to measure")?;
     progress.say("measuring: compiling the kernels");
     let started = Instant::now();
-    let options =
-        Options { cache_dir: cache_dir(), resident_bytes: args.resident_mib << 20, ..Options::default() };
+    let options = Options {
+        cache_dir: cache_dir(),
+        resident_bytes: args.resident_mib << 20,
+        equations: match args.equations.as_str() {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        },
+        ..Options::default()
+    };
     let (engine, _) = selftest::open(found, &options).map_err(VerifierError::from)?;
     let opened = started.elapsed();
     progress.say("measuring: signing the corpus");
@@ -152,14 +163,18 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
     progress.clear();
     if !json_only {
         println!(
-            "{} ({}, {}, driver {}), layout {}, batches of up to {}, opened and tested in {:.1} s\n",
+            "{} ({}, {}, driver {}), layout {}, batches of up to {}, opened and tested in {:.1} s; {}\n",
             found.description.name,
             found.description.kind,
             found.description.backend,
             found.description.driver,
             engine.layout().name(),
             grouped(engine.rows_max() as u64),
-            opened.as_secs_f64()
+            opened.as_secs_f64(),
+            match engine.gain() {
+                Some(gain) => format!("batch equations from {} rows on", grouped(gain.rows_min as u64)),
+                None => "no batch equations".to_owned(),
+            }
         );
         println!("{}", heading());
     }
@@ -238,6 +253,12 @@ fn measure(args: &GpuArgs) -> anyhow::Result<ExitCode> {
         "build": { "release": !cfg!(debug_assertions), "version": env!("CARGO_PKG_VERSION") },
         "adapter": AdapterReport::from(&found.description),
         "layout": gpu.engine().layout().name(),
+        "equations": {
+            "from_rows": gpu.engine().gain().map(|gain| gain.rows_min),
+            "cost": gpu.engine().gain().map(|gain| gain.cost),
+            "tried": counts.equations,
+            "failed": counts.equations_failed,
+        },
         "batch_rows_max": gpu.engine().rows_max(),
         "device_bytes": gpu.engine().device_bytes(),
         "resident": {
@@ -496,12 +517,17 @@ struct LayoutEstimate {
     /// With resident keys: what that saves, and what remains.
     warm_key_saves_cycles: f64,
     warm_signatures_per_s: f64,
+    /// By batch equations that hold, keys not resident and resident.
+    equation_cycles_per_signature: f64,
+    equation_signatures_per_s: f64,
+    warm_equation_signatures_per_s: f64,
 }
 
 impl LayoutEstimate {
     fn new(report: &offline::Report, layout: Layout, chip: &Chip) -> Option<Self> {
         let cycles = report.signature_cycles(layout)?;
         let saved = report.warm_key_saves(layout)?;
+        let equation = report.equation_cycles(layout)?;
         let cycles_per_s = f64::from(chip.simds) * f64::from(chip.clock_mhz) * 1e6;
         Some(Self {
             layout: layout.name(),
@@ -509,6 +535,9 @@ impl LayoutEstimate {
             signatures_per_s: (cycles_per_s / cycles).round(),
             warm_key_saves_cycles: saved.round(),
             warm_signatures_per_s: (cycles_per_s / (cycles - saved)).round(),
+            equation_cycles_per_signature: equation.round(),
+            equation_signatures_per_s: (cycles_per_s / equation).round(),
+            warm_equation_signatures_per_s: (cycles_per_s / (equation - saved)).round(),
         })
     }
 }
@@ -518,6 +547,7 @@ fn kernel_json(report: &offline::KernelReport) -> Value {
         "kernel": report.kernel.name(),
         "layout": report.layout.name(),
         "honest_path": offline::on_the_honest_path(report.kernel),
+        "equations": report.kernel.is_of_equations(),
         "waves_per_simd": report.waves,
         "registers": report.registers,
         "spilled_registers": report.spilled,
@@ -530,6 +560,15 @@ fn kernel_json(report: &offline::KernelReport) -> Value {
             cycles.terms.iter().map(term).collect::<Vec<Value>>()
         }),
     })
+}
+
+/// How a kernel's cycles a signature come about.
+fn write_terms(out: &mut impl std::io::Write, kernel: &offline::KernelReport) -> std::io::Result<()> {
+    let Some(cycles) = &kernel.cycles else { return Ok(()) };
+    let term = |(times, cycles): &(f64, f64)| format!("{times:.4} x {cycles}").replace(".0000", "");
+    let terms: Vec<String> = cycles.terms.iter().map(term).collect();
+    let (name, rows) = (kernel.kernel.name(), format!("{:.1}", cycles.rows).replace(".0", ""));
+    writeln!(out, "  {name:<10} ({}) / {rows} rows = {:.1}", terms.join(" + "), cycles.signature)
 }
 
 fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimate]) -> anyhow::Result<()> {
@@ -554,7 +593,11 @@ fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimat
             grouped(kernel.instructions),
             cycles(kernel.cycles.as_ref().map(|cycles| cycles.wave)),
             cycles(kernel.cycles.as_ref().map(|cycles| cycles.signature)),
-            if offline::on_the_honest_path(kernel.kernel) { "" } else { "  (not for honest ids)" }
+            match kernel.kernel {
+                other if offline::on_the_honest_path(other) => "",
+                other if other.is_of_equations() => "  (batch equations)",
+                _ => "  (not for honest ids)",
+            }
         )?;
     }
     for estimate in layouts {
@@ -563,20 +606,7 @@ fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimat
             kernel.layout.name() == estimate.layout && offline::on_the_honest_path(kernel.kernel)
         });
         for kernel in kernels {
-            let Some(cycles) = &kernel.cycles else { continue };
-            let terms: Vec<String> = cycles
-                .terms
-                .iter()
-                .map(|(times, cycles)| format!("{times:.4} x {cycles}").replace(".0000", ""))
-                .collect();
-            writeln!(
-                out,
-                "  {:<10} ({}) / {} rows = {:.1}",
-                kernel.kernel.name(),
-                terms.join(" + "),
-                cycles.rows,
-                cycles.signature
-            )?;
+            write_terms(&mut out, kernel)?;
         }
         writeln!(
             out,
@@ -591,6 +621,28 @@ fn print_offline(report: &offline::Report, chip: &Chip, layouts: &[LayoutEstimat
             "  with resident keys {} cycles fewer, without decode: {:.2} million signatures/s",
             grouped(estimate.warm_key_saves_cycles as u64),
             estimate.warm_signatures_per_s / 1e6
+        )?;
+        writeln!(
+            out,
+            "  by batch equations of {} rows that hold (R decoded, too; in place of table, ladder and finish):",
+            grouped(offline::EQUATION_ROWS as u64)
+        )?;
+        let kernels = report
+            .kernels
+            .iter()
+            .filter(|kernel| kernel.layout.name() == estimate.layout && kernel.kernel.is_of_equations());
+        for kernel in kernels {
+            write_terms(&mut out, kernel)?;
+        }
+        writeln!(
+            out,
+            "  {} SIMDs x {} MHz / {} cycles = {:.2} million signatures/s, {:.2} with resident keys; a chain of 251 doublings at the \
+             end of each batch, which one lane an equation works on, comes to it",
+            chip.simds,
+            chip.clock_mhz,
+            grouped(estimate.equation_cycles_per_signature as u64),
+            estimate.equation_signatures_per_s / 1e6,
+            estimate.warm_equation_signatures_per_s / 1e6
         )?;
     }
     if Chip::find(chip.name).is_some_and(|usual| usual == *chip) {
