@@ -127,8 +127,9 @@ fn genesis_of(args: &GenesisNewArgs) -> anyhow::Result<Genesis> {
 /// # Errors
 /// A usage error for one that is not of this form, an account that is there twice, or more money than a balance can hold.
 pub fn balances(texts: &[String]) -> anyhow::Result<Vec<Balance>> {
-    let parse =
-        |text: &String| parse_balance(text).map_err(|error| usage(format!("--balance {text}: {error}")));
+    let parse = |text: &String| {
+        parse_balance(text).map_err(|error| usage(format!("--balance {text}: need KEY=AMOUNT: {error}")))
+    };
     let mut balances = texts.iter().map(parse).collect::<anyhow::Result<Vec<Balance>>>()?;
     balances.sort_unstable_by_key(|balance| balance.account);
     if let Some(pair) = balances.windows(2).find(|pair| pair[0].account == pair[1].account) {
@@ -141,7 +142,7 @@ pub fn balances(texts: &[String]) -> anyhow::Result<Vec<Balance>> {
 }
 
 fn parse_balance(text: &str) -> Result<Balance, String> {
-    let (account, amount) = text.split_once('=').ok_or("write KEY=AMOUNT")?;
+    let (account, amount) = text.split_once('=').ok_or("there is no =")?;
     let account = account.parse().map_err(|error| format!("{account}: {error}"))?;
     match amount.parse() {
         Ok(0) => Err("an account begins with something, or is left out".to_owned()),

@@ -437,6 +437,17 @@ mod tests {
         let queue: JobQueue<Job> = JobQueue::new(0);
         let (seen, jobs) = (AtomicUsize::new(0), 20_000);
         let (workers, devices) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // Neither kind goes on before the other has taken something: else the first one scheduled may take it all.
+        let wait_for = |others: &AtomicUsize| {
+            while others.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+        };
+        // A backlog for the devices from the start; then jobs come while it is worked on.
+        let (backlog, messages) = (2000, 32);
+        for number in 1..=backlog {
+            queue.push(Job(number, messages)).unwrap();
+        }
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
@@ -444,20 +455,23 @@ mod tests {
                     while let Some(batch) = queue.take(&mut gather) {
                         seen.fetch_add(batch.iter().map(|job| job.0).sum(), Ordering::Relaxed);
                         workers.fetch_add(batch.len(), Ordering::Relaxed);
+                        wait_for(&devices);
                         std::thread::sleep(Duration::from_micros(50));
                     }
                 });
                 scope.spawn(|| {
-                    let ask = |queued: usize| if queued > 8 { Ask::Back(queued / 2) } else { Ask::Nothing };
+                    let least = DEVICE_MESSAGES_MIN;
+                    let ask = |queued| if queued < least { Ask::Nothing } else { Ask::Back(least) };
                     while let Some(batch) = queue.take_for_device(ask) {
                         seen.fetch_add(batch.iter().map(|job| job.0).sum(), Ordering::Relaxed);
                         devices.fetch_add(batch.len(), Ordering::Relaxed);
+                        wait_for(&workers);
                         std::thread::sleep(Duration::from_micros(50));
                     }
                 });
             }
-            for number in 1..=jobs {
-                queue.push(Job(number, 1)).unwrap();
+            for number in backlog + 1..=jobs {
+                queue.push(Job(number, messages)).unwrap();
                 if number % 64 == 0 {
                     std::thread::sleep(Duration::from_micros(100));
                 }
