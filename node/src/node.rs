@@ -23,7 +23,7 @@ use weft_net::{
     BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
 };
 use weft_storage::datadir::{DataDir, DataDirError};
-use weft_storage::{LaneLog, LogConfig, LogError, RealDisk, Recovered, Subtrees, Syncer};
+use weft_storage::{LaneLog, LogError, Recovered, Subtrees, Syncer};
 
 use crate::config::{Config, PeersError, peer_config};
 use crate::confirm::acks::ConfirmAcks;
@@ -34,7 +34,7 @@ use crate::health::{Health, HealthReport, State};
 use crate::history::History;
 use crate::http;
 use crate::lane::{Lane, LaneConfig, with_sources};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, open_logs};
 use crate::pipeline::commit::{Committer, Confirming, Sync};
 use crate::pipeline::devices::{Device, DeviceReport, FEEDERS};
 use crate::pipeline::queue::JobQueue;
@@ -52,9 +52,6 @@ use crate::verifier::{self, VerifierError};
 
 /// Own witnesses under way to the sequencer: there is one at a time.
 const WITNESSES_QUEUED_MAX: usize = 1;
-
-/// Longest segments of other nodes' lanes: a node of a large committee must not allocate as many of its own lane's.
-const OTHER_SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// Final batches of other lanes whose messages wait to become tips; more are left out.
 const TIPS_QUEUED_MAX: usize = 64;
@@ -707,63 +704,6 @@ impl Drop for RunningNode {
     fn drop(&mut self) {
         self.take_apart(Duration::ZERO);
     }
-}
-
-/// Opens the logs of all lanes: the own one, what was found in it, and the others in order of lanes. The last batch of each must carry its
-/// node's signature: a log that was copied here from another ledger or lane is refused.
-fn open_logs(
-    data: &DataDir,
-    config: &Config,
-    own: LaneId,
-    keys: &[NodeKey],
-) -> Result<(LaneLog, Recovered, Vec<LaneLog>), StartError> {
-    let mut mine = None;
-    let mut others = Vec::with_capacity(keys.len());
-    // A genesis has at most 1,024 lanes.
-    for (lane, key) in (0..).map(LaneId).zip(keys) {
-        let segment_bytes = if lane == own {
-            config.segment_bytes
-        } else {
-            config.segment_bytes.min(OTHER_SEGMENT_BYTES_MAX)
-        };
-        let log_config = LogConfig {
-            segment_bytes: segment_bytes.next_multiple_of(4096),
-            free_bytes_min: config.free_space_watermark_bytes,
-            ..LogConfig::default()
-        };
-        let verify_last = |batch: &weft_core::lane::BatchView<'_>| {
-            batch
-                .verify_seal(key, |key, text, signature| {
-                    weft_crypto::serial::verify_one(&key.0, text, signature)
-                })
-                .is_ok()
-        };
-        let disk = Arc::new(RealDisk);
-        let (log, recovered) =
-            LaneLog::open(disk, &data.lane_dir(lane), data.network(), lane, log_config, &verify_last)?;
-        if let Some(cut) = &recovered.cut {
-            tracing::warn!(
-                %lane, file = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, found = cut.found,
-                "the log had a torn tail, which was cut; nothing in it was acknowledged as durable"
-            );
-        }
-        tracing::info!(
-            %lane,
-            size = recovered.size,
-            segments = recovered.segments,
-            messages = recovered.messages,
-            indexes_built = recovered.indexes_built,
-            "the log is open"
-        );
-        if lane == own {
-            mine = Some((log, recovered));
-        } else {
-            others.push(log);
-        }
-    }
-    let (log, recovered) =
-        mine.ok_or_else(|| std::io::Error::other("the own lane is none of the genesis"))?;
-    Ok((log, recovered, others))
 }
 
 fn spawn<T: Send + 'static>(
