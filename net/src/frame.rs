@@ -137,9 +137,9 @@ wire_enum! {
         Written = 2 "written",
         /// In the log and synced: survives the machine.
         Durable = 3 "durable",
-        /// Held by a quorum of validators (reserved for the cluster).
+        /// Held by a quorum of the committee, synced.
         Certified = 4 "certified",
-        /// Certified, and known to be so by a quorum (reserved for the cluster).
+        /// Certified, and known to be so by a quorum: in the one history that all honest nodes keep.
         Final = 5 "final",
     }
 }

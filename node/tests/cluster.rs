@@ -8,8 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Sketch, config, device, id, now_us, refusals, runtime, session, start, submit};
-use weft_core::confirm::Transfer;
+use common::{Sketch, config, device, id, now_us, pay, refusals, runtime, session, start, submit};
 use weft_core::{
     Balance, BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind, Place,
     Reason, Validator, VerifiedMessage,
@@ -18,7 +17,7 @@ use weft_net::peer::{
     Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
     ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
-use weft_net::{AckLevel, Lookup, Session};
+use weft_net::{AckLevel, Lookup};
 use weft_node::config::Config;
 use weft_node::confirm::Fault;
 use weft_node::health::State;
@@ -320,51 +319,58 @@ impl PeerService for Liar {
     }
 }
 
-#[test]
-fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on() {
-    let mut cluster = Cluster::new(1);
-    (0..3).for_each(|node| cluster.start(node));
-    cluster.wait_live(0..3);
-    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let (genesis, seed) = (dir.genesis_id(), *dir.node_seed());
-    let signer = DeviceSigner::from_seed(seed);
-    let history = |payload: &[u8]| {
-        let mut tree = LaneTree::new();
-        let mut batches = Vec::new();
-        for sequence in 1..=2 {
-            let draft = Draft {
-                network: genesis.network(),
-                issued_at_us: now_us(),
-                sequence,
-                parents: genesis.roots(),
-                kind: PayloadKind::DATA,
-                payload,
-            };
-            let message = draft.sign(&device(5)).unwrap();
-            let mut builder = BatchBuilder::new(1, 10_000);
-            let view = weft_core::MessageView::parse(&message).unwrap();
-            builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
-            let seal = |text: &[u8]| signer.sign_bytes(text);
-            let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
-            batches.push(Bytes::copy_from_slice(sealed.bytes()));
-        }
-        batches
-    };
-    let liar = Liar { histories: [history(b"one"), history(b"another")] };
+/// Batches of one message each in the lane of node 3, sealed with its key. `spoil` may change a message after it was signed.
+fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
+    let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
+    let mut tree = LaneTree::new();
+    let mut batches = Vec::new();
+    for sequence in 1..=2 {
+        let draft = Draft {
+            network: genesis.network(),
+            issued_at_us: now_us(),
+            sequence,
+            parents: genesis.roots(),
+            kind: PayloadKind::DATA,
+            payload,
+        };
+        let mut message = draft.sign(&device(5)).unwrap();
+        spoil(sequence, &mut message);
+        let mut builder = BatchBuilder::new(1, 10_000);
+        let view = weft_core::MessageView::parse(&message).unwrap();
+        builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+        let seal = |text: &[u8]| signer.sign_bytes(text);
+        let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
+        batches.push(Bytes::copy_from_slice(sealed.bytes()));
+    }
+    batches
+}
+
+/// Node 3 of the cluster is this liar from now on.
+fn lie(cluster: &Cluster, dir: &DataDir, liar: Liar) -> PeerNet {
     let members = dir.genesis().node_keys().enumerate().map(|(lane, key)| PeerMember {
         key,
         address: cluster.nodes[lane].as_ref().map(|node| node.peer_address().unwrap().to_string()),
     });
     let config = PeerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
-        seed,
-        genesis,
+        seed: *dir.node_seed(),
+        genesis: dir.genesis_id(),
         lane: LaneId(3),
         members: members.collect(),
         latency: Duration::ZERO,
         limits: PeerLimits::default(),
     };
-    let net = PeerNet::start(config, runtime().handle(), std::sync::Arc::new(liar)).unwrap();
+    PeerNet::start(config, runtime().handle(), std::sync::Arc::new(liar)).unwrap()
+}
+
+#[test]
+fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let liar = Liar { histories: [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})] };
+    let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
     }
@@ -379,25 +385,31 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
     runtime().block_on(net.shutdown());
 }
 
-async fn pay(
-    session: &Session,
-    sequence: u64,
-    (account_sequence, to, amount): (u64, u8, u64),
-) -> Option<Reason> {
-    let transfer = Transfer { account_sequence, to: device(to).public(), amount, memo: b"" };
-    let welcome = session.welcome();
-    let message = Draft {
-        network: welcome.network,
-        issued_at_us: now_us(),
-        sequence,
-        parents: welcome.genesis.roots(),
-        kind: PayloadKind::TRANSFER,
-        payload: &transfer.encode().unwrap(),
+#[test]
+fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_every_node() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    // The seal is right, and so is the first message; of the second one a bit of the signature is not.
+    let spoiled = history(&dir, b"data", |sequence, message| {
+        if sequence == 2 {
+            let byte = message.len() - 40;
+            message[byte] ^= 1;
+        }
+    });
+    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled] });
+    for node in cluster.up() {
+        wait_for("the lane has ended", || node.confirm().faults(LaneId(3)).contains(&Fault::Ended));
     }
-    .sign(&device(1))
-    .unwrap();
-    let ack = submit(session, &[message]).await;
-    refusals(&ack).first().map(|refusal| refusal.1)
+    // A header and a message: the first batch.
+    (0..3).for_each(|node| wait_for("the first batch is final", || cluster.final_size(node, 3) == 2));
+    for node in 0..3 {
+        send(cluster.node(node), AckLevel::Final, 50, 1);
+        assert_eq!(cluster.final_size(node, 3), 2, "never the second one");
+        assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
+    }
+    runtime().block_on(net.shutdown());
 }
 
 #[test]

@@ -7,10 +7,10 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Sketch, config, device, id, ledger, now_us, refusals, runtime, session, start, submit};
-use weft_core::confirm::{LaneVotes, Transfer, Votes, Witness};
+use common::{Sketch, config, device, id, ledger, now_us, pay, refusals, runtime, session, start, submit};
+use weft_core::confirm::{LaneVotes, Votes, Witness};
 use weft_core::{Balance, DeviceKey, DeviceSigner, Draft, Genesis, LaneId, MessageId, PayloadKind, Reason};
-use weft_net::{AckLevel, Lookup, Session};
+use weft_net::{AckLevel, Lookup};
 use weft_node::confirm::record::RecordFile;
 use weft_node::node::RunningNode;
 use weft_storage::DataDir;
@@ -141,28 +141,6 @@ fn ledger_with_balance(dir: &Path, amount: u64) {
     let balances = vec![Balance { account: device(1).public(), amount }];
     let genesis = Genesis { balances, ..Genesis::single("money", now_us(), key) };
     DataDir::init(dir, &genesis, &seed).unwrap();
-}
-
-/// Hands in a transfer from device 1 and tells what was said about it.
-async fn pay(
-    session: &Session,
-    sequence: u64,
-    (account_sequence, to, amount): (u64, u8, u64),
-) -> Option<Reason> {
-    let transfer = Transfer { account_sequence, to: device(to).public(), amount, memo: b"" };
-    let welcome = session.welcome();
-    let message = Draft {
-        network: welcome.network,
-        issued_at_us: now_us(),
-        sequence,
-        parents: welcome.genesis.roots(),
-        kind: PayloadKind::TRANSFER,
-        payload: &transfer.encode().unwrap(),
-    }
-    .sign(&device(1))
-    .unwrap();
-    let ack = submit(session, &[message]).await;
-    refusals(&ack).first().map(|refusal| refusal.1)
 }
 
 fn balance(node: &RunningNode, key: DeviceKey) -> u64 {

@@ -126,3 +126,26 @@ pub fn refusals(ack: &Ack) -> Vec<(u32, weft_core::Reason)> {
         .map(|exception| (exception.index, exception.reason().expect("a known reason")))
         .collect()
 }
+
+/// Hands in a transfer from device 1 and tells what was said about it.
+pub async fn pay(
+    session: &Session,
+    sequence: u64,
+    (account_sequence, to, amount): (u64, u8, u64),
+) -> Option<weft_core::Reason> {
+    let transfer =
+        weft_core::confirm::Transfer { account_sequence, to: device(to).public(), amount, memo: b"" };
+    let welcome = session.welcome();
+    let message = Draft {
+        network: welcome.network,
+        issued_at_us: now_us(),
+        sequence,
+        parents: welcome.genesis.roots(),
+        kind: PayloadKind::TRANSFER,
+        payload: &transfer.encode().expect("a transfer"),
+    }
+    .sign(&device(1))
+    .expect("a short payload");
+    let ack = submit(session, &[message]).await;
+    refusals(&ack).first().map(|refusal| refusal.1)
+}
