@@ -301,17 +301,22 @@ impl Segment {
     }
 
     /// Offset, message count and length of the batch in the record at `start`. Its checksum was checked when it was written or
-    /// recovered, and is not again.
+    /// recovered, and is not again. That the record begins at the position the index gives it is: an index may be forged, and a
+    /// message must not be found at another's place.
     fn batch_extent(&self, start: RecordStart) -> Result<(u64, u32, u64), LogError> {
         let offset = u64::from(start.sector) * RECORD_ALIGN_BYTES;
-        let frame = self.file.bytes(offset, 16);
-        let Some([_, _, _, _, a, b, c, d, length @ ..]) =
-            frame.as_deref().and_then(|frame| frame.first_chunk::<16>())
-        else {
-            return Err(self.damaged(offset, "no record where the index says"));
-        };
-        let count = u32::from_le_bytes([*a, *b, *c, *d]);
-        Ok((offset + FRAME_BYTES as u64, count, u64::from_le_bytes(*length)))
+        let frame = self.file.bytes(offset, 24);
+        let fields = frame.as_deref().and_then(|frame| {
+            let number = |at: usize| frame.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
+            let count = frame.get(4..)?.first_chunk().copied().map(u32::from_le_bytes)?;
+            Some((count, number(8)?, number(16)?))
+        });
+        match fields {
+            Some((count, length, first)) if first == self.first + u64::from(start.position) => {
+                Ok((offset + FRAME_BYTES as u64, count, length))
+            }
+            _ => Err(self.damaged(offset, "no record where the index says")),
+        }
     }
 
     pub(crate) fn batch(&self, start: RecordStart) -> Result<StoredBatch, LogError> {

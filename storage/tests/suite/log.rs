@@ -246,6 +246,46 @@ fn a_missing_or_damaged_index_file_is_built_again() {
 }
 
 #[test]
+fn an_index_with_forged_checksums_may_miss_a_message_and_never_misplaces_one() {
+    let disk = SimDisk::new(1);
+    let mut lane = Lane::new(6);
+    let history = batches(&mut lane, 30);
+    let (mut log, _) = open(&disk, SMALL).unwrap();
+    append_all(&mut log, &history);
+    let size = log.reader.size();
+    drop(log);
+    let index = disk.list(&dir()).unwrap().into_iter().find(|name| name.ends_with(".idx")).unwrap();
+    let index = dir().join(index);
+    // By an index that is intact otherwise, all records and messages of the segment lie one position later than they do.
+    let mut bytes = disk.read_file(&index).unwrap().to_vec();
+    let number = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+    let ids = number(40) as usize;
+    let positions = 256 + 64 * number(20) as usize + 8 * ids;
+    let starts = positions + 4 * ids;
+    for at in (positions..starts).step_by(4).chain((starts..bytes.len()).step_by(8)) {
+        let position = u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+        bytes[at..at + 4].copy_from_slice(&(position + 1).to_le_bytes());
+    }
+    let body = *blake3::hash(&bytes[256..]).as_bytes();
+    bytes[80..112].copy_from_slice(&body);
+    let checksum = blake3::derive_key("weft 2026-11 log index v1", &bytes[..224]);
+    bytes[224..256].copy_from_slice(&checksum);
+    disk.tamper(&index, 0, &bytes).unwrap();
+    let (log, recovered) = open(&disk, SMALL).unwrap();
+    assert_eq!((recovered.indexes_built, log.reader.size()), (0, size), "the forgery is believed");
+    let mut missed = 0;
+    for batch in &history {
+        for (id, i) in batch.sealed.ids().iter().zip(0..) {
+            match log.reader.find(id) {
+                Some(place) => assert_eq!(place, batch.sealed.place(i)),
+                None => missed += 1,
+            }
+        }
+    }
+    assert!(missed > 0, "the forged index was not asked");
+}
+
+#[test]
 fn reading_from_a_position_starts_with_the_batch_that_holds_it() {
     let disk = SimDisk::new(1);
     let mut lane = Lane::new(5);
