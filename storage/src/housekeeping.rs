@@ -1,10 +1,16 @@
-//! Work that must not sit in an append: building the index file of a sealed segment, and allocating the next segment.
+//! Work that must not sit in an append: building the index file of a sealed segment, covering it by a sieve, and allocating the next
+//! segment.
 //!
 //! Owns the thread that does it, if there is one: a simulation and many tests do the same work inside the append instead, so that the
 //! order of operations is fixed. Nothing here can harm the log: without the index file the segment keeps its index in memory and the
 //! next opening builds it; without the spare the writer allocates a segment itself.
+//!
+//! An index is sorted and hashed for tens of milliseconds, and nobody waits for it: that is done at the lowest priority, or every
+//! segment would end in a pause of the pipeline on a machine whose cores are all in use. The thread that does it holds no lock that
+//! others need, since it may not get to run for long.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -15,17 +21,23 @@ use crate::index::{Covers, IndexError, IndexFile, RecordStart, SegmentIndex, fil
 use crate::segment::{Checksum, segment_name};
 use crate::state::{Segment, Shared, TEMPORARY_SUFFIX, lock};
 
+/// "Niceness" of a thread that nobody waits for (setpriority(2)).
+#[cfg(target_os = "linux")]
+const LOWEST_PRIORITY: i32 = 19;
+
 /// A task for the housekeeper.
 pub(crate) enum Job {
     /// Build the index file of a sealed segment; its size and last checksum go into the file.
     Seal(Arc<Segment>, u64, Checksum),
+    /// Cover the segments that were there when the log was opened.
+    Cover,
     /// Allocate a segment ahead of need.
     Spare,
 }
 
 /// Does jobs, on a thread of its own or at once.
 pub(crate) enum Housekeeper {
-    Thread { jobs: Option<Sender<Job>>, thread: Option<JoinHandle<()>> },
+    Thread { jobs: Option<Sender<Job>>, thread: Option<JoinHandle<()>>, closing: Arc<AtomicBool> },
     Inline,
 }
 
@@ -37,16 +49,18 @@ impl Housekeeper {
         }
         let (jobs, todo) = channel();
         let weak: Weak<Shared> = Arc::downgrade(shared);
+        let closing = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&closing);
         let thread = std::thread::Builder::new()
             .name(format!("weft-log-{}", shared.lane))
             .spawn(move || {
                 while let Ok(job) = todo.recv() {
                     let Some(shared) = weak.upgrade() else { return };
-                    run(&shared, &job);
+                    run(&shared, &job, &stop);
                 }
             })
             .map_err(LogError::io("start a thread for", &shared.dir))?;
-        Ok(Self::Thread { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self::Thread { jobs: Some(jobs), thread: Some(thread), closing })
     }
 
     /// Does `job` now or soon. A spare is only made by a thread: made at once it would save nothing.
@@ -57,15 +71,17 @@ impl Housekeeper {
                 let _ = jobs.as_ref().map(|jobs| jobs.send(job));
             }
             (Self::Inline, Job::Spare) => {}
-            (Self::Inline, job) => run(shared, &job),
+            (Self::Inline, job) => run(shared, &job, &AtomicBool::new(false)),
         }
     }
 }
 
 impl Drop for Housekeeper {
-    /// Waits for the jobs submitted, so that whoever opens the directory next finds nobody writing there.
+    /// Waits for the jobs submitted, so that whoever opens the directory next finds nobody writing there; what is in memory only is
+    /// given up.
     fn drop(&mut self) {
-        if let Self::Thread { jobs, thread } = self {
+        if let Self::Thread { jobs, thread, closing } = self {
+            closing.store(true, Ordering::Relaxed);
             drop(jobs.take());
             if let Some(thread) = thread.take() {
                 // A panic there has been reported by the panic hook; the log does not depend on it.
@@ -75,7 +91,7 @@ impl Drop for Housekeeper {
     }
 }
 
-fn run(shared: &Shared, job: &Job) {
+fn run(shared: &Shared, job: &Job, closing: &AtomicBool) {
     match job {
         Job::Spare => {
             let mut spare = lock(&shared.spare);
@@ -85,8 +101,13 @@ fn run(shared: &Shared, job: &Job) {
             }
         }
         Job::Seal(segment, size, last) => {
-            let sealed = seal(shared, segment, *size, *last);
+            let sealed = seal(shared, segment, *size, *last).and_then(|()| cover(shared, closing));
             *lock(&shared.index_error) = sealed.err().map(|error| error.to_string());
+        }
+        Job::Cover => {
+            if let Err(error) = cover(shared, closing) {
+                *lock(&shared.index_error) = Some(error.to_string());
+            }
         }
     }
 }
@@ -95,21 +116,55 @@ fn run(shared: &Shared, job: &Job) {
 fn seal(shared: &Shared, segment: &Arc<Segment>, size: u64, last: Checksum) -> Result<(), LogError> {
     let SegmentIndex::Memory(index) = &segment.index else { return Ok(()) };
     let covers = Covers { network: shared.network, lane: shared.lane, first: segment.first, size, last };
-    let bytes = {
-        let index = read(index);
-        let (entries, records) = index.contents();
-        file::encode(&covers, entries, records)
+    let build = || {
+        // Readers of a sealed segment only read, too: none waits for this lock.
+        let bytes = {
+            let index = read(index);
+            let (entries, records) = index.contents();
+            file::encode(&covers, entries, records)
+        };
+        shared.check_room(bytes.len() as u64)?;
+        store(&*shared.disk, &shared.dir, &covers, &bytes)
     };
-    shared.check_room(bytes.len() as u64)?;
-    let index = store(&*shared.disk, &shared.dir, &covers, &bytes)?;
+    let index = at_lowest_priority(shared, build)?;
     let sealed = open_sealed(&*shared.disk, &segment.path, segment.first, index)?;
-    shared.change_segments(|segments| {
-        // One that was cut meanwhile has another in its place.
-        if let Some(slot) = segments.iter_mut().find(|other| Arc::ptr_eq(other, segment)) {
-            *slot = Arc::new(sealed);
-        }
-    });
+    // One that was cut meanwhile has another in its place.
+    shared.change_segments(|segments| segments.exchange(segment, sealed));
     Ok(())
+}
+
+/// Covers all sealed segments by sieves that are not covered yet.
+fn cover(shared: &Shared, closing: &AtomicBool) -> Result<(), LogError> {
+    while let Some(next) = shared.segments().next_to_cover().filter(|_| !closing.load(Ordering::Relaxed)) {
+        at_lowest_priority(shared, || {
+            next.fill();
+            Ok(())
+        })?;
+        shared.change_segments(|segments| segments.cover(next));
+    }
+    Ok(())
+}
+
+/// Runs `work`: in the background on a thread of its own, at the lowest priority where threads have one. A thread may not raise its
+/// priority again.
+fn at_lowest_priority<T: Send>(
+    shared: &Shared,
+    work: impl FnOnce() -> Result<T, LogError> + Send,
+) -> Result<T, LogError> {
+    if !shared.config.background {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(format!("weft-index-{}", shared.lane));
+        let thread = thread.spawn_scoped(scope, || {
+            // Elsewhere this would be the priority of the whole process. If it is refused, the work is only less polite.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+            work()
+        });
+        let thread = thread.map_err(LogError::io("start a thread for", &shared.dir))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A sealed segment whose index is `index`.

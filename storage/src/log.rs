@@ -129,6 +129,7 @@ impl LaneLog {
             tree: recovered.tree.clone(),
             spare_wanted: true,
         };
+        writer.housekeeper.submit(&shared, Job::Cover);
         let syncer = Syncer { shared: Arc::clone(&shared) };
         Ok((Self { writer, syncer, reader: LogReader::new(shared) }, recovered))
     }

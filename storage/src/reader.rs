@@ -83,6 +83,8 @@ pub struct LogStats {
     pub durable_size: u64,
     /// Segments.
     pub segments: u64,
+    /// Segments that are not asked for an id which is in none of them: the sealed ones, but for those that are being made ready.
+    pub segments_sieved: u64,
     /// Messages.
     pub messages: u64,
     /// Batches.
@@ -149,6 +151,7 @@ impl LogReader {
             size: self.size(),
             durable_size: self.durable_size(),
             segments: segments.len() as u64,
+            segments_sieved: (segments.len() - segments.uncovered().len()) as u64,
             messages: 0,
             batches: 0,
             segment_bytes: 0,
@@ -259,8 +262,13 @@ impl LogReader {
     #[must_use]
     pub fn find(&self, id: &MessageId) -> Option<Place> {
         let segments = self.shared.segments();
-        let found = segments.iter().rev().find_map(|segment| segment.find(self.shared.lane, id));
-        found.filter(|place| place.position() < self.size())
+        let lane = self.shared.lane;
+        let among = |some: &[Arc<Segment>]| some.iter().rev().find_map(|segment| segment.find(lane, id));
+        let older = || {
+            let mut sieved = segments.sieved().filter(|(sieve, _)| sieve.may_have(prefix_of(id)));
+            sieved.find_map(|(_, covered)| among(covered))
+        };
+        among(segments.uncovered()).or_else(older).filter(|place| place.position() < self.size())
     }
 
     /// Like [`LogReader::find`] for many: `places` gets one answer for each of `ids`. Several times faster than one by one for ids that
@@ -269,13 +277,30 @@ impl LogReader {
         places.clear();
         places.resize(ids.len(), None);
         let segments = self.shared.segments();
+        let lane = self.shared.lane;
+        let look_up = |some: &[Arc<Segment>],
+                       ids: &[MessageId],
+                       prefixes: &[u64],
+                       which: &[usize],
+                       places: &mut [Option<Place>]| {
+            let wanted: Vec<u64> = which.iter().map(|i| prefixes[*i]).collect();
+            for segment in some.iter().rev().filter(|_| !which.is_empty()) {
+                segment.index.touch(&wanted);
+                for i in which {
+                    places[*i] = places[*i].or_else(|| segment.find(lane, &ids[*i]));
+                }
+            }
+        };
         for (ids, places) in ids.chunks(GROUP_IDS).zip(places.chunks_mut(GROUP_IDS)) {
             let prefixes: Vec<u64> = ids.iter().map(prefix_of).collect();
-            for segment in segments.iter().rev() {
-                segment.index.touch(&prefixes);
-                for (id, place) in ids.iter().zip(places.iter_mut()).filter(|(_, place)| place.is_none()) {
-                    *place = segment.find(self.shared.lane, id);
-                }
+            let mut all: Vec<usize> = (0..ids.len()).collect();
+            look_up(segments.uncovered(), ids, &prefixes, &all, places);
+            for (sieve, covered) in segments.sieved() {
+                sieve.touch(&prefixes);
+                all.retain(|i| places[*i].is_none());
+                let let_through: Vec<usize> =
+                    all.iter().copied().filter(|i| sieve.may_have(prefixes[*i])).collect();
+                look_up(covered, ids, &prefixes, &let_through, places);
             }
         }
         let size = self.size();

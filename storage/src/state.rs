@@ -13,7 +13,7 @@ use weft_core::{LaneId, NetworkId};
 
 use crate::disk::{Disk, DiskFile, WriteError};
 use crate::error::{LogError, Poison};
-use crate::index::SegmentIndex;
+use crate::index::{SegmentIndex, Segments};
 use crate::log::LogConfig;
 
 /// One segment as readers see it.
@@ -32,16 +32,13 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// Segments in order of their first position; the last one is active.
-pub(crate) type SegmentList = Arc<Vec<Arc<Segment>>>;
-
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
     pub(crate) network: NetworkId,
     pub(crate) lane: LaneId,
     pub(crate) config: LogConfig,
-    segments: RwLock<SegmentList>,
+    segments: RwLock<Arc<Segments>>,
     active: Mutex<Active>,
     syncing: Mutex<()>,
     /// Size of the lane that is written and can be read.
@@ -79,7 +76,7 @@ impl Shared {
             network,
             lane,
             config,
-            segments: RwLock::new(Arc::new(segments)),
+            segments: RwLock::new(Arc::new(Segments::new(segments))),
             active: Mutex::new(active),
             syncing: Mutex::new(()),
             written: AtomicU64::new(size),
@@ -92,12 +89,12 @@ impl Shared {
         }
     }
 
-    pub(crate) fn segments(&self) -> SegmentList {
+    pub(crate) fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the list by what `change` makes of it.
-    pub(crate) fn change_segments(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>)) {
+    pub(crate) fn change_segments(&self, change: impl FnOnce(&mut Segments)) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut segments));
     }
@@ -129,18 +126,15 @@ impl Shared {
     pub(crate) fn activate(&self, segment: Arc<Segment>) {
         *lock(&self.active) = Active { path: segment.path.as_path().into(), file: Arc::clone(&segment.file) };
         self.change_segments(|segments| {
-            segments.retain(|other| other.first < segment.first);
-            segments.push(segment);
+            let at = segments.partition_point(|other| other.first < segment.first);
+            segments.replace_from(at, segment);
         });
     }
 
     /// Puts `segment` in the place of the one at index `at` and all after it. By the writer alone, under [`Shared::lock_syncing`].
     pub(crate) fn replace_from(&self, at: usize, segment: Arc<Segment>) {
         *lock(&self.active) = Active { path: segment.path.as_path().into(), file: Arc::clone(&segment.file) };
-        self.change_segments(|segments| {
-            segments.truncate(at);
-            segments.push(segment);
-        });
+        self.change_segments(|segments| segments.replace_from(at, segment));
     }
 
     /// Keeps syncs away while it lives.

@@ -28,8 +28,7 @@
 //! About 13.5 bytes a message and 8 a batch, on disk. Ids are uniform, so a prefix is found by looking where it should be and a little
 //! around: one page, seldom two. An id that is *not* there usually costs one line of the filter: a blocked Bloom filter with 12 bits a
 //! message, 8 of them set, in one cache line (Putze, Sanders, Singler, "Cache-, hash- and space-efficient Bloom filters", 2007). It lets
-//! about one absent id in 150 through. An absent id is looked for in every segment: at 256 MiB each, a terabyte of log is 4,096 of these
-//! lines. That is the price of having no global index yet.
+//! about one absent id in 150 through. A log has too many segments to ask each about an id that is in none: see [`sieve`](super::sieve).
 
 use std::sync::Arc;
 
@@ -46,7 +45,7 @@ const CONTEXT: &str = "weft 2026-11 log index v1";
 const HEADER_BYTES: usize = 256;
 const BLOCK_BYTES: usize = 64;
 const FILTER_BITS_PER_ID: u64 = 12;
-const FILTER_PROBES: u64 = 8;
+pub(super) const FILTER_PROBES: u64 = 8;
 /// Bytes hashed at a time when an index is checked.
 const CHECK_BYTES: usize = 1 << 20;
 
@@ -114,7 +113,7 @@ impl Layout {
 }
 
 /// Spreads a prefix: the finalizer of MurmurHash3 (Appleby), a bijection whose output bits all depend on all input bits.
-const fn mix(mut x: u64) -> u64 {
+pub(super) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
@@ -215,6 +214,11 @@ impl IndexFile {
     fn start(&self, i: u64) -> RecordStart {
         let [a, b, c, d, e, f, g, h] = self.number(self.layout.starts() + 8 * i);
         RecordStart { position: u32::from_le_bytes([a, b, c, d]), sector: u32::from_le_bytes([e, f, g, h]) }
+    }
+
+    /// All prefixes, rising.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.layout.ids).map(|i| self.prefix(i))
     }
 
     /// Number of message ids.

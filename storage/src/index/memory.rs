@@ -51,6 +51,11 @@ impl MemoryIndex {
         (self.ids.len() as u64, self.records.len() as u64)
     }
 
+    /// Prefixes of all ids, in no order.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ids.entries().map(|(prefix, _)| prefix)
+    }
+
     /// What an index file is built from.
     pub(crate) fn contents(&self) -> (Vec<(u64, u32)>, &[RecordStart]) {
         (self.ids.entries().collect(), &self.records)

@@ -1,19 +1,22 @@
 //! From ids and positions to places in segments.
 //!
-//! Owns the index of the active segment (`memory`, in a hash table), that of a sealed one (`file`, static and mapped) and the choice
-//! between them. Invariant: an index answers with *candidates*; the caller compares whole ids, so a wrong answer can only miss a message.
+//! Owns the index of the active segment (`memory`, in a hash table), that of a sealed one (`file`, static and mapped), the choice
+//! between them, and what says of many sealed ones at once that an id is in none of them (`sieve`). Invariant: an index answers with
+//! *candidates*; the caller compares whole ids, so a wrong answer can only miss a message.
 //!
-//! Memory: 16 to 32 bytes for each message of the active segment and of one that was sealed a moment ago; none for older ones, whose
-//! index lies in the page cache: 13.5 bytes each if all of it is in use, 1.5 if only the filters are.
+//! Memory: 16 to 32 bytes for each message of the active segment and of one that was sealed a moment ago; 2 to 4 for older ones, whose
+//! index lies in the page cache: 13.5 bytes each if all of it is in use.
 
 pub(crate) mod file;
 mod memory;
+mod sieve;
 mod table;
 
 use std::sync::{PoisonError, RwLock};
 
 pub(crate) use file::{Covers, IndexError, IndexFile};
 pub(crate) use memory::{MemoryIndex, RecordStart};
+pub(crate) use sieve::Segments;
 pub(crate) use table::{GROUP_IDS, prefix_of};
 
 /// The index of one segment.

@@ -286,6 +286,43 @@ fn an_index_with_forged_checksums_may_miss_a_message_and_never_misplaces_one() {
 }
 
 #[test]
+fn ids_are_found_in_segments_that_a_sieve_covers_and_that_came_in_place_of_some_cut() {
+    let disk = SimDisk::new(1);
+    let mut lane = Lane::new(9);
+    let (mut log, _) = open(&disk, SMALL).unwrap();
+    let history = batches(&mut lane, 40);
+    append_all(&mut log, &history);
+    let stats = log.reader.stats();
+    assert!(stats.segments > 6);
+    assert_eq!(stats.segments_sieved, stats.segments - 1, "all but the active one");
+    assert_holds(&log.reader, &history.iter().collect::<Vec<_>>(), lane.tree.size());
+
+    // Another history from the middle on: what was cut is not found, what came for it is.
+    let (kept, lost) = history.split_at(17);
+    log.writer.cut(kept[16].sealed.size()).unwrap();
+    let after_cut = log.reader.stats();
+    assert!(after_cut.segments_sieved < after_cut.segments && after_cut.segments < stats.segments);
+    lane.tree = kept[16].after.clone();
+    let again = batches(&mut lane, 25);
+    append_all(&mut log, &again);
+    let size = lane.tree.size();
+    let all: Vec<&Batch> = kept.iter().chain(&again).collect();
+    assert_holds(&log.reader, &all, size);
+    let absent: Vec<MessageId> = lost.iter().flat_map(|batch| batch.sealed.ids()).copied().collect();
+    let mut places = Vec::new();
+    log.reader.find_many(&absent, &mut places);
+    assert!(places.iter().all(Option::is_none) && absent.iter().all(|id| log.reader.find(id).is_none()));
+    let stats = log.reader.stats();
+    assert_eq!(stats.segments_sieved, stats.segments - 1);
+
+    drop(log);
+    let (log, _) = open(&disk, SMALL).unwrap();
+    let stats = log.reader.stats();
+    assert_eq!(stats.segments_sieved, stats.segments - 1, "after opening");
+    assert_holds(&log.reader, &all, size);
+}
+
+#[test]
 fn reading_from_a_position_starts_with_the_batch_that_holds_it() {
     let disk = SimDisk::new(1);
     let mut lane = Lane::new(5);
