@@ -10,15 +10,15 @@ pub mod client;
 pub mod error;
 pub mod identity;
 mod link;
+pub mod load;
 pub mod server;
 pub mod transport;
 pub mod trust;
 
-pub use client::{
-    AckStream, Client, ClientConfig, Delivery, Dialer, LoadSender, PendingAck, Session, SessionOptions,
-};
+pub use client::{Client, ClientConfig, Dialer, PendingAck, Session, SessionOptions};
 pub use error::{BindError, NetError};
 pub use identity::{Fingerprint, Identity, IdentityError};
+pub use load::{AckStream, Delivery, LoadSender};
 pub use server::{
     Refusal, Server, ServerConfig, ServerHandle, ServerStats, Service, SessionHandle, ShutdownReport,
 };
