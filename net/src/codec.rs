@@ -24,19 +24,20 @@ use crate::limits::{
     TEXT_BYTES_MAX, TIPS_IN_ACK_MAX, TIPS_IN_REPLY_MAX, WIRE_VERSION,
 };
 use crate::query::{self, Answer, Query};
+use crate::subscribe::{self, Notice, Subscribe};
 
 /// First bytes of a Hello.
 pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
 
 const EXCEPTION_BYTES: usize = 21;
 const LANE_STATUS_BYTES: usize = 59;
-const WELCOME_BYTES_MAX: usize = 97 + NODE_NAME_BYTES_MAX;
+const WELCOME_BYTES_MAX: usize = 101 + NODE_NAME_BYTES_MAX;
 
 impl FrameKind {
     /// Largest body of this type, where no frame may exceed `frame_bytes_max`.
     #[must_use]
     pub fn body_bytes_max(self, frame_bytes_max: u32) -> usize {
-        if let Some(own) = query::body_bytes_max(self) {
+        if let Some(own) = query::body_bytes_max(self).or_else(|| subscribe::body_bytes_max(self)) {
             return own;
         }
         let own = match self {
@@ -52,7 +53,7 @@ impl FrameKind {
             Self::GetStatus => 8,
             Self::Status => 86 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
-            // The kinds of queries, whose limits were given above.
+            // The kinds of queries and subscriptions, whose limits were given above.
             _ => 1,
         };
         own.min(crate::limits::FRAME_BYTES_MAX as usize)
@@ -141,6 +142,7 @@ impl Welcome {
         out.extend_from_slice(&self.inflight_messages_max.to_le_bytes());
         out.extend_from_slice(&self.inflight_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.idle_ms.to_le_bytes());
+        out.extend_from_slice(&self.subscriptions_max.to_le_bytes());
         out.extend_from_slice(&self.clock_ahead_us_max.to_le_bytes());
         out.extend_from_slice(&self.clock_behind_us_max.to_le_bytes());
         out.extend_from_slice(&self.server_time_us.to_le_bytes());
@@ -163,6 +165,7 @@ impl Welcome {
             inflight_messages_max: body.u32("inflight_messages_max")?,
             inflight_bytes_max: body.u64("inflight_bytes_max")?,
             idle_ms: body.u32("idle_ms")?,
+            subscriptions_max: body.u32("subscriptions_max")?,
             clock_ahead_us_max: body.u64("clock_ahead_us_max")?,
             clock_behind_us_max: body.u64("clock_behind_us_max")?,
             server_time_us: body.u64("server_time_us")?,
@@ -370,6 +373,12 @@ impl Frame {
             Self::Close(_) => FrameKind::Close,
             Self::Query { query, .. } => query.kind(),
             Self::Answer { answer, .. } => answer.kind(),
+            Self::Subscribe { .. } => FrameKind::SubscribeConfirmed,
+            Self::Subscribed { .. } => FrameKind::Subscribed,
+            Self::Grant { .. } => FrameKind::Grant,
+            Self::Notice { notice, .. } => notice.kind(),
+            Self::Unsubscribe { .. } => FrameKind::Unsubscribe,
+            Self::Unsubscribed { .. } => FrameKind::Unsubscribed,
         }
     }
 
@@ -424,6 +433,25 @@ impl Frame {
                 out.extend_from_slice(&request_id.to_le_bytes());
                 answer.encode(out);
             }
+            Self::Subscribe { request_id, subscribe } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe.encode(out);
+            }
+            Self::Subscribed { request_id, starts } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe::put_starts(out, starts);
+            }
+            Self::Grant { request_id, credit } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe::put_credit(out, *credit);
+            }
+            Self::Notice { request_id, notice } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                notice.encode(out);
+            }
+            Self::Unsubscribe { request_id } | Self::Unsubscribed { request_id } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+            }
         });
     }
 
@@ -475,15 +503,30 @@ impl Frame {
                 Self::Error(WireError { request_id, code, retry_after_ms, text })
             }
             FrameKind::Close => Self::Close(body.code("close reason", CloseReason::from_code)?),
+            FrameKind::SubscribeConfirmed => {
+                let request_id = body.request_id()?;
+                Self::Subscribe { request_id, subscribe: Subscribe::decode(&mut body)? }
+            }
+            FrameKind::Subscribed => {
+                let request_id = body.request_id()?;
+                Self::Subscribed { request_id, starts: subscribe::starts(&mut body)? }
+            }
+            FrameKind::Grant => {
+                let request_id = body.request_id()?;
+                Self::Grant { request_id, credit: subscribe::credit(&mut body)? }
+            }
+            FrameKind::Unsubscribe => Self::Unsubscribe { request_id: body.request_id()? },
+            FrameKind::Unsubscribed => Self::Unsubscribed { request_id: body.request_id()? },
             kind => {
                 let request_id = body.request_id()?;
-                match Query::decode(kind, &mut body)? {
-                    Some(query) => Self::Query { request_id, query },
-                    None => {
-                        let answer = Answer::decode(kind, &mut body)?;
-                        let answer = answer.ok_or(FrameError::UnknownKind { got: kind.code() })?;
-                        Self::Answer { request_id, answer }
-                    }
+                if let Some(query) = Query::decode(kind, &mut body)? {
+                    Self::Query { request_id, query }
+                } else if let Some(answer) = Answer::decode(kind, &mut body)? {
+                    Self::Answer { request_id, answer }
+                } else if let Some(notice) = Notice::decode(kind, &mut body)? {
+                    Self::Notice { request_id, notice }
+                } else {
+                    return Err(FrameError::UnknownKind { got: kind.code() });
                 }
             }
         };

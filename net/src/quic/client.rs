@@ -27,6 +27,7 @@ use super::error::NetError;
 use super::identity::Fingerprint;
 use super::link::{self, Handler, Link};
 use super::load::{AckStream, DELIVERIES_MAX, Delivery, LoadSender};
+use super::subscription::Feed;
 use super::transport::{self, ClientWindows, SocketBuffers};
 use super::trust::{PinVerifier, Trust};
 use crate::frame::{Ack, Lookup, Status, Welcome, WireError};
@@ -279,6 +280,7 @@ type ReplySender = oneshot::Sender<Result<Reply, NetError>>;
 #[derive(Debug, Default)]
 pub(super) struct State {
     waiting: HashMap<u64, ReplySender>,
+    pub(super) subscriptions: HashMap<u64, Feed>,
     pub(super) end: Option<NetError>,
 }
 
@@ -286,7 +288,7 @@ pub(super) struct State {
 pub(super) struct Inner {
     address: SocketAddr,
     connection: Connection,
-    link: Link<ClientSession>,
+    pub(super) link: Link<ClientSession>,
     /// Locked before the link where both are.
     state: Mutex<State>,
     /// There may be credit again, or the session has ended.
@@ -308,14 +310,15 @@ impl Inner {
             (SessionEnd::Lost, Some(reason)) => NetError::of_connection(self.address, &reason),
             _ => NetError::Session(end),
         };
-        let waiting = {
+        let (waiting, subscriptions) = {
             let mut state = self.state();
             state.end.get_or_insert(error);
-            std::mem::take(&mut state.waiting)
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.subscriptions))
         };
         for reply in waiting.into_values() {
             let _ = reply.send(Err(self.end_reason()));
         }
+        subscriptions.into_values().for_each(|feed| feed.end(self.end_reason()));
         self.changed.notify_waiters();
     }
 
@@ -430,7 +433,25 @@ impl Handler<ClientSession> for Replies {
                 }
             }
             ClientEvent::Ack(ack) => self.deliver(ack.request_id, Ok(ack)).await,
-            ClientEvent::Failed(error) => self.deliver(error.request_id, Err(error)).await,
+            ClientEvent::Failed(error) => {
+                let feed = inner.state().subscriptions.remove(&error.request_id);
+                match feed {
+                    Some(feed) => feed.end(NetError::Request(error)),
+                    None => self.deliver(error.request_id, Err(error)).await,
+                }
+            }
+            ClientEvent::Subscribed { request_id, starts } => {
+                if let Some(feed) = inner.state().subscriptions.get_mut(&request_id) {
+                    feed.start(starts);
+                }
+            }
+            ClientEvent::Notice { request_id, notice } => {
+                if let Some(feed) = inner.state().subscriptions.get(&request_id) {
+                    feed.tell(notice);
+                }
+            }
+            // Whoever ended it waits for nothing.
+            ClientEvent::Unsubscribed { .. } => {}
             ClientEvent::Tips { request_id, tips } => inner.reply(request_id, Ok(Reply::Tips(tips))),
             ClientEvent::Messages { request_id, answers } => {
                 inner.reply(request_id, Ok(Reply::Messages(answers)));
@@ -450,8 +471,8 @@ impl Handler<ClientSession> for Replies {
 
 /// Closes the session when the last handle is dropped.
 #[derive(Debug)]
-struct Owner {
-    inner: Arc<Inner>,
+pub(super) struct Owner {
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Drop for Owner {
@@ -464,7 +485,7 @@ impl Drop for Owner {
 /// An open session. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Session {
-    inner: Arc<Owner>,
+    pub(super) inner: Arc<Owner>,
     welcome: Arc<Welcome>,
 }
 
