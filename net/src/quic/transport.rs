@@ -45,7 +45,7 @@ const CONNECTION_OVERHEAD_BYTES: u64 = 64 << 10;
 
 /// What a node holds for a subscription: positions and sizes of 1,024 lanes, 1,024 open operations, and a notice in
 /// the making. Its output is the session's.
-const SUBSCRIPTION_BYTES: u64 = 256 << 10;
+const SUBSCRIPTION_BYTES: u64 = 384 << 10;
 
 /// Input taken from QUIC at once, and the start of the next frame that it may hold.
 const SESSION_INPUT_BYTES: u64 = 256 << 10;
