@@ -14,7 +14,8 @@ use weft_core::{LANE_POSITIONS_MAX, LANES_MAX, LaneId, Place};
 use weft_net::frame::lane_flags;
 use weft_net::subscribe::OPEN_MAX;
 use weft_net::{
-    AckLevel, Bookmark, Confirmed, MessageFilter, NetError, Notice, Outcome, Start, Subscribe, Subscription,
+    AckLevel, Bookmark, Confirmed, ErrorCode, MessageFilter, NetError, Notice, Outcome, Start, Subscribe,
+    Subscription,
 };
 
 use super::{Globals, PeerArgs, account, connect, usage};
@@ -341,10 +342,13 @@ async fn watch(
     };
     let mut subscription: Subscription = match subscription {
         Ok(subscription) => subscription,
-        // A node that is full may have room later; anything else that it says no to, it will say no to again.
-        Err(NetError::Request(error)) if error.retry_after_ms == 0 => {
+        // What does not exist will not exist later either; a node that is full, or goes down, may be well again.
+        Err(NetError::Request(error))
+            if matches!(error.code, ErrorCode::NotFound | ErrorCode::Unsupported) =>
+        {
             return Err(NetError::Request(error).into());
         }
+        Err(error @ NetError::Invalid(_)) => return Err(error.into()),
         Err(error) => return Ok(Ended::Lost(error.into())),
     };
     *bookmark = Some(subscription.bookmark().clone());
