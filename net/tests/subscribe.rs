@@ -285,7 +285,7 @@ fn notices_come_up_to_the_credit_and_go_on_when_more_is_granted() {
 #[test]
 fn a_subscriber_that_does_not_read_is_sent_no_more_than_its_mark_holds() {
     let limits = SessionLimits { output_bytes_high: 2_000, ..limits() };
-    let (mut pair, id) = subscribed(limits.clone(), Subscribe { credit: CREDIT_MAX, ..wanted() });
+    let (mut pair, id) = subscribed(limits, Subscribe { credit: CREDIT_MAX, ..wanted() });
     pair.pipe_bytes = 0;
     let mut sent = 0;
     while pair.server.notify(pair.now, id, told(sent, sent + 10)) {
@@ -327,6 +327,34 @@ fn an_ended_subscription_is_told_nothing_more_and_its_place_is_free() {
     assert!(!pair.server.notify(pair.now, id, told(1, 2)));
     assert_eq!(pair.client.grant(pair.now, id, 1), Err(RequestError::NotOpen));
     assert!(pair.client.subscribe(pair.now, wanted()).is_ok());
+}
+
+#[test]
+fn a_client_that_subscribes_and_ends_it_in_one_breath_makes_the_node_do_nothing() {
+    let mut pair = Pair::open(limits());
+    pair.client_reads = false;
+    for request_id in 1..=1_000 {
+        pair.inject_frame(&Frame::Subscribe { request_id, subscribe: wanted() });
+        pair.inject_frame(&Frame::Unsubscribe { request_id });
+    }
+    pair.run();
+    assert_eq!((pair.server.subscriptions(), pair.server_events.len()), (0, 0));
+    assert_eq!(pair.server.failure(), None);
+    // Grants in small pieces are one event until the node has looked.
+    let (mut pair, id) = subscribed(limits(), wanted());
+    (0..100).for_each(|_| pair.client.grant(pair.now, id, 1).unwrap());
+    pair.run();
+    assert_eq!(pair.server_events, [ServerEvent::Granted { request_id: id }]);
+}
+
+#[test]
+fn an_end_that_crosses_the_nodes_own_is_an_end_all_the_same() {
+    let (mut pair, id) = subscribed(limits(), wanted());
+    pair.client.unsubscribe(pair.now, id);
+    assert!(pair.server.end_subscription(pair.now, WireError::new(id, ErrorCode::Internal, 0, "lost")));
+    pair.run();
+    assert_eq!(pair.client_events, [ClientEvent::Unsubscribed { request_id: id }]);
+    assert_eq!((pair.server_events.len(), pair.server.failure()), (0, None));
 }
 
 #[test]
@@ -624,7 +652,19 @@ async fn subscriptions_are_bounded_by_connection_and_in_all_and_a_dropped_one_fr
     let (_other_client, other) = open(&server).await;
     let _third = other.subscribe(wanted()).await.unwrap();
     overloaded(other.subscribe(wanted()).await.unwrap_err());
+    // The place is free for the same session as soon as the end is told, and for others then.
     drop(first);
+    let again = loop {
+        match session.subscribe(wanted()).await {
+            Ok(again) => break again,
+            // Its end is not told yet.
+            Err(NetError::Invalid(RequestError::Subscriptions { limit: 2 })) => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    drop(again);
     until(&server, 2).await;
     let _fourth = other.subscribe(wanted()).await.unwrap();
     // A connection that is gone leaves no subscription behind.

@@ -357,7 +357,7 @@ impl RunningNode {
         let marks = confirm.clone();
         let final_size = Arc::new(move |lane| marks.final_size(lane));
         let receipts = Receipts::new(genesis.clone(), key, proofs, final_size, Arc::new(NoCosigners))?;
-        let subscriptions = Subscriptions::new(confirm.clone(), history.clone(), lanes.clone());
+        let subscriptions = Subscriptions::new(confirm.clone(), history.clone(), lanes.clone(), keys.clone());
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
             network: data.network(),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 use weft_core::confirm::Operation;
-use weft_core::{LaneId, MessageId, MessageView, PayloadKind, Place};
+use weft_core::{LaneId, MessageId, MessageView, NodeKey, PayloadKind, Place};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::frame::lane_flags;
 use weft_net::subscribe::{CONFIRMED_MESSAGES_MAX, OPEN_MAX};
@@ -50,11 +50,16 @@ const _: () = assert!(
         && Fault::Equivocated as u8 == lane_flags::EQUIVOCATED
 );
 
+/// When a client that came too early should come back, milliseconds.
+const RETRY_AFTER_MS: u32 = 500;
+
 /// What subscriptions are told from.
 pub struct Subscriptions {
     confirm: Arc<Confirm>,
     history: Arc<History>,
     lanes: Lanes,
+    /// Keys of the lanes' nodes, which sign witnesses with them.
+    nodes: Vec<NodeKey>,
     hashes: Hashes,
     id_context: Context,
     reads: Semaphore,
@@ -67,12 +72,13 @@ impl std::fmt::Debug for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Of what these hold.
-    pub fn new(confirm: Arc<Confirm>, history: Arc<History>, lanes: Lanes) -> Arc<Self> {
+    /// Of what these hold; `nodes` are the keys of the lanes' nodes.
+    pub fn new(confirm: Arc<Confirm>, history: Arc<History>, lanes: Lanes, nodes: Vec<NodeKey>) -> Arc<Self> {
         Arc::new(Self {
             confirm,
             history,
             lanes,
+            nodes,
             hashes: Hashes::detect(),
             id_context: Context::new(weft_core::hash::Domain::MESSAGE.context()),
             reads: Semaphore::new(READS_AT_ONCE_MAX),
@@ -82,7 +88,8 @@ impl Subscriptions {
     /// Takes a subscription.
     ///
     /// # Errors
-    /// `not_found` if it names a lane that does not exist.
+    /// `not_found` if it names a lane that does not exist, or an open place beyond where it begins; `not_yet` if it begins now and
+    /// this node does not know yet, after a start, how far that is.
     pub fn begin(self: &Arc<Self>, wanted: &Subscribe) -> Result<Confirmations, Refusal> {
         let moved = self.confirm.watch();
         let cursor = Cursor::new(self.clone(), wanted)?;
@@ -161,6 +168,10 @@ impl Cursor {
         let named = wanted.positions.iter().map(|(lane, _)| *lane);
         if let Some(lane) = named.chain(wanted.open.iter().map(|place| place.lane())).find(beyond) {
             return Err(Refusal::not_found(format!("no lane {lane}: the ledger has {count}")));
+        }
+        let is_everywhere = wanted.start == Start::Beginning || wanted.positions.len() == count;
+        if !is_everywhere && parts.confirm.is_restoring() {
+            return Err(Refusal::not_yet(RETRY_AFTER_MS, "what is final is coming back after a start"));
         }
         let start = |lane: u16| match wanted.start {
             Start::Now => parts.confirm.final_size(LaneId(lane)),
@@ -307,6 +318,11 @@ impl Cursor {
             Refusal::internal(format!("the log cannot be read: {error}"))
         };
         let reader = parts.lanes.get(lane).ok_or_else(|| unreadable(&"no such lane"))?;
+        let node = parts.nodes.get(usize::from(lane.0));
+        // Of anybody else a message of this kind is data.
+        let is_witness = |message: &MessageView<'_>| {
+            message.kind() == PayloadKind::WITNESS && node.is_some_and(|node| node.0 == message.issuer().0)
+        };
         let (mut messages, mut open) = (Vec::new(), Vec::new());
         let (mut at, mut scanned) = (from, 0);
         while at < final_size && messages.len() < CONFIRMED_MESSAGES_MAX && scanned < SCANNED_MAX {
@@ -324,7 +340,7 @@ impl Cursor {
                 }
                 scanned += 1;
                 let message = found.message;
-                let kind = message.kind() != PayloadKind::WITNESS || filter.witnesses;
+                let kind = filter.witnesses || !is_witness(&message);
                 if kind && filter.issuer.is_none_or(|issuer| issuer == *message.issuer()) {
                     wanted.push((found.position, message));
                 }

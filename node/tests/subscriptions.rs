@@ -10,9 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::four::{Cluster, NODES, wait_for};
-use common::{
-    config, device, id, ledger, now_us, pay, refusals, runtime, send, session, start, submit,
-};
+use common::{config, device, id, ledger, now_us, pay, refusals, runtime, send, session, start, submit};
 use weft_core::confirm::Transfer;
 use weft_core::{Balance, DeviceSigner, Draft, Genesis, LaneId, MessageId, PayloadKind, Place};
 use weft_net::{
@@ -187,6 +185,22 @@ fn only_messages_of_the_issuer_asked_for_are_told_and_witnesses_only_to_who_want
         let mut heard = Heard::default();
         heard.listen(&mut subscription, |heard| heard.count() > 500).await;
         assert!(sent.iter().all(|id| heard.ids().contains(id)));
+        // A device's message of that kind is no witness: it is told to everybody.
+        let welcome = session.welcome();
+        let draft = Draft {
+            network: welcome.network,
+            issued_at_us: now_us(),
+            sequence: 1,
+            parents: welcome.genesis.roots(),
+            kind: PayloadKind::WITNESS,
+            payload: b"nothing that a witness says",
+        };
+        let message = draft.sign(&device(9)).unwrap();
+        assert_eq!(refusals(&submit(&session, std::slice::from_ref(&message)).await), []);
+        let mut subscription = session.subscribe(all()).await.unwrap();
+        let mut heard = Heard::default();
+        heard.listen(&mut subscription, |heard| heard.ids().contains(&id(&message))).await;
+        assert_eq!(heard.count(), 501);
     });
     node.stop();
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -174,7 +174,18 @@ impl std::fmt::Debug for Confirmations {
 #[derive(Debug, Default)]
 pub(super) struct Tellers {
     tasks: JoinSet<()>,
-    running: HashMap<u64, AbortHandle>,
+    running: HashMap<u64, (AbortHandle, Arc<Places>)>,
+}
+
+/// The places of a subscription at its connection and in all. Freed when it ends, not when its task is cleared away: its client may
+/// ask for another one at once.
+#[derive(Debug)]
+struct Places(Mutex<Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>>);
+
+impl Places {
+    fn free(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 impl Tellers {
@@ -187,7 +198,7 @@ impl Tellers {
         (request_id, wanted): (u64, Subscribe),
     ) {
         while self.tasks.try_join_next().is_some() {}
-        self.running.retain(|_, task| !task.is_finished());
+        self.running.retain(|_, (task, _)| !task.is_finished());
         let refuse = |refusal: Refusal| {
             session.tell(|session, now| session.end_subscription(now, refusal.error(request_id)));
         };
@@ -200,8 +211,15 @@ impl Tellers {
         match service.subscribe(wanted).await {
             Ok(Confirmations { starts, source }) => {
                 if session.tell(|session, now| session.subscribed(now, request_id, starts)) {
-                    let teller = tell(session.clone(), request_id, source, places);
-                    self.running.insert(request_id, self.tasks.spawn(teller));
+                    let places = Arc::new(Places(Mutex::new(Some(places))));
+                    let teller = {
+                        let (session, places) = (session.clone(), places.clone());
+                        async move {
+                            tell(session, request_id, source).await;
+                            places.free();
+                        }
+                    };
+                    self.running.insert(request_id, (self.tasks.spawn(teller), places));
                 }
             }
             Err(refusal) => refuse(refusal),
@@ -210,19 +228,15 @@ impl Tellers {
 
     /// A subscription has ended: its places are free again.
     pub(super) fn end(&mut self, request_id: u64) {
-        if let Some(task) = self.running.remove(&request_id) {
+        if let Some((task, places)) = self.running.remove(&request_id) {
             task.abort();
+            places.free();
         }
     }
 }
 
 /// The life of one subscription.
-async fn tell(
-    session: Arc<SessionInner>,
-    request_id: u64,
-    mut source: Box<dyn NoticeSource>,
-    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-) {
+async fn tell(session: Arc<SessionInner>, request_id: u64, mut source: Box<dyn NoticeSource>) {
     // The source is asked only once there is room, so that what it tells is fresh.
     while room(&session, request_id).await {
         let mut notice = match source.next().await {

@@ -142,10 +142,12 @@ impl ClientSession {
 
     /// Whether an error is the end of a subscription; then it is told.
     pub(super) fn ends_subscription(&mut self, error: &WireError) -> bool {
-        let ended = self.subscriptions.remove(&error.request_id).is_some();
-        if ended {
-            self.events.push_back(ClientEvent::Failed(error.clone()));
-        }
-        ended
+        let Some(ended) = self.subscriptions.remove(&error.request_id) else { return false };
+        self.events.push_back(match ended.state {
+            // The two ends have crossed.
+            State::Ending => ClientEvent::Unsubscribed { request_id: error.request_id },
+            State::Asked(_) | State::Open(_) => ClientEvent::Failed(error.clone()),
+        });
+        true
     }
 }

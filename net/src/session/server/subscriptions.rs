@@ -50,7 +50,11 @@ impl ServerSession {
             let (field, limit) = ("credit", CREDIT_MAX.into());
             return self.fail_frame(now, FrameError::Count { field, got: got.into(), limit });
         }
-        self.events.push_back(ServerEvent::Granted { request_id });
+        // One tells it all: whoever grants in small pieces makes no row of events.
+        let granted = ServerEvent::Granted { request_id };
+        if self.events.back() != Some(&granted) {
+            self.events.push_back(granted);
+        }
     }
 
     pub(super) fn handle_unsubscribe(&mut self, now: Instant, request_id: u64) {
@@ -58,7 +62,15 @@ impl ServerSession {
             return self.check_was_open(now, request_id);
         }
         self.output.frame(now, &Frame::Unsubscribed { request_id });
-        self.events.push_back(ServerEvent::Unsubscribe { request_id });
+        // A wish that the node has not seen it need not see: so there are never more of them than open subscriptions.
+        let of_it = |event: &ServerEvent| match event {
+            ServerEvent::Subscribe { request_id: id, .. } => *id == request_id,
+            _ => false,
+        };
+        match self.events.iter().rposition(of_it) {
+            Some(at) => drop(self.events.remove(at)),
+            None => self.events.push_back(ServerEvent::Unsubscribe { request_id }),
+        }
     }
 
     /// What concerns no open subscription may have crossed its end on the way; a number never used can not.
