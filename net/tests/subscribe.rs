@@ -313,6 +313,16 @@ fn a_subscriber_that_grants_nothing_more_keeps_its_subscription_for_as_long_as_i
 }
 
 #[test]
+fn a_subscriber_that_gives_no_sign_of_life_is_idle_like_any_other_session() {
+    let (mut pair, id) = subscribed(limits(), wanted());
+    // Nothing of what its machine says for it leaves.
+    pair.pipe_bytes = 0;
+    pair.advance(limits().idle_timeout + SECOND);
+    assert_eq!(pair.server.failure(), Some(ErrorCode::Idle));
+    assert_eq!(pair.server.may_notify(id), None);
+}
+
+#[test]
 fn an_ended_subscription_is_told_nothing_more_and_its_place_is_free() {
     let (mut pair, id) = subscribed(SessionLimits { subscriptions_max: 1, ..limits() }, wanted());
     let limit = RequestError::Subscriptions { limit: 1 };

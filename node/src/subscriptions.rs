@@ -62,7 +62,7 @@ pub struct Subscriptions {
     nodes: Vec<NodeKey>,
     hashes: Hashes,
     id_context: Context,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Subscriptions {
@@ -81,7 +81,7 @@ impl Subscriptions {
             nodes,
             hashes: Hashes::detect(),
             id_context: Context::new(weft_core::hash::Domain::MESSAGE.context()),
-            reads: Semaphore::new(READS_AT_ONCE_MAX),
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE_MAX)),
         })
     }
 
@@ -114,10 +114,12 @@ impl NoticeSource for Source {
                 let lost = || Refusal::internal("the read was cut off");
                 let mut cursor = self.cursor.take().ok_or_else(lost)?;
                 if cursor.has_news() {
-                    let parts = cursor.parts.clone();
-                    let _slot = parts.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+                    let slot = cursor.parts.reads.clone().acquire_owned().await;
+                    let slot = slot.map_err(|_| Refusal::shutting_down())?;
                     let read = tokio::task::spawn_blocking(move || {
                         let told = cursor.step();
+                        // With the thread, not with the subscription: one that ends meanwhile does not end the read.
+                        drop(slot);
                         (cursor, told)
                     });
                     let (back, told) = read.await.map_err(|_| lost())?;
