@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use weft_core::{DeviceKey, GenesisId, MessageId, NetworkId};
-use weft_net::{Bookmark, MessageFilter, Query, Start, Subscribe};
 use weft_net::frame::{AckLevel, Frame, FrameKind, Welcome};
 use weft_net::reader::FrameReader;
 use weft_net::session::{ClientEvent, ClientOptions, ClientSession};
+use weft_net::{Bookmark, MessageFilter, Query, Start, Subscribe};
 
 const NETWORK: NetworkId = NetworkId(*b"fuzz");
 
@@ -107,14 +107,16 @@ fuzz_target!(|data: &[u8]| {
                         };
                         if let Ok(request_id) = session.subscribe(now, subscribe) {
                             subscriptions.insert(request_id, (u64::from(count) & 7, None));
-                            let limit = session.welcome().expect("no subscription before Welcome").subscriptions_max;
+                            let limit =
+                                session.welcome().expect("no subscription before Welcome").subscriptions_max;
                             assert!(session.subscriptions() <= limit as usize);
                         }
                         continue;
                     }
                     251..=252 => {
                         if session.grant(now, id, count.into()).is_ok() {
-                            subscriptions.get_mut(&id).expect("granted to what is open").0 += u64::from(count);
+                            subscriptions.get_mut(&id).expect("granted to what is open").0 +=
+                                u64::from(count);
                         }
                         continue;
                     }

@@ -112,7 +112,7 @@ pub(crate) struct Link<M> {
     machine: Mutex<M>,
     /// There may be output, an earlier deadline, or an end.
     output: Notify,
-    /// The machine may want input again, or the loop is to end.
+    /// The machine may want input again, and with it events be handled; or the loop is to end.
     input: Notify,
     /// There may be room for a notice: output has fallen below its mark, or more was granted.
     pub(super) room: Notify,
@@ -298,6 +298,10 @@ async fn read<M: Machine, H: Handler<M>>(link: &Link<M>, recv: &mut RecvStream, 
             // Input may have made a reply, an error or an end.
             link.wake();
             for event in events.drain(..) {
+                // A reply begins below the mark only, however many were asked for at once.
+                while !link.lock().wants_input() {
+                    link.input.notified().await;
+                }
                 handler.handle(event).await;
             }
             if over || (ended && at == filled) {
