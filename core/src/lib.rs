@@ -66,7 +66,10 @@ pub use dag::{DagView, DagWindow};
 pub use endorse::{Cosignature, SignedCheckpoint};
 pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
-pub use ids::{DeviceKey, GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError, Place};
+pub use ids::{
+    DeviceKey, GenesisId, LANE_POSITIONS_MAX, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError,
+    Place,
+};
 pub use lane::build::{BatchBuilder, BatchFull, SealedBatch};
 pub use lane::{BatchError, BatchHeader, BatchMessage, BatchView};
 pub use merkle::LaneTree;

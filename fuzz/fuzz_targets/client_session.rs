@@ -1,20 +1,20 @@
 //! A client session against any server: nothing panics, the credit is never exceeded, every reply fits a request that
-//! was open, each request is settled at most once, the end is told once and is last, and every byte sent is a frame
-//! of a client.
+//! was open, each request is settled at most once, notices come within the credit and follow on each other, the end is
+//! told once and is last, and every byte sent is a frame of a client.
 //!
 //! Input: steps until it ends. A step is a byte: its low three bits say what happens, the bytes behind it how.
 
 #![no_main]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use weft_core::{DeviceKey, GenesisId, MessageId, NetworkId};
-use weft_net::Query;
 use weft_net::frame::{AckLevel, Frame, FrameKind, Welcome};
 use weft_net::reader::FrameReader;
 use weft_net::session::{ClientEvent, ClientOptions, ClientSession};
+use weft_net::{Bookmark, MessageFilter, Query, Start, Subscribe};
 
 const NETWORK: NetworkId = NetworkId(*b"fuzz");
 
@@ -44,6 +44,7 @@ fn welcome(requests: u8, messages: u8) -> Frame {
         inflight_messages_max: messages.into(),
         inflight_bytes_max: 2_000,
         idle_ms: 1_000,
+        subscriptions_max: u32::from(requests) & 3,
         clock_ahead_us_max: 1,
         clock_behind_us_max: 1,
         server_time_us: 1,
@@ -58,6 +59,8 @@ fuzz_target!(|data: &[u8]| {
     let mut session = ClientSession::new(options, now);
     let mut sent = FrameReader::new(1 << 24, |_| true);
     let mut open = HashSet::new();
+    // What is subscribed to: the credit left, and where it is.
+    let mut subscriptions: HashMap<u64, (u64, Option<Bookmark>)> = HashMap::new();
     let mut ended = false;
     let mut pieces = Vec::new();
     while !data.is_empty() {
@@ -91,6 +94,38 @@ fuzz_target!(|data: &[u8]| {
             }
             5 => {
                 let [what, count] = take(&mut data);
+                let id = subscriptions.keys().min().copied().unwrap_or_default();
+                match what {
+                    248..=250 => {
+                        let subscribe = Subscribe {
+                            messages: (count & 1 == 1).then(MessageFilter::default),
+                            certified: false,
+                            start: Start::Now,
+                            credit: u32::from(count) & 7,
+                            positions: Vec::new(),
+                            open: Vec::new(),
+                        };
+                        if let Ok(request_id) = session.subscribe(now, subscribe) {
+                            subscriptions.insert(request_id, (u64::from(count) & 7, None));
+                            let limit =
+                                session.welcome().expect("no subscription before Welcome").subscriptions_max;
+                            assert!(session.subscriptions() <= limit as usize);
+                        }
+                        continue;
+                    }
+                    251..=252 => {
+                        if session.grant(now, id, count.into()).is_ok() {
+                            subscriptions.get_mut(&id).expect("granted to what is open").0 +=
+                                u64::from(count);
+                        }
+                        continue;
+                    }
+                    253..=254 => {
+                        session.unsubscribe(now, id);
+                        continue;
+                    }
+                    _ => {}
+                }
                 let made = match what & 7 {
                     0 => {
                         let lengths = vec![u16::from(what); count.into()];
@@ -121,7 +156,14 @@ fuzz_target!(|data: &[u8]| {
                     while let Some(frame) = sent.next(&mut rest).expect("frames") {
                         assert!(!matches!(
                             frame.kind(),
-                            FrameKind::Welcome | FrameKind::Ack | FrameKind::Tips | FrameKind::Messages
+                            FrameKind::Welcome
+                                | FrameKind::Ack
+                                | FrameKind::Tips
+                                | FrameKind::Messages
+                                | FrameKind::Subscribed
+                                | FrameKind::Confirmed
+                                | FrameKind::Decided
+                                | FrameKind::Unsubscribed
                         ));
                     }
                 }
@@ -137,7 +179,22 @@ fuzz_target!(|data: &[u8]| {
             assert!(!ended, "an event after the end");
             match event {
                 ClientEvent::Ack(ack) => assert!(open.remove(&ack.request_id)),
-                ClientEvent::Failed(error) => assert!(open.remove(&error.request_id)),
+                ClientEvent::Failed(error) => {
+                    let subscribed = subscriptions.remove(&error.request_id).is_some();
+                    assert!(subscribed || open.remove(&error.request_id));
+                }
+                ClientEvent::Subscribed { request_id, starts } => {
+                    let begun = &mut subscriptions.get_mut(&request_id).expect("asked for").1;
+                    assert!(begun.replace(Bookmark::new(&starts, &[])).is_none());
+                }
+                ClientEvent::Notice { request_id, notice } => {
+                    let (credit, bookmark) = subscriptions.get_mut(&request_id).expect("asked for");
+                    *credit = credit.checked_sub(1).expect("a notice beyond the credit");
+                    bookmark.as_mut().expect("begun").take(&notice).expect("it follows");
+                }
+                ClientEvent::Unsubscribed { request_id } => {
+                    assert!(subscriptions.remove(&request_id).is_some());
+                }
                 ClientEvent::Tips { request_id, .. }
                 | ClientEvent::Messages { request_id, .. }
                 | ClientEvent::Status { request_id, .. }

@@ -1,5 +1,6 @@
 //! A server session against any client and any node that answers: nothing panics, output, credit and events stay
-//! within their limits, every byte sent is a frame of a server, and every request taken is answered at most once.
+//! within their limits, every byte sent is a frame of a server, every request taken is answered at most once, and no
+//! subscription is sent more than it granted.
 //!
 //! Input: steps until it ends. A step is a byte: its low three bits say what happens, the bytes behind it how.
 
@@ -14,7 +15,8 @@ use weft_net::frame::{
 };
 use weft_net::reader::FrameReader;
 use weft_net::session::{End, ServerEvent, ServerSession, WelcomeInfo};
-use weft_net::{Answer, History, Query, SessionLimits};
+use weft_net::subscribe::CREDIT_MAX;
+use weft_net::{Answer, Confirmed, History, Notice, Query, SessionLimits};
 
 const NETWORK: NetworkId = NetworkId(*b"fuzz");
 
@@ -39,6 +41,7 @@ fuzz_target!(|data: &[u8]| {
         inflight_requests_max: 4,
         inflight_messages_max: 20,
         inflight_bytes_max: 2_000,
+        subscriptions_max: 2,
         output_bytes_high: 2_000,
         ..SessionLimits::default()
     };
@@ -56,6 +59,8 @@ fuzz_target!(|data: &[u8]| {
     let mut session = ServerSession::new(limits.clone(), info, now);
     let mut sent = FrameReader::new(1 << 24, |_| true);
     let mut open = Vec::new();
+    // Id, credit that was granted, and where it is.
+    let mut subscriptions: Vec<(u64, u64, u64)> = Vec::new();
     let mut polled = 0;
     let mut pieces = Vec::new();
     while !data.is_empty() {
@@ -68,6 +73,7 @@ fuzz_target!(|data: &[u8]| {
             }
             // A frame with a right head.
             1 | 2 => {
+                let before = session.subscriptions();
                 let [kind, low, high] = take(&mut data);
                 let kind = FrameKind::ALL[usize::from(kind) % FrameKind::ALL.len()];
                 let body = take_slice(&mut data, usize::from(u16::from_le_bytes([low, high & 3])));
@@ -75,6 +81,7 @@ fuzz_target!(|data: &[u8]| {
                 frame.push(kind.code());
                 frame.extend_from_slice(body);
                 session.handle_input(now, &frame);
+                assert!(session.subscriptions() <= before + 1);
             }
             3 => {
                 let [steps] = take(&mut data);
@@ -83,10 +90,47 @@ fuzz_target!(|data: &[u8]| {
             }
             4 | 5 if !open.is_empty() => {
                 let [which, answer] = take(&mut data);
-                let event = open.swap_remove(usize::from(which) % open.len());
+                let which = usize::from(which) % open.len();
+                // The transport lets the node answer below the mark only, but for acks, which come when they come.
+                if !session.wants_input() && !matches!(open[which], ServerEvent::Submit(_)) {
+                    continue;
+                }
+                let event = open.swap_remove(which);
                 let live = !session.is_over();
                 assert_eq!(respond(&mut session, now, &event, answer), live);
                 assert!(!respond(&mut session, now, &event, answer), "answered twice");
+            }
+            4 | 5 if !subscriptions.is_empty() => {
+                let [which, length] = take(&mut data);
+                let which = usize::from(which) % subscriptions.len();
+                let (request_id, credit, at) = &mut subscriptions[which];
+                match length {
+                    255 => {
+                        let error = WireError::new(*request_id, ErrorCode::Internal, 0, "");
+                        session.end_subscription(now, error);
+                        assert!(session.may_notify(*request_id).is_none());
+                    }
+                    254 => drop(session.subscribed(now, *request_id, vec![0, 0])),
+                    _ => {
+                        let to = *at + u64::from(length);
+                        let told = Confirmed {
+                            lane: LaneId(0),
+                            faults: 0,
+                            certified: to,
+                            final_size: to,
+                            from: *at,
+                            to,
+                            messages: Vec::new(),
+                        };
+                        let may = session.may_notify(*request_id);
+                        let sent = session.notify(now, *request_id, Notice::Confirmed(told));
+                        assert_eq!(sent, may == Some(true));
+                        if sent {
+                            *at = to;
+                            *credit = credit.checked_sub(1).expect("more notices than were granted");
+                        }
+                    }
+                }
             }
             6 => {
                 let [want, took] = take(&mut data);
@@ -116,9 +160,22 @@ fuzz_target!(|data: &[u8]| {
             },
             _ => {}
         }
-        open.extend(
-            std::iter::from_fn(|| session.poll()).filter(|event| !matches!(event, ServerEvent::Opened(_))),
-        );
+        while let Some(event) = session.poll() {
+            match event {
+                ServerEvent::Opened(_) | ServerEvent::Unsubscribe { .. } => {}
+                ServerEvent::Subscribe { request_id, subscribe } => {
+                    subscriptions.push((request_id, subscribe.credit.into(), 0));
+                }
+                // How much was granted the event does not say; the session holds it below its limit.
+                ServerEvent::Granted { request_id } => {
+                    let credit = subscriptions.iter_mut().find(|(id, ..)| *id == request_id);
+                    credit.expect("granted to what was asked for").1 += u64::from(CREDIT_MAX);
+                }
+                event => open.push(event),
+            }
+        }
+        assert!(session.subscriptions() <= 2);
+        subscriptions.retain(|(request_id, ..)| session.may_notify(*request_id).is_some());
         let in_flight = session.in_flight();
         assert!(in_flight.requests <= 4 && in_flight.messages <= 20 && in_flight.bytes <= 2_000);
         assert!((session.output_bytes() as u64) < limits.output_bytes_max(), "{}", session.output_bytes());
@@ -136,7 +193,10 @@ fuzz_target!(|data: &[u8]| {
 /// Answers as a node would; with some values of `answer`, as a node in error.
 fn respond(session: &mut ServerSession, now: Instant, event: &ServerEvent, answer: u8) -> bool {
     match event {
-        ServerEvent::Opened(_) => false,
+        ServerEvent::Opened(_)
+        | ServerEvent::Subscribe { .. }
+        | ServerEvent::Granted { .. }
+        | ServerEvent::Unsubscribe { .. } => false,
         ServerEvent::Submit(submit) => {
             let request_id = submit.request_id();
             if answer == 255 {

@@ -6,8 +6,14 @@
 //! its limit and against the bytes that are there before anything is allocated for it). Cutting a stream into
 //! frames is left to [`reader`](crate::reader), when a frame may come to [`session`](crate::session).
 
-use bytes::{Buf, Bytes};
+mod body;
+
+use bytes::Bytes;
 use weft_core::{GenesisId, LANES_MAX, LaneId, MessageId, NetworkId, Place};
+
+pub use body::FrameError;
+use body::ID_BYTES;
+pub(crate) use body::{Body, at_most, one_to};
 
 use crate::frame::{
     Ack, AckException, AckLevel, CloseReason, ErrorCode, Found, Frame, FrameKind, Hello, LaneStatus, Lookup,
@@ -18,118 +24,20 @@ use crate::limits::{
     TEXT_BYTES_MAX, TIPS_IN_ACK_MAX, TIPS_IN_REPLY_MAX, WIRE_VERSION,
 };
 use crate::query::{self, Answer, Query};
+use crate::subscribe::{self, Notice, Subscribe};
 
 /// First bytes of a Hello.
 pub const HELLO_MAGIC: [u8; 4] = *b"WEFT";
 
-const ID_BYTES: usize = 32;
 const EXCEPTION_BYTES: usize = 21;
 const LANE_STATUS_BYTES: usize = 59;
-const WELCOME_BYTES_MAX: usize = 97 + NODE_NAME_BYTES_MAX;
-
-/// Why bytes are no frame, or values make none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// No frame has this type.
-    #[error("no frame has type {got}")]
-    UnknownKind {
-        /// The type byte.
-        got: u8,
-    },
-    /// The frame exists, but not from this side or not now.
-    #[error("a {got} frame may not come {when}")]
-    Unexpected {
-        /// The frame.
-        got: FrameKind,
-        /// When it came.
-        when: &'static str,
-    },
-    /// A body longer than the limit for its type.
-    #[error("a {kind} frame of {got} bytes where the limit is {limit}")]
-    TooLarge {
-        /// The frame.
-        kind: FrameKind,
-        /// Bytes declared.
-        got: u64,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// The body ends inside a field.
-    #[error("{field}: {got} bytes left where {limit} are needed")]
-    Truncated {
-        /// The field.
-        field: &'static str,
-        /// Bytes left.
-        got: u64,
-        /// Bytes needed.
-        limit: u64,
-    },
-    /// The body goes on after its last field.
-    #[error("{got} bytes after the end of the frame")]
-    Trailing {
-        /// Bytes left over.
-        got: u64,
-    },
-    /// A count of zero or beyond its limit.
-    #[error("{field}: {got}, allowed are 1 to {limit}")]
-    Count {
-        /// What is counted.
-        field: &'static str,
-        /// The count.
-        got: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// A value that this field may not have.
-    #[error("{field} may not be {got}")]
-    Value {
-        /// The field.
-        field: &'static str,
-        /// The value.
-        got: u64,
-    },
-    /// The lengths of a Submit do not add up to its bytes.
-    #[error("{got} bytes of messages where the lengths add up to {limit}")]
-    Lengths {
-        /// Bytes that are there.
-        got: u64,
-        /// Sum of the lengths.
-        limit: u64,
-    },
-    /// A text is no UTF-8.
-    #[error("{field} is no UTF-8")]
-    Text {
-        /// The field.
-        field: &'static str,
-    },
-    /// A Hello or Welcome of another version.
-    #[error("version {got} where {limit} is spoken")]
-    Version {
-        /// Version of the peer.
-        got: u16,
-        /// Version spoken here.
-        limit: u16,
-    },
-}
-
-impl FrameError {
-    /// The code that tells a peer of this error.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Version { .. } => ErrorCode::UnsupportedVersion,
-            _ => ErrorCode::BadFrame,
-        }
-    }
-}
+const WELCOME_BYTES_MAX: usize = 101 + NODE_NAME_BYTES_MAX;
 
 impl FrameKind {
     /// Largest body of this type, where no frame may exceed `frame_bytes_max`.
     #[must_use]
     pub fn body_bytes_max(self, frame_bytes_max: u32) -> usize {
-        if let Some(own) = query::body_bytes_max(self) {
+        if let Some(own) = query::body_bytes_max(self).or_else(|| subscribe::body_bytes_max(self)) {
             return own;
         }
         let own = match self {
@@ -145,128 +53,11 @@ impl FrameKind {
             Self::GetStatus => 8,
             Self::Status => 86 + LANES_MAX as usize * LANE_STATUS_BYTES,
             Self::Error => 16 + TEXT_BYTES_MAX,
-            // The kinds of queries, whose limits were given above.
+            // The kinds of queries and subscriptions, whose limits were given above.
             _ => 1,
         };
         own.min(crate::limits::FRAME_BYTES_MAX as usize)
     }
-}
-
-/// The rest of a body.
-pub(crate) struct Body(pub(crate) Bytes);
-
-impl Body {
-    pub(crate) fn need(&self, field: &'static str, limit: usize) -> Result<(), FrameError> {
-        let got = self.0.len();
-        if got < limit {
-            return Err(FrameError::Truncated { field, got: got as u64, limit: limit as u64 });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, FrameError> {
-        self.need(field, 1)?;
-        Ok(self.0.get_u8())
-    }
-
-    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, FrameError> {
-        self.need(field, 2)?;
-        Ok(self.0.get_u16_le())
-    }
-
-    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, FrameError> {
-        self.need(field, 4)?;
-        Ok(self.0.get_u32_le())
-    }
-
-    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, FrameError> {
-        self.need(field, 8)?;
-        Ok(self.0.get_u64_le())
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
-        self.need(field, N)?;
-        let mut array = [0; N];
-        self.0.copy_to_slice(&mut array);
-        Ok(array)
-    }
-
-    pub(crate) fn take(&mut self, field: &'static str, bytes: usize) -> Result<Bytes, FrameError> {
-        self.need(field, bytes)?;
-        Ok(self.0.split_to(bytes))
-    }
-
-    pub(crate) fn zero(&mut self, field: &'static str, bytes: usize) -> Result<(), FrameError> {
-        for _ in 0..bytes {
-            match self.u8(field)? {
-                0 => {}
-                got => return Err(FrameError::Value { field, got: u64::from(got) }),
-            }
-        }
-        Ok(())
-    }
-
-    /// A byte of bits, of which only those of `known` may be set.
-    pub(crate) fn flags(&mut self, field: &'static str, known: u8) -> Result<u8, FrameError> {
-        match self.u8(field)? {
-            flags if flags & !known == 0 => Ok(flags),
-            got => Err(FrameError::Value { field, got: u64::from(got) }),
-        }
-    }
-
-    pub(crate) fn request_id(&mut self) -> Result<u64, FrameError> {
-        match self.u64("request id")? {
-            0 => Err(FrameError::Value { field: "request id", got: 0 }),
-            id => Ok(id),
-        }
-    }
-
-    pub(crate) fn code<T>(
-        &mut self,
-        field: &'static str,
-        from: fn(u8) -> Option<T>,
-    ) -> Result<T, FrameError> {
-        let got = self.u8(field)?;
-        from(got).ok_or(FrameError::Value { field, got: u64::from(got) })
-    }
-
-    /// A list of ids. Its count is checked before memory is taken for it.
-    pub(crate) fn ids(
-        &mut self,
-        field: &'static str,
-        count: usize,
-        limit: usize,
-    ) -> Result<Vec<MessageId>, FrameError> {
-        at_most(field, count, limit)?;
-        let bytes = self.take(field, count * ID_BYTES)?;
-        Ok(bytes.as_chunks::<ID_BYTES>().0.iter().copied().map(MessageId).collect())
-    }
-
-    pub(crate) fn text(&mut self, field: &'static str, bytes: usize) -> Result<String, FrameError> {
-        let bytes = self.take(field, bytes)?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Text { field })
-    }
-
-    pub(crate) fn end(self) -> Result<(), FrameError> {
-        match self.0.len() {
-            0 => Ok(()),
-            got => Err(FrameError::Trailing { got: got as u64 }),
-        }
-    }
-}
-
-pub(crate) fn at_most(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
-    if got > limit {
-        return Err(FrameError::Count { field, got: got as u64, limit: limit as u64 });
-    }
-    Ok(())
-}
-
-pub(crate) fn one_to(field: &'static str, got: usize, limit: usize) -> Result<(), FrameError> {
-    if got == 0 {
-        return Err(FrameError::Count { field, got: 0, limit: limit as u64 });
-    }
-    at_most(field, got, limit)
 }
 
 /// Appends a frame's head and body; the length is filled in afterwards.
@@ -351,6 +142,7 @@ impl Welcome {
         out.extend_from_slice(&self.inflight_messages_max.to_le_bytes());
         out.extend_from_slice(&self.inflight_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.idle_ms.to_le_bytes());
+        out.extend_from_slice(&self.subscriptions_max.to_le_bytes());
         out.extend_from_slice(&self.clock_ahead_us_max.to_le_bytes());
         out.extend_from_slice(&self.clock_behind_us_max.to_le_bytes());
         out.extend_from_slice(&self.server_time_us.to_le_bytes());
@@ -373,6 +165,7 @@ impl Welcome {
             inflight_messages_max: body.u32("inflight_messages_max")?,
             inflight_bytes_max: body.u64("inflight_bytes_max")?,
             idle_ms: body.u32("idle_ms")?,
+            subscriptions_max: body.u32("subscriptions_max")?,
             clock_ahead_us_max: body.u64("clock_ahead_us_max")?,
             clock_behind_us_max: body.u64("clock_behind_us_max")?,
             server_time_us: body.u64("server_time_us")?,
@@ -580,6 +373,12 @@ impl Frame {
             Self::Close(_) => FrameKind::Close,
             Self::Query { query, .. } => query.kind(),
             Self::Answer { answer, .. } => answer.kind(),
+            Self::Subscribe { .. } => FrameKind::SubscribeConfirmed,
+            Self::Subscribed { .. } => FrameKind::Subscribed,
+            Self::Grant { .. } => FrameKind::Grant,
+            Self::Notice { notice, .. } => notice.kind(),
+            Self::Unsubscribe { .. } => FrameKind::Unsubscribe,
+            Self::Unsubscribed { .. } => FrameKind::Unsubscribed,
         }
     }
 
@@ -634,6 +433,25 @@ impl Frame {
                 out.extend_from_slice(&request_id.to_le_bytes());
                 answer.encode(out);
             }
+            Self::Subscribe { request_id, subscribe } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe.encode(out);
+            }
+            Self::Subscribed { request_id, starts } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe::put_starts(out, starts);
+            }
+            Self::Grant { request_id, credit } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                subscribe::put_credit(out, *credit);
+            }
+            Self::Notice { request_id, notice } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+                notice.encode(out);
+            }
+            Self::Unsubscribe { request_id } | Self::Unsubscribed { request_id } => {
+                out.extend_from_slice(&request_id.to_le_bytes());
+            }
         });
     }
 
@@ -685,15 +503,30 @@ impl Frame {
                 Self::Error(WireError { request_id, code, retry_after_ms, text })
             }
             FrameKind::Close => Self::Close(body.code("close reason", CloseReason::from_code)?),
+            FrameKind::SubscribeConfirmed => {
+                let request_id = body.request_id()?;
+                Self::Subscribe { request_id, subscribe: Subscribe::decode(&mut body)? }
+            }
+            FrameKind::Subscribed => {
+                let request_id = body.request_id()?;
+                Self::Subscribed { request_id, starts: subscribe::starts(&mut body)? }
+            }
+            FrameKind::Grant => {
+                let request_id = body.request_id()?;
+                Self::Grant { request_id, credit: subscribe::credit(&mut body)? }
+            }
+            FrameKind::Unsubscribe => Self::Unsubscribe { request_id: body.request_id()? },
+            FrameKind::Unsubscribed => Self::Unsubscribed { request_id: body.request_id()? },
             kind => {
                 let request_id = body.request_id()?;
-                match Query::decode(kind, &mut body)? {
-                    Some(query) => Self::Query { request_id, query },
-                    None => {
-                        let answer = Answer::decode(kind, &mut body)?;
-                        let answer = answer.ok_or(FrameError::UnknownKind { got: kind.code() })?;
-                        Self::Answer { request_id, answer }
-                    }
+                if let Some(query) = Query::decode(kind, &mut body)? {
+                    Self::Query { request_id, query }
+                } else if let Some(answer) = Answer::decode(kind, &mut body)? {
+                    Self::Answer { request_id, answer }
+                } else if let Some(notice) = Notice::decode(kind, &mut body)? {
+                    Self::Notice { request_id, notice }
+                } else {
+                    return Err(FrameError::UnknownKind { got: kind.code() });
                 }
             }
         };

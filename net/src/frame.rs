@@ -9,7 +9,7 @@
 //! | type | frame | from | body |
 //! |---|---|---|---|
 //! | 1 | Hello | client | magic `WEFT` 4, version u16, ack level u8, 0 u8, network 4 (zero: any) |
-//! | 2 | Welcome | server | version u16, ack level u8, 0 u8, network 4, genesis id 32, payload_bytes_max u32, submit_messages_max u32, frame_bytes_max u32, inflight_requests_max u32, inflight_messages_max u32, inflight_bytes_max u64, idle_ms u32, clock_ahead_us_max u64, clock_behind_us_max u64, server_time_us u64, node name: length u8, UTF-8 |
+//! | 2 | Welcome | server | version u16, ack level u8, 0 u8, network 4, genesis id 32, payload_bytes_max u32, submit_messages_max u32, frame_bytes_max u32, inflight_requests_max u32, inflight_messages_max u32, inflight_bytes_max u64, idle_ms u32, subscriptions_max u32, clock_ahead_us_max u64, clock_behind_us_max u64, server_time_us u64, node name: length u8, UTF-8 |
 //! | 3 | Submit | client | request id u64, count u32 (1..=4096), count x length u16, the messages back to back |
 //! | 4 | Ack | server | request id u64, level u8, tips u8 (<= 16), 0 u16, count u32, exceptions u32, tips x id 32, exceptions x (index u32, reason u8, got u64, limit u64) |
 //! | 5 | GetTips | client | request id u64, count u16 (<= 256) |
@@ -21,8 +21,9 @@
 //! | 14 | Error | both | request id u64 (0: the session), code u8, 0 u8, text length u16 (<= 256), retry_after_ms u32, text UTF-8 |
 //! | 15 | Close | both | reason u8 |
 //!
-//! Types 11 to 13 are free; 16 to 31 are kept for subscriptions and confirmation events, 32 to 63 for peers
-//! (lanes, witnesses); 64 to 73 are the queries of [`query`](crate::query). Request ids rise from 1 within a session. An Error with request id 0 ends the session.
+//! Types 11 to 13 and 23 to 31 are free; 16 to 22 are the subscriptions of [`subscribe`](crate::subscribe), 32 to 63
+//! are kept for peers (lanes, witnesses), 64 to 73 are the queries of [`query`](crate::query). Request ids rise from 1
+//! within a session. An Error with request id 0 ends the session.
 
 use bytes::Bytes;
 use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place, Reason, Rejection};
@@ -30,6 +31,7 @@ use weft_core::{GenesisId, LaneId, MessageId, NetworkId, Place, Reason, Rejectio
 use crate::codec::FrameError;
 use crate::limits::{SUBMIT_MESSAGES_MAX, TEXT_BYTES_MAX};
 use crate::query::{Answer, Query};
+use crate::subscribe::{Notice, Subscribe};
 
 macro_rules! wire_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal $text:literal,)+ }) => {
@@ -105,6 +107,20 @@ wire_enum! {
         Error = 14 "Error",
         /// The sender will ask for nothing more (client) or take nothing more (server).
         Close = 15 "Close",
+        /// Asks to be told what is confirmed.
+        SubscribeConfirmed = 16 "SubscribeConfirmed",
+        /// Where a subscription begins.
+        Subscribed = 17 "Subscribed",
+        /// More notices may come.
+        Grant = 18 "Grant",
+        /// A lane has moved.
+        Confirmed = 19 "Confirmed",
+        /// Operations are decided.
+        Decided = 20 "Decided",
+        /// A subscription is to end.
+        Unsubscribe = 21 "Unsubscribe",
+        /// It has ended.
+        Unsubscribed = 22 "Unsubscribed",
         /// Asks for the receipt of a message.
         GetReceipt = 64 "GetReceipt",
         /// A receipt.
@@ -249,6 +265,8 @@ pub struct Welcome {
     /// After this long without a whole frame and with nothing in flight the server ends the session, in
     /// milliseconds.
     pub idle_ms: u32,
+    /// Subscriptions open at once, over all sessions of a connection, at most.
+    pub subscriptions_max: u32,
     /// How far ahead of the node a message's clock may be, in microseconds.
     pub clock_ahead_us_max: u64,
     /// How far behind the node a message's clock may be, in microseconds.
@@ -534,4 +552,10 @@ pub enum Frame {
     Close(CloseReason),
     Query { request_id: u64, query: Query },
     Answer { request_id: u64, answer: Answer },
+    Subscribe { request_id: u64, subscribe: Subscribe },
+    Subscribed { request_id: u64, starts: Vec<u64> },
+    Grant { request_id: u64, credit: u32 },
+    Notice { request_id: u64, notice: Notice },
+    Unsubscribe { request_id: u64 },
+    Unsubscribed { request_id: u64 },
 }

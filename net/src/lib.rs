@@ -1,6 +1,6 @@
 //! The wire: frames, sans-io sessions, and thin QUIC glue around them.
 //!
-//! Owns what travels between a client and a node, and the rules of a session. [`frame`], [`query`], [`codec`]
+//! Owns what travels between a client and a node, and the rules of a session. [`frame`], [`query`], [`subscribe`], [`codec`]
 //! and [`reader`] are the bytes, [`session`] the two state machines (time and input are arguments, bytes and
 //! events come out), [`quic`] the sockets, keys and tasks around them. Invariants: nothing a peer sends makes
 //! this crate panic or hold more than [`limits`] and [`ServerLimits`](quic::ServerLimits) say; one bad
@@ -16,6 +16,7 @@ pub mod query;
 pub mod quic;
 pub mod reader;
 pub mod session;
+pub mod subscribe;
 
 pub use codec::FrameError;
 pub use frame::{
@@ -26,9 +27,12 @@ pub use limits::SessionLimits;
 pub use query::{AccountStanding, AccountState, Answer, History, Payment, Query};
 #[cfg(feature = "quic")]
 pub use quic::{
-    AckStream, BindError, Client, ClientConfig, ClientWindows, Delivery, Dialer, Fingerprint, Identity,
-    IdentityError, LoadSender, NetError, PendingAck, Refusal, Server, ServerConfig, ServerHandle,
-    ServerLimits, ServerStats, Service, Session, SessionHandle, SessionOptions, ShutdownReport,
-    SocketBuffers, Trust,
+    AckStream, BindError, Client, ClientConfig, ClientWindows, Confirmations, Delivery, Dialer, Fingerprint,
+    Identity, IdentityError, LoadSender, NetError, NoticeSource, PendingAck, Refusal, Server, ServerConfig,
+    ServerHandle, ServerLimits, ServerStats, Service, Session, SessionHandle, SessionOptions, ShutdownReport,
+    SocketBuffers, Subscription, Trust,
 };
 pub use session::{Credit, RequestError, SessionEnd, WelcomeInfo};
+pub use subscribe::{
+    Bookmark, Confirmed, ConfirmedMessage, MessageFilter, Notice, Outcome, Start, Subscribe,
+};

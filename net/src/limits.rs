@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::subscribe::NOTICE_BYTES_MAX;
+
 /// Version of the wire, in Hello and Welcome. The ALPN of a connection names it too.
 pub const WIRE_VERSION: u16 = 1;
 
@@ -52,7 +54,8 @@ pub const NODE_NAME_BYTES_MAX: usize = 64;
 /// Memory that one session can be made to hold: one half-received frame (`frame_bytes_max`), what it
 /// submitted and is not acked (`inflight_bytes_max`), and its output: `output_bytes_high`, the largest reply
 /// that may start below that mark ([`MESSAGES_BYTES_MAX`]), and the acks of everything in flight (21 bytes a
-/// message, 600 a request).
+/// message, 600 a request), and one notice of a subscription ([`NOTICE_BYTES_MAX`]), since those too start below that mark
+/// only, one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// Largest frame body accepted, in bytes.
@@ -63,7 +66,9 @@ pub struct SessionLimits {
     pub inflight_messages_max: u32,
     /// Bytes of messages submitted and not acked, at most.
     pub inflight_bytes_max: u64,
-    /// Output waiting for the peer, in bytes, from which on no more input is taken.
+    /// Subscriptions that may be open at once, over all sessions of the connection.
+    pub subscriptions_max: u32,
+    /// Output waiting for the peer, in bytes, from which on no more input is taken and no notice is sent.
     pub output_bytes_high: usize,
     /// How long a session may stay without its Hello (at a client: its Welcome).
     pub hello_timeout: Duration,
@@ -83,6 +88,7 @@ impl Default for SessionLimits {
             inflight_requests_max: 256,
             inflight_messages_max: 65_536,
             inflight_bytes_max: 16 << 20,
+            subscriptions_max: 4,
             output_bytes_high: 256 << 10,
             hello_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
@@ -98,7 +104,7 @@ impl SessionLimits {
     pub fn output_bytes_max(&self) -> u64 {
         let acks = 21 * u64::from(self.inflight_messages_max)
             + u64::from(self.inflight_requests_max) * (64 + 32 * TIPS_IN_ACK_MAX as u64);
-        self.output_bytes_high as u64 + MESSAGES_BYTES_MAX as u64 + acks
+        self.output_bytes_high as u64 + MESSAGES_BYTES_MAX as u64 + acks + NOTICE_BYTES_MAX as u64
     }
 
     /// Bytes that one session can be made to hold at most, in all (see the type's text).

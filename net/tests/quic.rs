@@ -5,6 +5,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ struct Echo {
     busy: Duration,
     message: Bytes,
     taken: Mutex<Vec<usize>>,
+    /// Calls of `get`.
+    gets: AtomicU32,
 }
 
 impl Echo {
@@ -45,6 +48,7 @@ impl Echo {
             busy: Duration::ZERO,
             message: Bytes::from(vec![3; 16_568]),
             taken: Mutex::default(),
+            gets: AtomicU32::new(0),
         })
     }
 
@@ -89,6 +93,7 @@ impl Service for Echo {
     }
 
     async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
+        self.gets.fetch_add(1, Ordering::SeqCst);
         let found = |id: MessageId| {
             (id.0[0] != 0).then(|| Found { place: Place(u64::from(id.0[0])), bytes: self.message.clone() })
         };
@@ -419,6 +424,22 @@ async fn a_client_that_never_reads_its_acks_is_closed_as_slow_and_its_memory_fre
     })
     .await;
     honest.submit(&[3], Bytes::from_static(b"abc")).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_much_at_once_and_reads_nothing_is_answered_no_further_than_the_mark() {
+    let service = Echo::new();
+    let server = serve(ServerLimits::default(), service.clone());
+    let connection = raw(&server, 2 << 10).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    // Each reply is a megabyte, and two hundred questions come in one piece.
+    let ids = vec![MessageId([1; 32]); 64];
+    let ask = |request_id| frame_bytes(&Frame::GetMessages { request_id, ids: ids.clone() });
+    let questions: Vec<u8> = (1..=200).flat_map(ask).collect();
+    send.write_all(&hello()).await.unwrap();
+    send.write_all(&questions).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(service.gets.load(Ordering::SeqCst), 1, "one reply is far beyond the mark");
 }
 
 #[tokio::test]

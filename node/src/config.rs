@@ -69,6 +69,10 @@ pub struct Config {
     pub connections_max: usize,
     /// Message bytes that one session may have in the node, unacknowledged.
     pub connection_bytes_max: usize,
+    /// Subscriptions to confirmation at a time, of all connections.
+    pub subscriptions_max: usize,
+    /// Subscriptions of one connection at a time.
+    pub connection_subscriptions_max: usize,
     /// A connection that says nothing for this long is closed.
     pub connection_idle_ms: u64,
     /// Message bytes that all connections together may have in the node, unacknowledged.
@@ -128,6 +132,8 @@ impl Default for Config {
             ack_level: AckLevel::Final,
             connections_max: 128,
             connection_bytes_max: 8 << 20,
+            subscriptions_max: 64,
+            connection_subscriptions_max: 4,
             connection_idle_ms: 30_000,
             queue_bytes_max: 256 << 20,
             verifier: "auto".to_owned(),

@@ -1,20 +1,24 @@
-//! The payments of each account, the newest first.
+//! The payments of each account, the newest first; and what became of an operation.
 //!
 //! Owns the file `history.bin` of the data directory: one small record for each operation that has entered the ledger, in the order in
 //! which that happened here. Each record names the one before it of the account that paid, and of the one that was paid, so the history
-//! of an account is a walk, and what a payment says is read from its message in the log. Invariants: only what is in the ledger is in
-//! here; a page costs a bounded number of reads; nothing depends on the file but `weft history`. It is emptied at each start and filled
+//! of an account is a walk, and what a payment says is read from its message in the log. Two more numbers lead through the payments of
+//! one account by their sequences, in O(log^2) steps however many there are: that tells which operation the ledger has for a sequence,
+//! which nothing else remembers. Invariants: only what is in the ledger is in
+//! here; a page costs a bounded number of reads; nothing depends on the file but `weft history` and subscriptions. It is emptied at each start and filled
 //! again while confirmation goes through the logs, so it is never synced and cannot disagree with them. A failed write is told to
 //! whoever asks for history, and stops nothing else.
 //!
-//! Memory: two numbers for each account that has paid or was paid, where the ledger has several times that, a place for each final
-//! operation that the ledger has not taken yet, and 24 KiB.
+//! Memory: three numbers for each account that has paid or was paid, where the ledger has several times that, a place for each final
+//! operation that the ledger has not taken yet, and 40 KiB.
 //!
 //! | offset in a record | size | field |
 //! |---|---|---|
 //! | 0 | 8 | place of the message |
 //! | 8 | 8 | number of the paying account's record before this one, from 1; 0: none |
 //! | 16 | 8 | the same for the account that was paid |
+//! | 24 | 8 | number of the record of the paying account's operation before this one; 0 for its first |
+//! | 32 | 8 | number of the record of its operation whose sequence is that of this one without its lowest bit; 0 for its first |
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -35,7 +39,7 @@ use crate::lanes::Lanes;
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "history.bin";
 
-const RECORD_BYTES: usize = 24;
+const RECORD_BYTES: usize = 40;
 
 /// Records that wait to be written together.
 const TAIL_MAX: usize = 1_024;
@@ -49,6 +53,9 @@ struct Record {
     place: Place,
     /// Number of the record before, of the account that paid and of the one that was paid.
     before: [u64; 2],
+    /// Number of the record of the payer's operation with the sequence before, and of that with the sequence without its lowest bit.
+    earlier: u64,
+    skip: u64,
 }
 
 impl Record {
@@ -56,13 +63,20 @@ impl Record {
         let mut bytes = [0; RECORD_BYTES];
         bytes[..8].copy_from_slice(&self.place.0.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.before[0].to_le_bytes());
-        bytes[16..].copy_from_slice(&self.before[1].to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.before[1].to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.earlier.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.skip.to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8; RECORD_BYTES]) -> Self {
         let number = |at: usize| bytes[at..].first_chunk().copied().map_or(0, u64::from_le_bytes);
-        Self { place: Place(number(0)), before: [number(8), number(16)] }
+        Self {
+            place: Place(number(0)),
+            before: [number(8), number(16)],
+            earlier: number(24),
+            skip: number(32),
+        }
     }
 }
 
@@ -73,6 +87,8 @@ struct Newest {
     record: u64,
     /// Its next sequence: the ledger has all before it.
     next: u64,
+    /// Number of the record of the operation before `next`; 0: none.
+    paid: u64,
 }
 
 #[derive(Debug, Default)]
@@ -135,15 +151,24 @@ impl History {
             return;
         };
         let number = state.written + state.tail.len() as u64 + 1;
+        let before = state.newest.get(&operation.account).copied().unwrap_or_default();
+        let skip = match self.skip_of(&state, operation.sequence, before.paid) {
+            Ok(skip) => skip,
+            Err(error) => {
+                tracing::error!(%error, "{FILE_NAME} cannot be read: history is given up");
+                state.failed = Some(format!("{FILE_NAME} could not be read: {error}"));
+                return;
+            }
+        };
         let payer = state.newest.entry(operation.account).or_default();
-        payer.next = operation.sequence + 1;
+        (payer.next, payer.paid) = (operation.sequence + 1, number);
         let paid = std::mem::replace(&mut payer.record, number);
         let got = if operation.to == operation.account {
             paid
         } else {
             std::mem::replace(&mut state.newest.entry(operation.to).or_default().record, number)
         };
-        state.tail.push(Record { place, before: [paid, got] });
+        state.tail.push(Record { place, before: [paid, got], earlier: before.paid, skip });
         if state.tail.len() >= TAIL_MAX {
             let bytes: Vec<u8> = state.tail.iter().flat_map(Record::encode).collect();
             if let Err(error) = self.file.write_all_at(&bytes, state.written * RECORD_BYTES as u64) {
@@ -155,13 +180,44 @@ impl History {
         }
     }
 
+    /// Number of the record that an operation of `sequence` skips to, whose operation before it is in record `earlier`. Every second
+    /// operation needs no look for that, and all together one each.
+    fn skip_of(&self, state: &State, sequence: u64, earlier: u64) -> io::Result<u64> {
+        if sequence == 0 {
+            return Ok(0);
+        }
+        let target = without_lowest_bit(sequence);
+        let (mut at, mut number) = (sequence - 1, earlier);
+        while at > target {
+            number = self.read(state, number)?.skip;
+            at = without_lowest_bit(at);
+        }
+        Ok(number)
+    }
+
+    /// Record `number`, which there is.
+    fn read(&self, state: &State, number: u64) -> io::Result<Record> {
+        let index = number.checked_sub(1).ok_or(io::ErrorKind::InvalidInput)?;
+        if let Some(at) = index.checked_sub(state.written) {
+            let record = usize::try_from(at).ok().and_then(|at| state.tail.get(at));
+            return record.copied().ok_or(io::ErrorKind::InvalidInput.into());
+        }
+        self.read_written(index)
+    }
+
+    fn read_written(&self, index: u64) -> io::Result<Record> {
+        let mut bytes = [0; RECORD_BYTES];
+        self.file.read_exact_at(&mut bytes, index * RECORD_BYTES as u64)?;
+        Ok(Record::decode(&bytes))
+    }
+
     /// Record `number`, from 1.
     fn record(&self, number: u64) -> Result<Record, Refusal> {
         let Some(index) = number.checked_sub(1) else { return Err(no_cursor()) };
         {
             let state = self.lock();
             if let Some(failed) = &state.failed {
-                return Err(Refusal::internal(format!("history was given up: {failed}")));
+                return Err(given_up(failed));
             }
             if let Some(at) = index.checked_sub(state.written) {
                 let record = usize::try_from(at).ok().and_then(|at| state.tail.get(at));
@@ -169,11 +225,48 @@ impl History {
             }
         }
         // Written once, and never again.
-        let mut bytes = [0; RECORD_BYTES];
-        self.file
-            .read_exact_at(&mut bytes, index * RECORD_BYTES as u64)
-            .map_err(|error| Refusal::internal(format!("{FILE_NAME} cannot be read: {error}")))?;
-        Ok(Record::decode(&bytes))
+        self.read_written(index)
+            .map_err(|error| Refusal::internal(format!("{FILE_NAME} cannot be read: {error}")))
+    }
+
+    /// Operations that have entered the ledger.
+    pub fn entered_total(&self) -> u64 {
+        let state = self.lock();
+        state.written + state.tail.len() as u64
+    }
+
+    /// Whether the ledger has this operation, which lies at `place`, for its account and sequence; false if it has another one, `None`
+    /// if none yet.
+    ///
+    /// # Errors
+    /// `internal` if a file cannot be read.
+    pub fn has(&self, operation: &Operation, place: Place) -> Result<Option<bool>, Refusal> {
+        let newest = {
+            let state = self.lock();
+            if let Some(failed) = &state.failed {
+                return Err(given_up(failed));
+            }
+            state.newest.get(&operation.account).copied().unwrap_or_default()
+        };
+        let Some(mut at) = newest.next.checked_sub(1).filter(|last| *last >= operation.sequence) else {
+            return Ok(None);
+        };
+        let mut number = newest.paid;
+        while at > operation.sequence {
+            let record = self.record(number)?;
+            let (next, skips) = step_down(at, operation.sequence);
+            (number, at) = (if skips { record.skip } else { record.earlier }, next);
+        }
+        let there = self.record(number)?.place;
+        if there == place {
+            return Ok(Some(true));
+        }
+        let (reader, message) = (self.lanes.get(there.lane()), &operation.message);
+        let damaged = || Refusal::internal(format!("the payment at {there} cannot be read"));
+        let stored = reader.and_then(|reader| reader.message_at(there).ok().flatten()).ok_or_else(damaged)?;
+        let view = MessageView::parse(stored.bytes()).map_err(|_| damaged())?;
+        let other = Operation::read(&view, || *message).ok_or_else(damaged)?;
+        Ok(Some(other.hash == operation.hash))
     }
 
     fn payment(&self, place: Place) -> Result<Payment, Refusal> {
@@ -233,6 +326,20 @@ impl History {
     }
 }
 
+fn without_lowest_bit(sequence: u64) -> u64 {
+    sequence & sequence.saturating_sub(1)
+}
+
+/// From an operation on the way to that of a lower sequence: the one to look at next, and whether it is skipped to.
+fn step_down(at: u64, target: u64) -> (u64, bool) {
+    let skipped = without_lowest_bit(at);
+    if skipped >= target { (skipped, true) } else { (at - 1, false) }
+}
+
+fn given_up(failed: &str) -> Refusal {
+    Refusal::internal(format!("history was given up: {failed}"))
+}
+
 fn no_cursor() -> Refusal {
     Refusal::not_found(
         "no such place in this account's history: start again, cursors do not outlive a node's run",
@@ -241,12 +348,71 @@ fn no_cursor() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use weft_core::confirm::OperationHash;
+    use weft_core::{LaneId, MessageId};
+
     use super::*;
 
     #[test]
     fn a_record_survives_its_bytes() {
-        let record = Record { place: Place(0x0102_0304_0506_0708), before: [9, u64::MAX] };
+        let record =
+            Record { place: Place(0x0102_0304_0506_0708), before: [9, u64::MAX], earlier: 7, skip: 1 << 63 };
         assert_eq!(record.encode()[..8], [8, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(Record::decode(&record.encode()), record);
+    }
+
+    fn operation(account: u8, sequence: u64) -> Operation {
+        Operation {
+            account: DeviceKey([account; 32]),
+            sequence,
+            hash: OperationHash([account; 32]),
+            to: DeviceKey([9; 32]),
+            amount: 1,
+            message: MessageId([0; 32]),
+        }
+    }
+
+    fn place(account: u8, sequence: u64) -> Place {
+        Place::new(LaneId(account.into()), sequence + 1)
+    }
+
+    #[test]
+    fn every_operation_of_an_account_is_found_by_its_sequence_in_few_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let lanes = Lanes::without_lanes();
+        let history = History::create(dir.path(), lanes).unwrap();
+        // Two accounts in turns, over several writes of the tail.
+        let count = 3 * TAIL_MAX as u64;
+        for sequence in 0..count {
+            for account in [1, 2] {
+                let operation = operation(account, sequence);
+                assert_eq!(history.has(&operation, place(account, sequence)).unwrap(), None, "not yet");
+                history.settled(&operation, place(account, sequence));
+                history.entered(&operation);
+            }
+        }
+        assert_eq!(history.entered_total(), 2 * count);
+        for account in [1, 2] {
+            for sequence in 0..count {
+                let found = history.has(&operation(account, sequence), place(account, sequence)).unwrap();
+                assert_eq!(found, Some(true), "{account} {sequence}");
+            }
+        }
+        assert_eq!(history.has(&operation(1, count), place(1, count)).unwrap(), None);
+        assert_eq!(history.has(&operation(3, 0), place(3, 0)).unwrap(), None);
+    }
+
+    #[test]
+    fn the_way_to_an_old_operation_is_short_however_many_came_after_it() {
+        let newest = (1 << 40) - 1;
+        for target in [0, 1, 2, 1_000_003, 1 << 39, (1 << 40) - 1_025, newest - 1] {
+            let (mut at, mut steps) = (newest, 0);
+            while at > target {
+                (at, _) = step_down(at, target);
+                steps += 1;
+            }
+            // Forty bits: at most one step for each bit, and again below each of them.
+            assert!(at == target && steps <= 40 * 40, "{target}: {steps} steps");
+        }
     }
 }

@@ -30,6 +30,12 @@ impl Lanes {
         Self { readers: readers.into(), own }
     }
 
+    /// No lanes: for tests of what only names places.
+    #[cfg(test)]
+    pub(crate) fn without_lanes() -> Self {
+        Self { readers: Arc::new([]), own: LaneId(0) }
+    }
+
     /// All readers.
     pub fn readers(&self) -> &[LogReader] {
         &self.readers

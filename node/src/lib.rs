@@ -22,6 +22,7 @@ pub mod receipts;
 pub mod replicate;
 pub mod service;
 pub mod stats;
+pub mod subscriptions;
 pub mod telemetry;
 pub mod units;
 pub mod verifier;

@@ -1,11 +1,13 @@
 //! A node: everything put together, started and stopped in the right order.
 //!
-//! Owns the start (lock, recovery, threads, sockets) and the graceful stop (stop taking, drain, sync, let go). The pipeline's threads
+//! Owns the start (lock, recovery, threads, sockets); [`stop`] has the graceful stop (stop taking, drain, sync, let go). The pipeline's threads
 //! are ordinary ones with names; the sessions live on a tokio runtime of the node's own, so that a node can be started from any
 //! program, and several in one.
 //!
 //! A pipeline thread that panics is a bug; the node then poisons itself and acks nothing more, instead of going on with one stage
 //! missing.
+
+mod stop;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,9 +21,7 @@ use weft_core::confirm::Setup;
 use weft_core::{Balance, DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::peer::{PeerNet, PeerStatus};
-use weft_net::{
-    BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig, ServerHandle, ShutdownReport,
-};
+use weft_net::{BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig};
 use weft_storage::datadir::{DataDir, DataDirError};
 use weft_storage::{LaneLog, LogError, Recovered, Subtrees, Syncer};
 
@@ -48,7 +48,10 @@ use crate::replicate::store::Stores;
 use crate::replicate::{self, Link, Replication, ReplicationError};
 use crate::service::NodeService;
 use crate::stats::Counters;
+use crate::subscriptions::Subscriptions;
 use crate::verifier::{self, VerifierError};
+pub use stop::StopReport;
+use stop::{PanicGuard, Parts};
 
 /// Own witnesses under way to the sequencer: there is one at a time.
 const WITNESSES_QUEUED_MAX: usize = 1;
@@ -151,15 +154,6 @@ pub fn init_ledger_with(
     Ok(genesis)
 }
 
-/// What a stop found.
-#[derive(Debug)]
-pub struct StopReport {
-    /// The sessions' end.
-    pub sessions: ShutdownReport,
-    /// Size of the lane, all of it durable; or why that cannot be said.
-    pub durable_size: Result<u64, String>,
-}
-
 /// A running node. Stop it with [`RunningNode::stop`]; dropping it stops it too, without waiting for acks.
 #[derive(Debug)]
 pub struct RunningNode {
@@ -177,22 +171,6 @@ pub struct RunningNode {
     stop_grace: Duration,
     /// Everything that a stop takes apart; `None` afterwards.
     parts: Option<Parts>,
-}
-
-#[derive(Debug)]
-struct Parts {
-    runtime: tokio::runtime::Runtime,
-    server: ServerHandle,
-    http_stop: Option<tokio::sync::oneshot::Sender<()>>,
-    workers: Vec<JoinHandle<()>>,
-    sequencer: JoinHandle<Option<Lane>>,
-    committer: JoinHandle<()>,
-    confirmation: JoinHandle<()>,
-    events: Sender<Event>,
-    replication: Option<Replication>,
-    stores: Arc<Stores>,
-    /// Holds the directory's lock; let go last.
-    _data: DataDir,
 }
 
 /// Confirmation as the committer sees it.
@@ -379,6 +357,7 @@ impl RunningNode {
         let marks = confirm.clone();
         let final_size = Arc::new(move |lane| marks.final_size(lane));
         let receipts = Receipts::new(genesis.clone(), key, proofs, final_size, Arc::new(NoCosigners))?;
+        let subscriptions = Subscriptions::new(confirm.clone(), history.clone(), lanes.clone(), keys.clone());
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
             network: data.network(),
@@ -394,6 +373,7 @@ impl RunningNode {
             budget: Budget::new(config.queue_bytes_max),
             receipts,
             history,
+            subscriptions,
             lanes: lanes.clone(),
             tips: published_tips.clone(),
             counters: counters.clone(),
@@ -408,25 +388,7 @@ impl RunningNode {
             .thread_name("weft-net")
             .enable_all()
             .build()?;
-        let mut server_config = ServerConfig::new(config.listen, Identity::load_or_create(&config.data)?);
-        server_config.limits.connections_max = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
-        server_config.limits.session.inflight_bytes_max = config.connection_bytes_max as u64;
-        server_config.limits.session.idle_timeout = Duration::from_millis(config.connection_idle_ms);
-        server_config.limits.connection_idle_timeout = Duration::from_millis(config.connection_idle_ms);
-        let limits = &mut server_config.limits;
-        limits.sessions_max = limits.connections_max.saturating_mul(2);
-        limits.inflight_bytes_total_max = (config.queue_bytes_max as u64).min(u64::from(u32::MAX));
-        limits.session.inflight_bytes_max = limits
-            .session
-            .inflight_bytes_max
-            .clamp(limits.session.frame_bytes_max.into(), limits.inflight_bytes_total_max);
-        // The operator chose how many connections: what they may cost is said, not second-guessed.
-        limits.memory_bytes_max = limits.memory_bytes_max.max(limits.worst_case_bytes());
-        tracing::info!(
-            connections_max = limits.connections_max,
-            worst_case_bytes = limits.worst_case_bytes(),
-            "network limits"
-        );
+        let server_config = server_config(config, Identity::load_or_create(&config.data)?);
         let server = {
             let _inside = runtime.enter();
             Server::bind(server_config, service.clone())
@@ -643,67 +605,32 @@ impl RunningNode {
     pub fn health(&self) -> HealthReport {
         self.health.report()
     }
-
-    /// Stops gracefully: takes nothing new, acknowledges or refuses what was taken, makes the log durable, and lets the directory go.
-    pub fn stop(mut self) -> StopReport {
-        self.take_apart(self.stop_grace)
-    }
-
-    fn take_apart(&mut self, grace: Duration) -> StopReport {
-        let Some(parts) = self.parts.take() else {
-            return StopReport {
-                sessions: ShutdownReport::default(),
-                durable_size: Ok(self.health.durable_size()),
-            };
-        };
-        let Parts {
-            runtime,
-            server,
-            http_stop,
-            workers,
-            sequencer,
-            committer,
-            confirmation,
-            events,
-            replication,
-            stores,
-            _data,
-        } = parts;
-        self.health.set_state(State::Stopping, None);
-        let sessions = runtime.block_on(server.shutdown(grace));
-        // No ack is left that waits for other nodes.
-        let replicating = replication.map(|replication| replication.stop(&runtime));
-        // No session is left to send jobs: the stages end one after the other, each with an empty queue.
-        self.service.close();
-        for worker in workers {
-            let _ = worker.join();
-        }
-        let lane = sequencer.join().ok().flatten();
-        let _ = committer.join();
-        let _ = events.send(Event::Stop);
-        let _ = confirmation.join();
-        for thread in replicating.into_iter().flatten() {
-            let _ = thread.join();
-        }
-        if let Some(stores) = Arc::into_inner(stores) {
-            stores.close();
-        }
-        if let Some(stop) = http_stop {
-            let _ = stop.send(());
-        }
-        let durable_size = match lane {
-            Some(lane) => lane.close().map_err(|error| with_sources(&error)),
-            None => Err("the sequencer ended by a panic".to_owned()),
-        };
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        StopReport { sessions, durable_size }
-    }
 }
 
-impl Drop for RunningNode {
-    fn drop(&mut self) {
-        self.take_apart(Duration::ZERO);
-    }
+/// What the settings allow clients.
+fn server_config(config: &Config, identity: Identity) -> ServerConfig {
+    let mut server_config = ServerConfig::new(config.listen, identity);
+    server_config.limits.connections_max = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
+    server_config.limits.session.inflight_bytes_max = config.connection_bytes_max as u64;
+    server_config.limits.session.idle_timeout = Duration::from_millis(config.connection_idle_ms);
+    server_config.limits.connection_idle_timeout = Duration::from_millis(config.connection_idle_ms);
+    let limits = &mut server_config.limits;
+    limits.subscriptions_max = u32::try_from(config.subscriptions_max).unwrap_or(u32::MAX);
+    limits.session.subscriptions_max = u32::try_from(config.connection_subscriptions_max).unwrap_or(u32::MAX);
+    limits.sessions_max = limits.connections_max.saturating_mul(2);
+    limits.inflight_bytes_total_max = (config.queue_bytes_max as u64).min(u64::from(u32::MAX));
+    limits.session.inflight_bytes_max = limits
+        .session
+        .inflight_bytes_max
+        .clamp(limits.session.frame_bytes_max.into(), limits.inflight_bytes_total_max);
+    // The operator chose how many connections: what they may cost is said, not second-guessed.
+    limits.memory_bytes_max = limits.memory_bytes_max.max(limits.worst_case_bytes());
+    tracing::info!(
+        connections_max = limits.connections_max,
+        worst_case_bytes = limits.worst_case_bytes(),
+        "network limits"
+    );
+    server_config
 }
 
 fn spawn<T: Send + 'static>(
@@ -711,21 +638,4 @@ fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name).spawn(work)
-}
-
-/// Poisons the node when its thread unwinds.
-struct PanicGuard {
-    stage: &'static str,
-    health: Arc<Health>,
-}
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.health.set_state(
-                State::Poisoned,
-                Some(format!("the {} thread ended by a panic: a bug", self.stage)),
-            );
-        }
-    }
 }

@@ -11,8 +11,8 @@ use weft_core::{DeviceKey, Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::frame::{lane_flags, node_flags};
 use weft_net::peer::PeerNet;
 use weft_net::{
-    AccountStanding, AccountState, AckLevel, Answer, Found, LaneStatus, NodeState, Query, Refusal, Service,
-    SessionHandle, Status, Submit, WelcomeInfo,
+    AccountStanding, AccountState, AckLevel, Answer, Confirmations, Found, LaneStatus, NodeState, Query,
+    Refusal, Service, SessionHandle, Status, Submit, Subscribe, WelcomeInfo,
 };
 
 use crate::confirm::acks::ConfirmAcks;
@@ -25,6 +25,7 @@ use crate::pipeline::verify::unix_now_us;
 use crate::pipeline::{Budget, Job};
 use crate::receipts::Receipts;
 use crate::stats::Counters;
+use crate::subscriptions::Subscriptions;
 
 /// Reads of the log that run at once; more wait their turn.
 const READS_AT_ONCE_MAX: usize = 8;
@@ -64,6 +65,8 @@ pub struct NodeService {
     pub receipts: Receipts,
     /// Payments in the ledger.
     pub history: Arc<History>,
+    /// What subscribers are told.
+    pub subscriptions: Arc<Subscriptions>,
     /// Stored messages of all lanes.
     pub lanes: Lanes,
     /// Durable tips, kept by the committer.
@@ -211,6 +214,10 @@ impl Service for NodeService {
                 page.map(Answer::History)
             }
         }
+    }
+
+    async fn subscribe(&self, wanted: Subscribe) -> Result<Confirmations, Refusal> {
+        self.subscriptions.begin(&wanted)
     }
 
     async fn status(&self) -> Result<Status, Refusal> {

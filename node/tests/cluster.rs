@@ -8,137 +8,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Sketch, config, device, id, now_us, pay, refusals, runtime, session, start, submit};
+use common::four::{Cluster, NODES, wait_for};
+use common::{Sketch, device, id, now_us, pay, refusals, runtime, send, session, submit};
 use weft_core::{
-    Balance, BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind, Place,
-    Reason, Validator, VerifiedMessage,
+    BatchBuilder, DeviceSigner, Draft, LaneId, LaneTree, MessageId, PayloadKind, Place, Reason,
+    VerifiedMessage,
 };
 use weft_net::peer::{
     Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
     ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
 use weft_net::{AckLevel, Lookup};
-use weft_node::config::Config;
 use weft_node::confirm::Fault;
 use weft_node::health::State;
 use weft_node::node::RunningNode;
 use weft_storage::DataDir;
-
-const NODES: usize = 4;
-
-/// A cluster: some of its nodes run.
-struct Cluster {
-    dirs: Vec<tempfile::TempDir>,
-    nodes: Vec<Option<RunningNode>>,
-}
-
-impl Cluster {
-    /// Directories of a ledger of four validators in which device 1 has `amount`; no node runs.
-    fn new(amount: u64) -> Self {
-        let seed = |node: usize| [100 + node as u8; 32];
-        let validator = |node| Validator {
-            key: DeviceSigner::from_seed(seed(node)).public(),
-            weight: 1,
-            name: String::new(),
-        };
-        let genesis = Genesis {
-            committee: (0..NODES).map(validator).collect(),
-            balances: vec![Balance { account: device(1).public(), amount }],
-            ..Genesis::single("cluster", now_us(), DeviceSigner::from_seed(seed(0)).public())
-        };
-        let dir = |node| {
-            let dir = tempfile::tempdir().unwrap();
-            DataDir::init(dir.path(), &genesis, &seed(node)).unwrap();
-            dir
-        };
-        Self { dirs: (0..NODES).map(dir).collect(), nodes: (0..NODES).map(|_| None).collect() }
-    }
-
-    fn started(amount: u64) -> Self {
-        let mut cluster = Self::new(amount);
-        (0..NODES).for_each(|node| cluster.start(node));
-        cluster.wait_live(0..NODES);
-        cluster
-    }
-
-    fn start(&mut self, node: usize) {
-        let config =
-            Config { peer_listen: Some("127.0.0.1:0".parse().unwrap()), ..config(self.dirs[node].path()) };
-        self.nodes[node] = Some(start(&config));
-        for from in 0..NODES {
-            for to in 0..NODES {
-                if let (Some(from), Some(there)) = (&self.nodes[from], &self.nodes[to]) {
-                    let address = there.peer_address().unwrap().to_string();
-                    from.set_peer_address(LaneId(to as u16), Some(address));
-                }
-            }
-        }
-    }
-
-    fn stop(&mut self, node: usize) {
-        self.nodes[node].take().unwrap().stop();
-    }
-
-    fn node(&self, node: usize) -> &RunningNode {
-        self.nodes[node].as_ref().unwrap()
-    }
-
-    fn up(&self) -> impl Iterator<Item = &RunningNode> {
-        self.nodes.iter().flatten()
-    }
-
-    fn wait_live(&self, nodes: impl IntoIterator<Item = usize>) {
-        for node in nodes {
-            wait_for("it is live", || self.node(node).health().state == State::Live);
-        }
-    }
-
-    /// Waits until every running node has lane `lane` final up to `size`.
-    fn wait_final(&self, lane: usize, size: u64) {
-        for node in self.up() {
-            wait_for("it is final everywhere", || node.confirm().final_size(LaneId(lane as u16)) >= size);
-        }
-    }
-
-    fn final_size(&self, node: usize, lane: usize) -> u64 {
-        self.node(node).confirm().final_size(LaneId(lane as u16))
-    }
-
-    fn balance(&self, node: usize, account: u8) -> u64 {
-        let key = device(account).public();
-        self.node(node)
-            .confirm()
-            .ask(|machine| machine.ledger().account(&key).map_or(0, |account| account.balance))
-    }
-}
-
-/// Waits until `done`, at most twenty seconds.
-fn wait_for(what: &str, done: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < until, "not within twenty seconds: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Sends `count` messages to a node in submits of 50 and tells their ids.
-fn send(node: &RunningNode, level: AckLevel, count: u64, first_sequence: u64) -> Vec<MessageId> {
-    runtime().block_on(async {
-        let (_client, session) = session(node, level).await;
-        let mut ids = Vec::new();
-        let mut sequence = first_sequence;
-        while ids.len() < count as usize {
-            let messages: Vec<Vec<u8>> = (0..50.min(count - ids.len() as u64))
-                .map(|n| Sketch::new(&session, sequence).sign(&device(10 + n as u8)))
-                .collect();
-            sequence += 1;
-            let ack = submit(&session, &messages).await;
-            assert_eq!((ack.level, refusals(&ack)), (level, vec![]));
-            ids.extend(messages.iter().map(|bytes| id(bytes)));
-        }
-        ids
-    })
-}
 
 /// How many of `ids` the node gives out.
 fn found(node: &RunningNode, ids: &[MessageId]) -> usize {

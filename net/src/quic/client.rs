@@ -26,15 +26,14 @@ use weft_core::MessageId;
 use super::error::NetError;
 use super::identity::Fingerprint;
 use super::link::{self, Handler, Link};
+use super::load::{AckStream, DELIVERIES_MAX, Delivery, LoadSender};
+use super::subscription::Feed;
 use super::transport::{self, ClientWindows, SocketBuffers};
 use super::trust::{PinVerifier, Trust};
 use crate::frame::{Ack, Lookup, Status, Welcome, WireError};
 use crate::limits::GET_MESSAGES_MAX;
 use crate::query::{Answer, Query};
 use crate::session::{ClientEvent, ClientOptions, ClientSession, Credit, RequestError, SessionEnd};
-
-/// Acks that wait to be taken from an [`AckStream`]. When it is full, the session reads no further.
-const DELIVERIES_MAX: usize = 1_024;
 
 /// What a client wants of a session.
 pub type SessionOptions = ClientOptions;
@@ -279,16 +278,17 @@ enum Reply {
 type ReplySender = oneshot::Sender<Result<Reply, NetError>>;
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     waiting: HashMap<u64, ReplySender>,
-    end: Option<NetError>,
+    pub(super) subscriptions: HashMap<u64, Feed>,
+    pub(super) end: Option<NetError>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     address: SocketAddr,
     connection: Connection,
-    link: Link<ClientSession>,
+    pub(super) link: Link<ClientSession>,
     /// Locked before the link where both are.
     state: Mutex<State>,
     /// There may be credit again, or the session has ended.
@@ -296,11 +296,11 @@ struct Inner {
 }
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_reason(&self) -> NetError {
+    pub(super) fn end_reason(&self) -> NetError {
         self.state().end.clone().unwrap_or(NetError::Session(SessionEnd::Lost))
     }
 
@@ -310,14 +310,15 @@ impl Inner {
             (SessionEnd::Lost, Some(reason)) => NetError::of_connection(self.address, &reason),
             _ => NetError::Session(end),
         };
-        let waiting = {
+        let (waiting, subscriptions) = {
             let mut state = self.state();
             state.end.get_or_insert(error);
-            std::mem::take(&mut state.waiting)
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.subscriptions))
         };
         for reply in waiting.into_values() {
             let _ = reply.send(Err(self.end_reason()));
         }
+        subscriptions.into_values().for_each(|feed| feed.end(self.end_reason()));
         self.changed.notify_waiters();
     }
 
@@ -330,7 +331,7 @@ impl Inner {
     }
 
     /// Makes a request, unless the session has ended.
-    fn attempt<T>(
+    pub(super) fn attempt<T>(
         &self,
         make: impl FnOnce(&mut ClientSession, Instant, &mut State) -> Result<T, RequestError>,
     ) -> Result<T, NetError> {
@@ -350,7 +351,7 @@ impl Inner {
     }
 
     /// Makes a request as soon as there is credit for it.
-    async fn when_credit<T>(
+    pub(super) async fn when_credit<T>(
         &self,
         mut make: impl FnMut(&mut ClientSession, Instant, &mut State) -> Result<T, RequestError>,
     ) -> Result<T, NetError> {
@@ -432,7 +433,25 @@ impl Handler<ClientSession> for Replies {
                 }
             }
             ClientEvent::Ack(ack) => self.deliver(ack.request_id, Ok(ack)).await,
-            ClientEvent::Failed(error) => self.deliver(error.request_id, Err(error)).await,
+            ClientEvent::Failed(error) => {
+                let feed = inner.state().subscriptions.remove(&error.request_id);
+                match feed {
+                    Some(feed) => feed.end(NetError::Request(error)),
+                    None => self.deliver(error.request_id, Err(error)).await,
+                }
+            }
+            ClientEvent::Subscribed { request_id, starts } => {
+                if let Some(feed) = inner.state().subscriptions.get_mut(&request_id) {
+                    feed.start(starts);
+                }
+            }
+            ClientEvent::Notice { request_id, notice } => {
+                if let Some(feed) = inner.state().subscriptions.get(&request_id) {
+                    feed.tell(notice);
+                }
+            }
+            // Whoever ended it waits for nothing.
+            ClientEvent::Unsubscribed { .. } => {}
             ClientEvent::Tips { request_id, tips } => inner.reply(request_id, Ok(Reply::Tips(tips))),
             ClientEvent::Messages { request_id, answers } => {
                 inner.reply(request_id, Ok(Reply::Messages(answers)));
@@ -452,8 +471,8 @@ impl Handler<ClientSession> for Replies {
 
 /// Closes the session when the last handle is dropped.
 #[derive(Debug)]
-struct Owner {
-    inner: Arc<Inner>,
+pub(super) struct Owner {
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Drop for Owner {
@@ -466,12 +485,12 @@ impl Drop for Owner {
 /// An open session. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Session {
-    inner: Arc<Owner>,
+    pub(super) inner: Arc<Owner>,
     welcome: Arc<Welcome>,
 }
 
 impl Session {
-    fn inner(&self) -> &Inner {
+    pub(super) fn inner(&self) -> &Inner {
         &self.inner.inner
     }
 
@@ -613,94 +632,5 @@ impl Future for PendingAck {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(SessionEnd::Lost.into()),
         })
-    }
-}
-
-/// What became of one Submit of a load generator.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// The Submit.
-    pub request_id: u64,
-    /// When its reply was decoded.
-    pub received_at: Instant,
-    /// The ack, or the node's refusal of the whole Submit.
-    pub result: Result<Ack, WireError>,
-}
-
-/// The sending half of a load generator's session. Dropping it closes the session; pending acks still come.
-#[derive(Debug)]
-pub struct LoadSender {
-    session: Session,
-}
-
-impl LoadSender {
-    /// What the node said.
-    #[must_use]
-    pub fn welcome(&self) -> &Welcome {
-        self.session.welcome()
-    }
-
-    /// The session, for queries. The ack of a [`Session::submit`] made through it goes to its future, not to
-    /// the stream.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
-    /// What is in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> Credit {
-        self.session.in_flight()
-    }
-
-    /// Submits as soon as there is credit, and returns the id under which the ack will come.
-    ///
-    /// # Errors
-    /// As [`Session::submit`].
-    pub async fn submit(&self, lengths: &[u16], bytes: Bytes) -> Result<u64, NetError> {
-        self.session.inner().when_credit(|session, now, _| session.submit(now, lengths, bytes.clone())).await
-    }
-
-    /// Submits now or not at all.
-    ///
-    /// # Errors
-    /// [`NetError::Invalid`] with [`RequestError::NoCredit`] when the credit is used up; else as
-    /// [`Session::submit`].
-    pub fn try_submit(&self, lengths: &[u16], bytes: Bytes) -> Result<u64, NetError> {
-        self.session.inner().attempt(|session, now, _| session.submit(now, lengths, bytes))
-    }
-
-    /// Sends nothing more and waits for the last ack to be decoded; the [`AckStream`] must be read meanwhile.
-    ///
-    /// # Errors
-    /// The session ended otherwise.
-    pub async fn finish(self) -> Result<(), NetError> {
-        self.session.close().await
-    }
-}
-
-/// The receiving half of a load generator's session.
-#[derive(Debug)]
-pub struct AckStream {
-    deliveries: mpsc::Receiver<Delivery>,
-    inner: Arc<Inner>,
-}
-
-impl AckStream {
-    /// The next ack or refusal, in the order of arrival. `None` after the end of the session: see
-    /// [`end_reason`](Self::end_reason).
-    pub async fn recv(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
-    }
-
-    /// The next one if it is there already.
-    pub fn try_recv(&mut self) -> Option<Delivery> {
-        self.deliveries.try_recv().ok()
-    }
-
-    /// Why the session ended, once it has.
-    #[must_use]
-    pub fn end_reason(&self) -> Option<NetError> {
-        self.inner.state().end.clone()
     }
 }

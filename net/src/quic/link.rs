@@ -112,13 +112,20 @@ pub(crate) struct Link<M> {
     machine: Mutex<M>,
     /// There may be output, an earlier deadline, or an end.
     output: Notify,
-    /// The machine may want input again, or the loop is to end.
+    /// The machine may want input again, and with it events be handled; or the loop is to end.
     input: Notify,
+    /// There may be room for a notice: output has fallen below its mark, or more was granted.
+    pub(super) room: Notify,
 }
 
 impl<M: Machine> Link<M> {
     pub(crate) fn new(machine: M) -> Self {
-        Self { machine: Mutex::new(machine), output: Notify::new(), input: Notify::new() }
+        Self {
+            machine: Mutex::new(machine),
+            output: Notify::new(),
+            input: Notify::new(),
+            room: Notify::new(),
+        }
     }
 
     /// The machine. A panic of a caller of ours leaves it whole: its methods do not call back.
@@ -223,6 +230,7 @@ async fn write<M: Machine>(link: &Link<M>, send: &mut SendStream) {
                     machine.handle_transmitted(Instant::now(), written.bytes);
                     if waited && machine.wants_input() {
                         link.input.notify_one();
+                        link.room.notify_waiters();
                     }
                 }
                 Err(error) => {
@@ -290,6 +298,10 @@ async fn read<M: Machine, H: Handler<M>>(link: &Link<M>, recv: &mut RecvStream, 
             // Input may have made a reply, an error or an end.
             link.wake();
             for event in events.drain(..) {
+                // A reply begins below the mark only, however many were asked for at once.
+                while !link.lock().wants_input() {
+                    link.input.notified().await;
+                }
                 handler.handle(event).await;
             }
             if over || (ended && at == filled) {

@@ -21,10 +21,12 @@ use weft_core::MessageId;
 use super::error::BindError;
 use super::identity::{Fingerprint, Identity};
 use super::link::{self, Handler, Link};
+use super::subscription::{Confirmations, Tellers};
 use super::transport::{self, ServerLimits, SocketBuffers};
 use crate::frame::{Ack, AckLevel, ErrorCode, Found, Status, Submit, WireError};
 use crate::query::{Answer, Query};
 use crate::session::{ServerEvent, ServerSession, WelcomeInfo};
+use crate::subscribe::Subscribe;
 
 /// How long the last packets of a shutdown may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +61,12 @@ pub trait Service: Send + Sync + 'static {
     fn query(&self, query: Query) -> impl Future<Output = Result<Answer, Refusal>> + Send {
         let _ = query;
         std::future::ready(Err(Refusal::unsupported("this node keeps no receipts and no accounts")))
+    }
+
+    /// Takes a subscription to confirmation. Nothing more of the session is read until it is done, so it is quick.
+    fn subscribe(&self, wanted: Subscribe) -> impl Future<Output = Result<Confirmations, Refusal>> + Send {
+        let _ = wanted;
+        std::future::ready(Err(Refusal::unsupported("this node tells nothing of confirmation")))
     }
 }
 
@@ -110,7 +118,7 @@ impl Refusal {
         Self { code: ErrorCode::Unsupported, retry_after_ms: 0, text: text.into() }
     }
 
-    fn error(self, request_id: u64) -> WireError {
+    pub(super) fn error(self, request_id: u64) -> WireError {
         WireError::new(request_id, self.code, self.retry_after_ms, self.text)
     }
 }
@@ -143,6 +151,8 @@ pub struct ServerStats {
     pub handshakes: u32,
     /// Sessions now.
     pub sessions: u32,
+    /// Subscriptions now.
+    pub subscriptions: u32,
     /// Bytes of messages handed to the service and not acked, now.
     pub inflight_bytes: u64,
     /// Connections taken since the start.
@@ -209,6 +219,8 @@ struct Shared {
     buffers: SocketBuffers,
     counters: Counters,
     budget: Arc<Semaphore>,
+    /// Places for subscriptions, of all connections.
+    subscriptions: Arc<Semaphore>,
     sessions: Mutex<HashMap<u64, Arc<SessionInner>>>,
     session_ended: Notify,
     shutting_down: AtomicBool,
@@ -225,10 +237,12 @@ impl Shared {
 pub struct SessionHandle(Arc<SessionInner>);
 
 #[derive(Debug)]
-struct SessionInner {
+pub(super) struct SessionInner {
     id: u64,
     remote: SocketAddr,
-    link: Link<ServerSession>,
+    pub(super) link: Link<ServerSession>,
+    /// Places for subscriptions of its connection.
+    pub(super) subscriptions: Arc<Semaphore>,
     /// Shares of the server's budget, by request.
     permits: Mutex<HashMap<u64, OwnedSemaphorePermit>>,
 }
@@ -319,6 +333,7 @@ impl Server {
             .map_err(failed)?;
         let shared = Arc::new(Shared {
             budget: Arc::new(Semaphore::new(limits.inflight_bytes_total_max as usize)),
+            subscriptions: Arc::new(Semaphore::new(limits.subscriptions_max as usize)),
             limits,
             endpoint: endpoint.clone(),
             fingerprint: identity.fingerprint(),
@@ -387,6 +402,11 @@ impl ServerHandle {
             connections: counters.connections.load(Ordering::Relaxed),
             handshakes: counters.handshakes.load(Ordering::Relaxed),
             sessions: self.shared.sessions().len() as u32,
+            subscriptions: self
+                .shared
+                .limits
+                .subscriptions_max
+                .saturating_sub(self.shared.subscriptions.available_permits() as u32),
             inflight_bytes: self.shared.limits.inflight_bytes_total_max.saturating_sub(free),
             connections_total: total(&counters.connections_total),
             connections_refused_total: total(&counters.connections_refused_total),
@@ -516,13 +536,15 @@ impl<S: Service> Inner<S> {
         let remote = connection.remote_address();
         tracing::debug!(%remote, "connected");
         let mut sessions = JoinSet::new();
+        let places = self.shared.limits.session.subscriptions_max as usize;
+        let subscriptions = Arc::new(Semaphore::new(places));
         loop {
             let idle = tokio::time::sleep(self.shared.limits.connection_idle_timeout);
             tokio::select! {
                 stream = connection.accept_bi() => match stream {
                     Ok((send, recv)) => {
-                        let inner = self.clone();
-                        sessions.spawn(async move { inner.session(remote, send, recv).await });
+                        let (inner, subscriptions) = (self.clone(), subscriptions.clone());
+                        sessions.spawn(async move { inner.session(remote, subscriptions, send, recv).await });
                     }
                     Err(reason) => {
                         tracing::debug!(%remote, %reason, "disconnected");
@@ -540,13 +562,19 @@ impl<S: Service> Inner<S> {
         while sessions.join_next().await.is_some() {}
     }
 
-    async fn session(&self, remote: SocketAddr, send: SendStream, recv: RecvStream) {
+    async fn session(
+        &self,
+        remote: SocketAddr,
+        subscriptions: Arc<Semaphore>,
+        send: SendStream,
+        recv: RecvStream,
+    ) {
         let shared = &self.shared;
         let now = Instant::now();
         let id = shared.counters.sessions_total.fetch_add(1, Ordering::Relaxed) + 1;
         let machine = ServerSession::new(shared.limits.session.clone(), self.service.welcome(), now);
-        let session =
-            Arc::new(SessionInner { id, remote, link: Link::new(machine), permits: Mutex::default() });
+        let link = Link::new(machine);
+        let session = Arc::new(SessionInner { id, remote, link, subscriptions, permits: Mutex::default() });
         let registered = {
             let mut sessions = shared.sessions();
             let free = sessions.len() < shared.limits.sessions_max as usize;
@@ -563,7 +591,7 @@ impl<S: Service> Inner<S> {
         } else if shared.shutting_down.load(Ordering::SeqCst) {
             session.link.lock().shut_down(now);
         }
-        let mut handler = Requests { inner: self, session: &session };
+        let mut handler = Requests { inner: self, session: &session, tellers: Tellers::default() };
         link::run(&session.link, send, recv, &mut handler).await;
         let failure = session.link.lock().failure();
         if let Some(code) = failure {
@@ -596,6 +624,7 @@ impl Drop for Registered<'_> {
 struct Requests<'a, S> {
     inner: &'a Inner<S>,
     session: &'a Arc<SessionInner>,
+    tellers: Tellers,
 }
 
 impl<S: Service> Handler<ServerSession> for Requests<'_, S> {
@@ -651,6 +680,12 @@ impl<S: Service> Handler<ServerSession> for Requests<'_, S> {
                 }
                 Err(refusal) => refuse(request_id, refusal),
             },
+            ServerEvent::Subscribe { request_id, subscribe } => {
+                let wanted = (request_id, subscribe);
+                self.tellers.begin(&**service, session, &shared.subscriptions, wanted).await;
+            }
+            ServerEvent::Granted { .. } => session.link.room.notify_waiters(),
+            ServerEvent::Unsubscribe { request_id } => self.tellers.end(request_id),
         }
     }
 }

@@ -43,6 +43,10 @@ const PATH_UDP_PAYLOAD_BYTES_MAX: u16 = 1_452;
 /// they came in.
 const CONNECTION_OVERHEAD_BYTES: u64 = 64 << 10;
 
+/// What a node holds for a subscription: positions and sizes of 1,024 lanes, 1,024 open operations, and a notice in
+/// the making. Its output is the session's.
+const SUBSCRIPTION_BYTES: u64 = 384 << 10;
+
 /// Input taken from QUIC at once, and the start of the next frame that it may hold.
 const SESSION_INPUT_BYTES: u64 = 256 << 10;
 
@@ -67,6 +71,8 @@ pub struct ServerLimits {
     pub handshakes_retry_above: u32,
     /// Sessions at once over all connections. More are told `overloaded`.
     pub sessions_max: u32,
+    /// Subscriptions at once over all connections. More are told `overloaded`.
+    pub subscriptions_max: u32,
     /// Streams, and so sessions, of one connection at once. Whoever opens more waits for its own.
     pub streams_per_connection_max: u32,
     /// Bytes received and not read, per stream.
@@ -97,6 +103,7 @@ impl Default for ServerLimits {
             handshakes_max: 64,
             handshakes_retry_above: 16,
             sessions_max: 256,
+            subscriptions_max: 64,
             streams_per_connection_max: 16,
             stream_window_bytes: 1 << 20,
             connection_window_bytes: 2 << 20,
@@ -114,7 +121,7 @@ impl Default for ServerLimits {
 impl ServerLimits {
     /// Bytes that peers can make the server hold at most: connections x (both windows and overhead) +
     /// handshakes x their buffer + sessions x (a frame, half received or waiting for the budget, the input
-    /// behind it, and the output) + the messages in flight over all sessions.
+    /// behind it, and the output) + subscriptions x what a node holds for one + the messages in flight over all sessions.
     #[must_use]
     pub fn worst_case_bytes(&self) -> u64 {
         let connection = u64::from(self.connection_window_bytes)
@@ -125,6 +132,7 @@ impl ServerLimits {
         u64::from(self.connections_max) * connection
             + u64::from(self.handshakes_max) * INCOMING_BUFFER_BYTES
             + u64::from(self.sessions_max) * session
+            + u64::from(self.subscriptions_max) * SUBSCRIPTION_BYTES
             + self.inflight_bytes_total_max
     }
 
@@ -135,6 +143,8 @@ impl ServerLimits {
             ("connections_max", self.connections_max.into(), 1, 1 << 20),
             ("handshakes_max", self.handshakes_max.into(), 1, 1 << 20),
             ("sessions_max", self.sessions_max.into(), 1, 1 << 20),
+            ("subscriptions_max", self.subscriptions_max.into(), 0, 1 << 16),
+            ("subscriptions_max of a connection", self.session.subscriptions_max.into(), 0, 1 << 10),
             ("streams_per_connection_max", self.streams_per_connection_max.into(), 1, 1 << 16),
             ("stream_window_bytes", self.stream_window_bytes.into(), 1 << 10, window_max),
             ("connection_window_bytes", self.connection_window_bytes.into(), 1 << 10, window_max),

@@ -1,11 +1,13 @@
 //! The client's end of a session.
 //!
 //! Owns one session as a client sees it: Hello and Welcome, request ids, the credit that the server gave, and
-//! the check that every reply fits its request. Invariants: the credit is never exceeded, so an honest client
+//! the check that every reply fits its request. [`subscriptions`] has those. Invariants: the credit is never exceeded, so an honest client
 //! is never told `overloaded` for it; a reply to nothing, a second reply, an ack below the level asked for or
 //! of another count ends the session as a fault of the server. What a request that is still open when the
 //! session ends has become is unknown: it may have been stored, and may be sent again (the ledger holds a
 //! message once). Reconnecting is left to the caller.
+
+mod subscriptions;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::frame::{
 use crate::limits::{FRAME_BYTES_MAX, GET_MESSAGES_MAX, TIPS_IN_REPLY_MAX};
 use crate::query::{Answer, Query};
 use crate::reader::FrameReader;
+use crate::subscribe::Notice;
 
 /// What a client wants of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +87,26 @@ pub enum ClientEvent {
         /// Of the kind that the query asks for.
         answer: Answer,
     },
-    /// The node goes down: it takes no more requests and answers what is pending.
+    /// A subscription begins.
+    Subscribed {
+        /// The request.
+        request_id: u64,
+        /// The first position that will be told, by lane.
+        starts: Vec<u64>,
+    },
+    /// What was subscribed to.
+    Notice {
+        /// The request.
+        request_id: u64,
+        /// It follows on the one before it.
+        notice: Notice,
+    },
+    /// A subscription has ended as asked.
+    Unsubscribed {
+        /// The request.
+        request_id: u64,
+    },
+    /// The node goes down: it takes no more requests and answers what is pending. Subscriptions have ended.
     ShuttingDown,
     /// The session is over; the last event.
     Ended(SessionEnd),
@@ -140,6 +162,12 @@ pub enum RequestError {
         /// The limit.
         limit: u64,
     },
+    /// One more subscription than the connection may have.
+    #[error("a connection may have {limit} subscriptions")]
+    Subscriptions {
+        /// The server's limit.
+        limit: u32,
+    },
     /// The values make no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -178,6 +206,7 @@ pub struct ClientSession {
     reader: FrameReader,
     output: Output,
     pending: HashMap<u64, Pending>,
+    subscriptions: HashMap<u64, subscriptions::Subscription>,
     in_flight: Credit,
     last_request_id: u64,
     /// A status asked for to stay alive: its reply is nobody's.
@@ -200,6 +229,10 @@ fn from_server(kind: FrameKind) -> bool {
             | FrameKind::Cosignature
             | FrameKind::Account
             | FrameKind::History
+            | FrameKind::Subscribed
+            | FrameKind::Confirmed
+            | FrameKind::Decided
+            | FrameKind::Unsubscribed
     )
 }
 
@@ -220,6 +253,7 @@ impl ClientSession {
             reader: FrameReader::new(FRAME_BYTES_MAX, from_server),
             output,
             pending: HashMap::new(),
+            subscriptions: HashMap::new(),
             in_flight: Credit::default(),
             last_request_id: 0,
             keep_alive_id: None,
@@ -476,6 +510,7 @@ impl ClientSession {
                 self.end_if_drained();
             }
             (Frame::Ack(ack), _) => self.handle_ack(now, ack),
+            (Frame::Error(error), _) if self.ends_subscription(&error) => {}
             (Frame::Error(error), _) => {
                 let kept_alive = self.keep_alive_id == Some(error.request_id);
                 if self.settle(now, error.request_id, None).is_some() {
@@ -518,6 +553,9 @@ impl ClientSession {
                     self.end_if_drained();
                 }
             }
+            (Frame::Subscribed { request_id, starts }, _) => self.handle_subscribed(now, request_id, starts),
+            (Frame::Notice { request_id, notice }, _) => self.handle_notice(now, request_id, notice),
+            (Frame::Unsubscribed { request_id }, _) => self.handle_unsubscribed(now, request_id),
             (frame, _) => {
                 let error = FrameError::Unexpected { got: frame.kind(), when: "after Welcome" };
                 self.fault(now, SessionEnd::Fault(error));
@@ -594,6 +632,7 @@ impl ClientSession {
         }
         self.phase = Phase::Ended(end);
         self.pending = HashMap::new();
+        self.subscriptions = HashMap::new();
         self.in_flight = Credit::default();
         self.events.push_back(ClientEvent::Ended(why));
     }

@@ -3,8 +3,10 @@
 //! Owns one session as the node sees it: the answer to a Hello, the credit, the deadlines, and the order in
 //! which a session ends. Invariants: a request is answered once or, if the session ends first, not at all; an
 //! ack never promises less than the Hello asked for; above the output mark no input is taken, so a peer that
-//! does not read cannot make replies pile up; a peer's error ends this session only. What is done with a
-//! Submit is left to the node.
+//! does not read cannot make replies pile up; a peer's error ends this session only. Subscriptions are
+//! [`subscriptions`]'s; what is done with a Submit is left to the node.
+
+mod subscriptions;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::limits::{
 };
 use crate::query::{Answer, Query};
 use crate::reader::FrameReader;
+use crate::subscribe::Subscribe;
 
 /// What the node says of itself to a client that comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,23 @@ pub enum ServerEvent {
         /// What is asked.
         query: Query,
     },
+    /// To be answered by [`ServerSession::subscribed`], then notices, or by [`ServerSession::end_subscription`].
+    Subscribe {
+        /// Id of the request.
+        request_id: u64,
+        /// What is wanted.
+        subscribe: Subscribe,
+    },
+    /// More notices of this subscription may be sent.
+    Granted {
+        /// Id of the request.
+        request_id: u64,
+    },
+    /// This subscription has ended.
+    Unsubscribe {
+        /// Id of the request.
+        request_id: u64,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -110,6 +130,7 @@ pub struct ServerSession {
     reader: FrameReader,
     output: Output,
     requests: HashMap<u64, Request>,
+    subscriptions: HashMap<u64, subscriptions::Open>,
     in_flight: Credit,
     last_request_id: u64,
     /// When the last whole frame came or the last reply was sent.
@@ -133,6 +154,9 @@ fn from_client(kind: FrameKind) -> bool {
             | FrameKind::Cosign
             | FrameKind::GetAccount
             | FrameKind::GetHistory
+            | FrameKind::SubscribeConfirmed
+            | FrameKind::Grant
+            | FrameKind::Unsubscribe
     )
 }
 
@@ -155,6 +179,7 @@ impl ServerSession {
             phase: Phase::Hello,
             output: Output::default(),
             requests: HashMap::new(),
+            subscriptions: HashMap::new(),
             in_flight: Credit::default(),
             last_request_id: 0,
             active_at: now,
@@ -343,6 +368,11 @@ impl ServerSession {
                     self.events.push_back(ServerEvent::Query { request_id, query });
                 }
             }
+            (Frame::Subscribe { request_id, subscribe }, _) => {
+                self.handle_subscribe(now, request_id, subscribe);
+            }
+            (Frame::Grant { request_id, credit }, _) => self.handle_grant(now, request_id, credit),
+            (Frame::Unsubscribe { request_id }, _) => self.handle_unsubscribe(now, request_id),
             (Frame::Close(_), _) => self.drain(),
             // The client found fault with us and has said so: nobody reads further.
             (Frame::Error(_), _) => self.flush(),
@@ -377,6 +407,7 @@ impl ServerSession {
             inflight_messages_max: self.limits.inflight_messages_max,
             inflight_bytes_max: self.limits.inflight_bytes_max,
             idle_ms: millis(self.limits.idle_timeout),
+            subscriptions_max: self.limits.subscriptions_max,
             clock_ahead_us_max: self.info.clock_ahead_us_max,
             clock_behind_us_max: self.info.clock_behind_us_max,
             server_time_us: self.info.now_us.saturating_add(age_us),
@@ -388,15 +419,7 @@ impl ServerSession {
 
     /// Whether a request may go to the node; if not, it is answered here.
     fn admit(&mut self, now: Instant, request_id: u64, kind: FrameKind, credit: Credit) -> bool {
-        if request_id <= self.last_request_id {
-            self.fail_frame(now, FrameError::Value { field: "request id (it must rise)", got: request_id });
-            return false;
-        }
-        self.last_request_id = request_id;
-        if self.phase == Phase::Draining {
-            let text = "the node takes no more requests in this session";
-            let error = WireError::new(request_id, ErrorCode::ShuttingDown, 0, text);
-            self.output.frame(now, &Frame::Error(error));
+        if !self.is_next(now, request_id) {
             return false;
         }
         let after = self.in_flight.plus(credit);
@@ -510,6 +533,7 @@ impl ServerSession {
     }
 
     fn drain(&mut self) {
+        self.subscriptions = HashMap::new();
         self.phase = if self.requests.is_empty() { Phase::Flushing } else { Phase::Draining };
     }
 
@@ -518,6 +542,7 @@ impl ServerSession {
         self.phase = Phase::Flushing;
         self.events.clear();
         self.requests = HashMap::new();
+        self.subscriptions = HashMap::new();
         self.in_flight = Credit::default();
         self.reader = FrameReader::new(self.limits.frame_bytes_max, from_client);
     }

@@ -6,12 +6,13 @@ pub(crate) mod pair;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_core::{Cosignature, DeviceKey, GenesisId, LaneId, MessageId, NetworkId, Place};
+use weft_core::{Cosignature, DeviceKey, GenesisId, LaneId, MessageId, NetworkId, PayloadKind, Place};
 use weft_net::frame::{CloseReason, Frame, Hello};
 use weft_net::frame::{lane_flags, node_flags};
 use weft_net::{
-    AccountStanding, AccountState, Ack, AckException, AckLevel, Answer, ErrorCode, Found, History,
-    LaneStatus, Lookup, NodeState, Payment, Query, Status, Submit, Welcome, WelcomeInfo, WireError,
+    AccountStanding, AccountState, Ack, AckException, AckLevel, Answer, Confirmed, ConfirmedMessage,
+    ErrorCode, Found, History, LaneStatus, Lookup, MessageFilter, NodeState, Notice, Outcome, Payment, Query,
+    Start, Status, Submit, Subscribe, Welcome, WelcomeInfo, WireError,
 };
 
 /// The network of the tests.
@@ -85,17 +86,17 @@ prop_compose! {
         ack_level in level(),
         network: [u8; 4],
         genesis: [u8; 32],
-        small: [u32; 6],
+        small: [u32; 7],
         large: [u64; 4],
         node_name in text(64),
     ) -> Welcome {
         let [payload_bytes_max, submit_messages_max, frame_bytes_max, inflight_requests_max, inflight_messages_max,
-            idle_ms] = small;
+            idle_ms, subscriptions_max] = small;
         let [inflight_bytes_max, clock_ahead_us_max, clock_behind_us_max, server_time_us] = large;
         Welcome {
             ack_level, network: NetworkId(network), genesis: GenesisId(genesis), payload_bytes_max,
             submit_messages_max, frame_bytes_max, inflight_requests_max, inflight_messages_max, inflight_bytes_max,
-            idle_ms, clock_ahead_us_max, clock_behind_us_max, server_time_us, node_name,
+            idle_ms, subscriptions_max, clock_ahead_us_max, clock_behind_us_max, server_time_us, node_name,
         }
     }
 }
@@ -210,6 +211,61 @@ pub(crate) fn query_answers() -> impl Strategy<Value = Answer> {
     ]
 }
 
+fn sizes() -> impl Strategy<Value = [u64; 4]> {
+    any::<[u32; 4]>().prop_map(|mut sizes| {
+        sizes.sort_unstable();
+        sizes.map(u64::from)
+    })
+}
+
+fn places(most: usize) -> impl Strategy<Value = Vec<Place>> {
+    proptest::collection::btree_set((0..weft_core::LANES_MAX, 0..1_u64 << 40), 0..=most).prop_map(|places| {
+        places.into_iter().map(|(lane, position)| Place::new(LaneId(lane), position)).collect()
+    })
+}
+
+prop_compose! {
+    /// Every way to subscribe.
+    pub(crate) fn subscribes()(
+        filter in proptest::option::of((any::<bool>(), proptest::option::of(key()))),
+        certified: bool,
+        start in proptest::sample::select(Start::ALL),
+        credit in 1..=1_024_u32,
+        lanes in proptest::collection::btree_map(0..weft_core::LANES_MAX, 0..=1_u64 << 48, 0..20),
+        open in places(20),
+    ) -> Subscribe {
+        let messages = filter.map(|(witnesses, issuer)| MessageFilter { witnesses, issuer });
+        let open = if messages.is_some() { open } else { Vec::new() };
+        let positions = lanes.into_iter().map(|(lane, position)| (LaneId(lane), position)).collect();
+        Subscribe { messages, certified, start, credit, positions, open }
+    }
+}
+
+/// Every kind of notice.
+pub(crate) fn notices() -> impl Strategy<Value = Notice> {
+    let outcomes = &[Outcome::None, Outcome::Accepted, Outcome::Rejected, Outcome::Open];
+    let messages =
+        vec((1..100_u64, any::<u8>(), proptest::sample::select(outcomes), any::<[u8; 32]>()), 0..30);
+    let confirmed = (lane(), 0..8_u8, sizes(), messages).prop_map(|(lane, faults, sizes, raw)| {
+        let [from, _, _, _] = sizes;
+        let mut position = from;
+        let mut messages = Vec::new();
+        for (step, kind, outcome, id) in raw {
+            position += step;
+            messages.push(ConfirmedMessage { position, kind: PayloadKind(kind), outcome, id: MessageId(id) });
+        }
+        let [to, final_size, certified] = [sizes[1], sizes[2], sizes[3]].map(|size| size.max(position + 1));
+        Notice::Confirmed(Confirmed { lane, faults, certified, final_size, from, to, messages })
+    });
+    let decided = &[Outcome::None, Outcome::Accepted, Outcome::Rejected, Outcome::GivenUp];
+    let decided =
+        (places(20), proptest::sample::select(decided)).prop_filter_map("none", |(places, outcome)| {
+            let decided: Vec<_> = places.into_iter().map(|place| (place, outcome)).collect();
+            (!decided.is_empty()).then_some(Notice::Decided(decided))
+        });
+    prop_oneof![confirmed, decided]
+}
+
 /// Every kind of frame.
 pub(crate) fn frames() -> impl Strategy<Value = Frame> {
     prop_oneof![
@@ -226,6 +282,14 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
         (request_id(), queries()).prop_map(|(request_id, query)| Frame::Query { request_id, query }),
         (request_id(), query_answers()).prop_map(|(request_id, answer)| Frame::Answer { request_id, answer }),
         (request_id(), statuses()).prop_map(|(request_id, status)| Frame::Status { request_id, status }),
+        (request_id(), subscribes())
+            .prop_map(|(request_id, subscribe)| Frame::Subscribe { request_id, subscribe }),
+        (request_id(), vec(0..=1_u64 << 48, 1..20))
+            .prop_map(|(request_id, starts)| Frame::Subscribed { request_id, starts }),
+        (request_id(), 1..=1_024_u32).prop_map(|(request_id, credit)| Frame::Grant { request_id, credit }),
+        (request_id(), notices()).prop_map(|(request_id, notice)| Frame::Notice { request_id, notice }),
+        request_id().prop_map(|request_id| Frame::Unsubscribe { request_id }),
+        request_id().prop_map(|request_id| Frame::Unsubscribed { request_id }),
         errors().prop_map(Frame::Error),
         proptest::sample::select(CloseReason::ALL).prop_map(Frame::Close),
     ]

@@ -48,6 +48,7 @@ pub mod tips;
 pub mod traffic;
 pub mod verify_log;
 pub mod verify_signatures;
+pub mod watch;
 
 /// Exit code 1: the command ran to its end, and what it examined is not well.
 pub const EXIT_FOUND: u8 = 1;
@@ -74,6 +75,7 @@ pub const NODE_ADDRESS_DEFAULT: &str = crate::config::LISTEN_DEFAULT;
         weft init --data ./ledger        a new ledger\n  \
         weft node --data ./ledger        run its node\n  \
         weft send --payload 'hello'      send it a message, signed by a new device key\n  \
+        weft watch                       what becomes final, as it does\n  \
         weft receipt get ID -o FILE      the proof that it is there, for anybody, offline",
     after_help = "Exit codes: 0 done, 1 what was examined is not well, 2 wrong request, 3 could not be done.\n\
         Sizes are written 4096, 64KiB, 256MiB; times 2000, 5ms, 30s (a bare number has the unit in the flag's name).",
@@ -142,6 +144,9 @@ pub enum Command {
     /// Ask a node how it is
     #[command(long_about = status::LONG_ABOUT)]
     Status(status::StatusArgs),
+    /// Print what becomes certified and final, as it does
+    #[command(long_about = watch::LONG_ABOUT)]
+    Watch(watch::WatchArgs),
     /// Ask what an account has
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -225,6 +230,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get(args) => get::run(args, &globals),
         Command::Tips(args) => tips::run(args, &globals),
         Command::Status(args) => status::run(args, &globals),
+        Command::Watch(args) => watch::run(args, &globals),
         Command::Account(command) => account::run(command),
         Command::History(args) => account::history(args),
         Command::Receipt(command) => receipt::run(command),

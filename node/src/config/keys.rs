@@ -283,6 +283,24 @@ pub static KEYS: &[Key] = &[
         number!(connection_bytes_max, Bytes, 128 << 10, 1 << 30)
     ),
     key!(
+        "subscriptions_max",
+        "subscriptions-max",
+        "WEFT_SUBSCRIPTIONS_MAX",
+        "Network",
+        "COUNT",
+        "Subscriptions to confirmation of all connections at a time (`weft watch`); about 400 KiB of memory each; 0 for none",
+        number!(subscriptions_max, Count, 0, 65_536)
+    ),
+    key!(
+        "connection_subscriptions_max",
+        "connection-subscriptions-max",
+        "WEFT_CONNECTION_SUBSCRIPTIONS_MAX",
+        "Network",
+        "COUNT",
+        "Subscriptions of one connection at a time",
+        number!(connection_subscriptions_max, Count, 0, 1_024)
+    ),
+    key!(
         "connection_idle_ms",
         "connection-idle-ms",
         "WEFT_CONNECTION_IDLE_MS",

@@ -74,6 +74,8 @@ pub struct Confirm {
     durable: AtomicU64,
     silenced: AtomicBool,
     restoring: AtomicBool,
+    /// Rises whenever a certified or final watermark does, or a fault is found.
+    moved: tokio::sync::watch::Sender<u64>,
     /// Statistics.
     pub counters: ConfirmCounters,
 }
@@ -89,6 +91,7 @@ impl Confirm {
             durable: AtomicU64::new(0),
             silenced: AtomicBool::new(false),
             restoring: AtomicBool::new(false),
+            moved: tokio::sync::watch::Sender::new(0),
             counters: ConfirmCounters::default(),
         }
     }
@@ -140,7 +143,24 @@ impl Confirm {
     fn fault(&self, lane: LaneId, fault: Fault) {
         if let Some(marks) = self.marks.get(usize::from(lane.0)) {
             marks.faults.fetch_or(fault as u64, Ordering::AcqRel);
+            self.tell_moved();
         }
+    }
+
+    fn tell_moved(&self) {
+        self.moved.send_modify(|moved| *moved = moved.wrapping_add(1));
+    }
+
+    /// For whoever waits for a watermark to rise, or a fault to be found.
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// What the node of `lane` was found to have done: bits of [`Fault`].
+    pub fn fault_bits(&self, lane: LaneId) -> u8 {
+        let bits = self.marks.get(usize::from(lane.0)).map(|marks| marks.faults.load(Ordering::Acquire));
+        // All bits of a fault are among the low three.
+        bits.unwrap_or(0) as u8
     }
 
     /// What the node of `lane` was found to have done.
@@ -171,8 +191,11 @@ impl Confirm {
         // What is held and applied can fall when a copy changes; the other two never do.
         to.held.store(marks.held, Ordering::Release);
         to.applied.store(marks.applied, Ordering::Release);
-        to.certified.fetch_max(marks.certified, Ordering::AcqRel);
-        to.final_size.fetch_max(marks.final_size, Ordering::AcqRel);
+        let certified = to.certified.fetch_max(marks.certified, Ordering::AcqRel);
+        let final_size = to.final_size.fetch_max(marks.final_size, Ordering::AcqRel);
+        if certified < marks.certified || final_size < marks.final_size {
+            self.tell_moved();
+        }
     }
 
     /// Whether this node may append the operation to its lane.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
+pub mod four;
+
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -112,6 +114,25 @@ pub async fn submit(session: &Session, messages: &[Vec<u8>]) -> Ack {
     let lengths: Vec<u16> = messages.iter().map(|bytes| u16::try_from(bytes.len()).unwrap()).collect();
     let pending = session.submit(&lengths, Bytes::from(messages.concat())).await.expect("credit");
     pending.await.expect("an ack")
+}
+
+/// Sends `count` messages to a node in submits of 50 and tells their ids.
+pub fn send(node: &RunningNode, level: AckLevel, count: u64, first_sequence: u64) -> Vec<MessageId> {
+    runtime().block_on(async {
+        let (_client, session) = session(node, level).await;
+        let mut ids = Vec::new();
+        let mut sequence = first_sequence;
+        while ids.len() < count as usize {
+            let messages: Vec<Vec<u8>> = (0..50.min(count - ids.len() as u64))
+                .map(|n| Sketch::new(&session, sequence).sign(&device(10 + n as u8)))
+                .collect();
+            sequence += 1;
+            let ack = submit(&session, &messages).await;
+            assert_eq!((ack.level, refusals(&ack)), (level, vec![]));
+            ids.extend(messages.iter().map(|bytes| id(bytes)));
+        }
+        ids
+    })
 }
 
 /// The id of signed bytes.
