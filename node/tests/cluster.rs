@@ -14,8 +14,8 @@ use weft_core::{
     Reason, Validator, VerifiedMessage,
 };
 use weft_net::peer::{
-    Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
-    ShipCursor, ShipEnd, Shipping, SubscriptionId,
+    CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
+    PeerNet, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
 use weft_net::{AckLevel, Lookup};
 use weft_node::config::Config;
@@ -316,6 +316,10 @@ impl PeerService for Liar {
 
     fn chain(&self, _: LaneId, _: u16, _: u64, _: usize, _: usize) -> Vec<Bytes> {
         Vec::new()
+    }
+
+    fn cosign(&self, _: LaneId, _: LaneId, _: LaneEnd) -> CosignAnswer {
+        CosignAnswer::Refused(NotCosigned::Failed)
     }
 }
 
