@@ -111,6 +111,40 @@ fn after_a_fork_what_both_sides_share_is_stated_again() {
     assert!(!d1(Some(Rule::NoRestating)), "the rule is what saves it");
 }
 
+/// A lane forks after its first batch, and every validator has cut beyond: what both sides share is certified only if each
+/// states it again. One that starts anew, and knows of the fork before it has applied anything, must still do its part,
+/// and must not cut more of the closed lane than it had.
+#[test]
+fn a_validator_that_starts_with_a_known_fork_states_again_what_it_had_stated_and_no_more() {
+    let mut cluster = four(None);
+    let a = cluster.batch(X, &[], &[]);
+    let b = cluster.batch(X, &[&a], b"b");
+    let c = cluster.batch(X, &[&a], b"c");
+    let d = cluster.batch(X, &[&b], b"d");
+    for (node, side) in [(0, &b), (1, &b), (2, &c)] {
+        cluster.give(node, &a);
+        cluster.give(node, side);
+        cluster.tick(node);
+    }
+    cluster.give(0, &c);
+    assert!(cluster.machines[0].is_closed(LaneId(X as u16)));
+    // It is stored, and not applied.
+    cluster.give(0, &d);
+    assert_eq!(cluster.marks(0, X).applied, b.digest.size());
+    cluster.restart_knowing(0, X, a.digest.size());
+    assert!(cluster.machines[0].is_closed(LaneId(X as u16)));
+    assert_eq!(cluster.marks(0, X).applied, b.digest.size());
+    cluster.exchange_honest(&[0, 1, 2, H], 12);
+    for node in [0, 1, 2, H] {
+        assert_eq!(cluster.marks(node, X).final_size, a.digest.size(), "node {node}");
+    }
+    let beyond = |witness: &Witness| {
+        let all = witness.cut.iter().chain(&witness.cut_again);
+        all.filter(|claim| claim.lane == LaneId(X as u16)).any(|claim| claim.size > b.digest.size())
+    };
+    assert!(!cluster.chains[0].iter().any(|(_, witness)| beyond(witness)));
+}
+
 /// D2. A lane forks at its first batch. A liar shows its witness for one side to H alone, which sees that side
 /// certified. If certified were enough to cite, H's lane would wait for that side for ever at everyone else.
 fn d2(weaken: Option<Rule>) -> bool {

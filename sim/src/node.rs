@@ -71,6 +71,8 @@ pub struct Disk {
     pub store: Vec<Vec<Rc<Stored>>>,
     /// The validator's votes.
     pub votes: Option<Votes>,
+    /// Where each lane is proven to have been signed two ways.
+    pub forks: Vec<Option<u64>>,
 }
 
 impl Disk {
@@ -113,6 +115,7 @@ pub struct Node {
     busy: bool,
     outbox: Vec<Message>,
     votes: Option<Votes>,
+    forks: Vec<Option<u64>>,
     mine: BTreeSet<Operation2>,
     sequence: u64,
     /// What the machine has done since the world last looked.
@@ -138,7 +141,7 @@ impl Node {
             life: 0,
             store: vec![Vec::new(); lanes],
             chains: vec![Vec::new(); validators],
-            disk: Disk { store: vec![Vec::new(); lanes], votes: None },
+            disk: Disk { store: vec![Vec::new(); lanes], votes: None, forks: vec![None; lanes] },
             setup,
             common,
             witnesses: BTreeMap::new(),
@@ -150,6 +153,7 @@ impl Node {
             busy: false,
             outbox: Vec::new(),
             votes: None,
+            forks: vec![None; lanes],
             mine: BTreeSet::new(),
             sequence: 0,
             effects: Vec::new(),
@@ -189,6 +193,7 @@ impl Node {
         self.up = true;
         self.store.clone_from(&self.disk.store);
         self.votes.clone_from(&self.disk.votes);
+        self.forks.clone_from(&self.disk.forks);
         self.machine = match &self.disk.votes {
             Some(votes) => {
                 // The record goes through its bytes, as on a real disk.
@@ -201,6 +206,11 @@ impl Node {
         self.witnesses.clear();
         self.others.clear();
         self.loading = true;
+        for (lane, fork) in self.forks.clone().into_iter().enumerate() {
+            if let Some(at) = fork {
+                self.input(now_us, Input::Forked { lane: LaneId(lane as u16), at }, random);
+            }
+        }
         for lane in 0..self.store.len() {
             for stored in std::mem::take(&mut self.store[lane]) {
                 self.take_batch(&stored, now_us, random);
@@ -268,7 +278,8 @@ impl Node {
         }
         self.busy = false;
         if self.dirty && self.syncing.is_none() && !self.loading {
-            let disk = Disk { store: self.store.clone(), votes: self.votes.clone() };
+            let (votes, forks) = (self.votes.clone(), self.forks.clone());
+            let disk = Disk { store: self.store.clone(), votes, forks };
             self.syncing = Some((disk, std::mem::take(&mut self.outbox)));
             self.dirty = false;
             self.actions.push(Action::Sync);
@@ -327,6 +338,8 @@ impl Node {
                 }
             }
             Effect::Forked { held, other } => {
+                self.forks[usize::from(held.lane().0)].get_or_insert(held.first());
+                self.dirty = true;
                 // Whoever holds one of the two learns of the fork from the other.
                 for root in [held.root(), other.root()] {
                     if let Some(stored) = self.find(held.lane(), held.first(), root) {
