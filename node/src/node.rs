@@ -23,12 +23,13 @@ use weft_crypto::simd::{Context, Hashes};
 use weft_net::peer::{PeerNet, PeerStatus};
 use weft_net::{Fingerprint, Identity, Server, ServerConfig, ServerHandle, ShutdownReport};
 use weft_storage::datadir::DataDir;
-use weft_storage::{LaneLog, Recovered, Subtrees, Syncer};
+use weft_storage::{LaneLog, RealDisk, Recovered, Subtrees, Syncer};
 
 pub use self::error::StartError;
 use crate::config::{Config, peer_config};
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
+use crate::confirm::forks::ForkFile;
 use crate::confirm::record::RecordFile;
 use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
@@ -290,6 +291,7 @@ impl RunningNode {
                 .map(|(key, reader)| LaneSource { reader: reader.clone(), key: *key })
                 .collect(),
             record,
+            forks: ForkFile::open(Arc::new(RealDisk), data.path(), data.network(), &keys)?,
             signer: DeviceSigner::from_seed(*data.node_seed()),
             network: data.network(),
             roots,

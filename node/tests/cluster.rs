@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Sketch, config, device, id, now_us, pay, refusals, runtime, session, start, submit};
+use weft_core::confirm::{Claim, Witness};
 use weft_core::{
-    Balance, BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind, Place,
-    Reason, Validator, VerifiedMessage,
+    Balance, BatchBuilder, BatchView, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind,
+    Place, Reason, Receipt, Validator, VerifiedMessage,
 };
 use weft_net::peer::{
     CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
     PeerNet, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
-use weft_net::{AckLevel, Lookup};
+use weft_net::{AckLevel, Answer, ErrorCode, Lookup, NetError, Query, Session};
 use weft_node::config::Config;
 use weft_node::confirm::Fault;
 use weft_node::health::State;
@@ -323,30 +324,39 @@ impl PeerService for Liar {
     }
 }
 
-/// Batches of one message each in the lane of node 3, sealed with its key. `spoil` may change a message after it was signed.
-fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
+/// A batch of one message in the lane of node 3, sealed with its key, at the end of `tree`. `spoil` may change the message after it was
+/// signed.
+fn batch_of(
+    dir: &DataDir,
+    tree: &mut LaneTree,
+    (sequence, payload): (u64, &[u8]),
+    spoil: impl Fn(&mut Vec<u8>),
+) -> Bytes {
     let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
+    let draft = Draft {
+        network: genesis.network(),
+        issued_at_us: now_us(),
+        sequence,
+        parents: genesis.roots(),
+        kind: PayloadKind::DATA,
+        payload,
+    };
+    let mut message = draft.sign(&device(5)).unwrap();
+    spoil(&mut message);
+    let mut builder = BatchBuilder::new(1, 10_000);
+    let view = weft_core::MessageView::parse(&message).unwrap();
+    builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+    let seal = |text: &[u8]| signer.sign_bytes(text);
+    let sealed = builder.seal(tree, genesis.network(), LaneId(3), seal).unwrap();
+    Bytes::copy_from_slice(sealed.bytes())
+}
+
+/// Two batches of node 3's lane.
+fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
     let mut tree = LaneTree::new();
-    let mut batches = Vec::new();
-    for sequence in 1..=2 {
-        let draft = Draft {
-            network: genesis.network(),
-            issued_at_us: now_us(),
-            sequence,
-            parents: genesis.roots(),
-            kind: PayloadKind::DATA,
-            payload,
-        };
-        let mut message = draft.sign(&device(5)).unwrap();
-        spoil(sequence, &mut message);
-        let mut builder = BatchBuilder::new(1, 10_000);
-        let view = weft_core::MessageView::parse(&message).unwrap();
-        builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
-        let seal = |text: &[u8]| signer.sign_bytes(text);
-        let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
-        batches.push(Bytes::copy_from_slice(sealed.bytes()));
-    }
-    batches
+    (1..=2)
+        .map(|sequence| batch_of(dir, &mut tree, (sequence, payload), |bytes| spoil(sequence, bytes)))
+        .collect()
 }
 
 /// Node 3 of the cluster is this liar from now on.
@@ -387,6 +397,150 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
         assert!((0..3).all(|lane| node.confirm().faults(LaneId(lane)).is_empty()));
     }
     runtime().block_on(net.shutdown());
+}
+
+/// Size and root of a lane after a batch.
+fn end_of(batch: &Bytes) -> (u64, [u8; 32]) {
+    let view = BatchView::parse(batch).unwrap();
+    (view.size(), *view.root())
+}
+
+fn first_id(batch: &Bytes) -> MessageId {
+    BatchView::parse(batch).unwrap().message(0).unwrap().message.id()
+}
+
+/// A witness of node 3 that cuts its own lane here.
+fn witness(dir: &DataDir, (size, root): (u64, [u8; 32])) -> Bytes {
+    let claim = Claim { lane: LaneId(3), size, root };
+    let witness = Witness { number: 1, covers_data: true, cut: vec![claim], ..Witness::default() };
+    let draft = Draft {
+        network: dir.genesis_id().network(),
+        issued_at_us: now_us(),
+        sequence: 1,
+        parents: dir.genesis_id().roots(),
+        kind: PayloadKind::WITNESS,
+        payload: &witness.encode().unwrap(),
+    };
+    draft.sign(&DeviceSigner::from_seed(*dir.node_seed())).unwrap().into()
+}
+
+async fn receipt(session: &Session, id: MessageId) -> Result<Receipt, ErrorCode> {
+    match session.query(Query::Receipt { id, size: 0 }).await {
+        Ok(Answer::Receipt(text)) => Ok(Receipt::parse(&text).unwrap()),
+        Err(NetError::Request(error)) => Err(error.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_holds_the_losing_side_of_a_fork_changes_to_the_certified_one_and_keeps_no_trace_of_its_own() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let genesis = dir.genesis().clone();
+    let mut tree = LaneTree::new();
+    let shared = batch_of(&dir, &mut tree, (1, b"shared"), |_| {});
+    let lost = batch_of(&dir, &mut tree.clone(), (2, b"lost"), |_| {});
+    let won = [2, 3].map(|number| batch_of(&dir, &mut tree, (number, b"won"), |_| {}));
+    let histories = [vec![shared.clone(), lost.clone()], [&[shared.clone()][..], &won].concat()];
+    let before = send(cluster.node(0), AckLevel::Final, 50, 1);
+
+    // Node 0 gets the one history, nodes 1 and 2 the other; all three cut what they have. The liar's vote certifies the other.
+    let net = lie(&cluster, &dir, Liar { histories });
+    let lane = LaneId(3);
+    let (end, lost_end) = (end_of(&won[1]), end_of(&lost));
+    let held = |node: usize| cluster.node(node).confirm().marks(lane).held;
+    wait_for("all hold a history", || held(0) == lost_end.0 && held(1) == end.0 && held(2) == end.0);
+    let copy = cluster.node(0).confirm().ask(|machine| machine.root_at(lane, lost_end.0).copied());
+    assert_eq!(copy, Some(lost_end.1));
+    assert_eq!(net.broadcast_witness(&witness(&dir, end)), 3);
+    // Acks of node 0's own lane go on meanwhile.
+    let meanwhile = std::thread::scope(|scope| {
+        let meanwhile = scope.spawn(|| {
+            let mut sent = Vec::new();
+            for round in 0..20 {
+                sent.extend(send(cluster.node(0), AckLevel::Final, 5, 10 + round));
+            }
+            sent
+        });
+        cluster.wait_final(3, end.0);
+        meanwhile.join().unwrap()
+    });
+    let after = send(cluster.node(0), AckLevel::Final, 50, 100);
+
+    // Nothing of the lost side is left at node 0, and everything of the other is there, byte for byte.
+    let sent = [before, meanwhile, after].concat();
+    cluster.wait_final(0, cluster.final_size(0, 0));
+    for node in 0..3 {
+        assert_eq!(found(cluster.node(node), &sent), sent.len(), "node {node}");
+        assert_eq!(cluster.final_size(node, 3), end.0);
+        assert_eq!(cluster.node(node).confirm().faults(lane), [Fault::Forked]);
+        assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
+    }
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(0), AckLevel::Final).await;
+        let ids = [&shared, &won[0], &won[1], &lost].map(first_id);
+        let found = session.get(&ids).await.unwrap();
+        for (batch, found) in [&shared, &won[0], &won[1]].into_iter().zip(&found) {
+            let Lookup::Found(found) = found else { panic!("{found:?}") };
+            let view = BatchView::parse(batch).unwrap();
+            assert_eq!(found.bytes, view.message(0).unwrap().message.bytes());
+        }
+        assert_eq!(found[3], Lookup::Absent);
+        // Receipts from node 0: of what won, with a quorum, its own signature included; of what was lost, none.
+        for batch in [&shared, &won[0], &won[1]] {
+            let receipt = receipt(&session, first_id(batch)).await.unwrap();
+            let verified = receipt.verify(&genesis, None, |key, text, signature| {
+                weft_crypto::serial::verify_one(&key.0, text, signature)
+            });
+            let verified = verified.unwrap();
+            assert_eq!((verified.id, verified.place.lane()), (first_id(batch), lane));
+            assert_eq!(verified.endorsement.validators, [0, 1, 2]);
+        }
+        assert_eq!(receipt(&session, first_id(&lost)).await, Err(ErrorCode::NotFound));
+        let cosign = |(size, root): (u64, [u8; 32])| session.query(Query::Cosign { lane, size, root });
+        assert!(matches!(cosign(end_of(&won[0])).await, Ok(Answer::Cosignature(_))));
+        let Err(NetError::Request(error)) = cosign(lost_end).await else { panic!("it signs two histories") };
+        assert_eq!(error.code, ErrorCode::NotFound);
+        // What won may be cited at node 0, what was lost is not there.
+        let cite = |sequence, parent| {
+            let mut sketch = Sketch::new(&session, sequence);
+            sketch.parents[1] = parent;
+            sketch.sign(&device(3))
+        };
+        let ack = submit(&session, &[cite(1, first_id(&won[1])), cite(2, first_id(&lost))]).await;
+        assert_eq!((ack.level, refusals(&ack)), (AckLevel::Final, vec![(1, Reason::UnknownParent)]));
+    });
+
+    // Alone, after a restart: the log is that of the side that won, and the fork is known without anybody's word.
+    runtime().block_on(net.shutdown());
+    (0..3).for_each(|node| cluster.stop(node));
+    let weft = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(arguments).arg("--data").arg(cluster.dirs[0].path()).output().unwrap()
+    };
+    let verified = weft(&["verify-log"]);
+    assert!(verified.status.success(), "{verified:?}");
+    cluster.start(0);
+    let is_closed = |cluster: &Cluster| cluster.node(0).confirm().ask(|machine| machine.is_closed(lane));
+    assert_eq!(cluster.node(0).confirm().faults(lane), [Fault::Forked]);
+    assert!(is_closed(&cluster));
+    assert_eq!(cluster.final_size(0, 3), end.0);
+    assert_eq!(found(cluster.node(0), &[first_id(&won[1]), first_id(&lost)]), 1);
+    cluster.stop(0);
+
+    // Without a readable proof it starts, says so, and has forgotten the fork and nothing else.
+    let file = cluster.dirs[0].path().join("forks");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let half = bytes.len() / 2;
+    [60, half + 60].into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&file, &bytes).unwrap();
+    cluster.start(0);
+    assert_eq!(cluster.node(0).confirm().faults(lane), []);
+    assert!(!is_closed(&cluster));
+    assert_eq!(cluster.final_size(0, 3), end.0);
+    assert!(cluster.dirs[0].path().join("forks.damaged").exists() && !file.exists());
 }
 
 #[test]
