@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Sketch, config, device, id, now_us, pay, refusals, runtime, session, start, submit};
 use weft_core::confirm::{Claim, Witness};
+use weft_core::endorse::EndorseError;
+use weft_core::receipt::VerifyError;
 use weft_core::{
-    Balance, BatchBuilder, BatchView, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, PayloadKind,
-    Place, Reason, Receipt, Validator, VerifiedMessage,
+    Balance, BatchBuilder, BatchView, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, NodeKey,
+    PayloadKind, Place, Reason, Receipt, Validator, VerifiedMessage,
 };
 use weft_net::peer::{
     CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
-    PeerNet, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
+    PeerNet, PeerService, PeerState, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
 use weft_net::{AckLevel, Answer, ErrorCode, Lookup, NetError, Query, Session};
 use weft_node::config::Config;
@@ -285,6 +287,8 @@ fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
 /// A node that signs two histories of its lane and gives one to node 0 and the other to all others.
 struct Liar {
     histories: [Vec<Bytes>; 2],
+    /// Gives signatures that are none.
+    forges: bool,
 }
 
 struct Pages(std::collections::VecDeque<Bytes>);
@@ -320,7 +324,10 @@ impl PeerService for Liar {
     }
 
     fn cosign(&self, _: LaneId, _: LaneId, _: LaneEnd) -> CosignAnswer {
-        CosignAnswer::Refused(NotCosigned::Failed)
+        match self.forges {
+            true => CosignAnswer::Given { time_s: 1_800_000_000, signature: [1; 64] },
+            false => CosignAnswer::Refused(NotCosigned::Failed),
+        }
     }
 }
 
@@ -383,7 +390,8 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let liar = Liar { histories: [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})] };
+    let histories = [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})];
+    let liar = Liar { histories, forges: false };
     let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
@@ -447,7 +455,7 @@ fn a_node_that_holds_the_losing_side_of_a_fork_changes_to_the_certified_one_and_
     let before = send(cluster.node(0), AckLevel::Final, 50, 1);
 
     // Node 0 gets the one history, nodes 1 and 2 the other; all three cut what they have. The liar's vote certifies the other.
-    let net = lie(&cluster, &dir, Liar { histories });
+    let net = lie(&cluster, &dir, Liar { histories, forges: false });
     let lane = LaneId(3);
     let (end, lost_end) = (end_of(&won[1]), end_of(&lost));
     let held = |node: usize| cluster.node(node).confirm().marks(lane).held;
@@ -556,7 +564,7 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
             message[byte] ^= 1;
         }
     });
-    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled] });
+    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled], forges: false });
     for node in cluster.up() {
         wait_for("the lane has ended", || node.confirm().faults(LaneId(3)).contains(&Fault::Ended));
     }
@@ -567,6 +575,45 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
         assert_eq!(cluster.final_size(node, 3), 2, "never the second one");
         assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
     }
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_validator_that_gives_wrong_signatures_spoils_no_receipt_and_is_banned_for_them() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let net = lie(&cluster, &dir, Liar { histories: [vec![], vec![]], forges: true });
+    wait_for("the liar is connected", || net.is_connected(LaneId(0)));
+    let ids = send(cluster.node(0), AckLevel::Final, 10, 1);
+    let genesis = dir.genesis();
+    let verify = |key: &NodeKey, text: &[u8], signature: &[u8; 64]| {
+        weft_crypto::serial::verify_one(&key.0, text, signature)
+    };
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(0), AckLevel::Durable).await;
+        let whole = receipt(&session, ids[0]).await.unwrap();
+        assert_eq!(whole.verify(genesis, None, verify).unwrap().endorsement.validators, [0, 1, 2]);
+        // Without node 2 there is no quorum, so that everybody's answer is waited for.
+        tokio::task::block_in_place(|| cluster.stop(2));
+        let size = whole.checkpoint.checkpoint.size;
+        for asked in 1..=4 {
+            let Ok(Answer::Receipt(text)) = session.query(Query::Receipt { id: ids[0], size }).await else {
+                panic!("no receipt")
+            };
+            let receipt = Receipt::parse(&text).unwrap();
+            let error = VerifyError::Checkpoint(EndorseError::NoQuorum { got: 2, total: 4 });
+            assert_eq!(receipt.verify(genesis, None, verify), Err(error));
+            let peers = cluster.node(0).peers();
+            let liar = peers.iter().find(|peer| peer.peer == LaneId(3)).unwrap();
+            match asked {
+                4 => assert!(matches!(liar.state, PeerState::Banned(_)), "{liar:?}"),
+                _ => assert!(liar.score > 25 * (asked - 1), "{liar:?}"),
+            }
+        }
+        assert!(cluster.node(0).peers().iter().all(|peer| peer.peer == LaneId(3) || peer.score == 0));
+    });
     runtime().block_on(net.shutdown());
 }
 

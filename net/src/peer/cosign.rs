@@ -10,7 +10,7 @@ use quinn::SendStream;
 use tokio::sync::Semaphore;
 use weft_core::LaneId;
 
-use super::frame::{LaneEnd, NotCosigned, PeerFrame, PeerFrameError, PeerKind};
+use super::frame::{LaneEnd, NotCosigned, PeerFrame, PeerKind};
 use super::link::Link;
 use super::net::{NotConnected, PeerNet};
 use super::service::CosignAnswer;
@@ -57,7 +57,8 @@ async fn ask(link: &Link, lane: LaneId, end: LaneEnd) -> Result<CosignAnswer, St
     match recv.next(|kind| matches!(kind, PeerKind::Cosignature | PeerKind::NotCosigned)).await? {
         Some(PeerFrame::Cosignature { time_s, signature }) => Ok(CosignAnswer::Given { time_s, signature }),
         Some(PeerFrame::NotCosigned(reason)) => Ok(CosignAnswer::Refused(reason)),
-        _ => Err(PeerFrameError::Cut { when: "before it answered" }.into()),
+        // A peer that is going down lets go of its streams before the connection is closed: no fault.
+        _ => Err(StreamError::GivenUp),
     }
 }
 

@@ -134,6 +134,13 @@ fn unreadable(error: impl std::error::Error) -> Refusal {
     Refusal::internal(format!("the log cannot be read: {error}"))
 }
 
+/// Lanes of which the newest checkpoint is asked about at once: each costs a request to every validator.
+const LANES_ASKED_MAX: usize = 16;
+
+/// Other checkpoints that are asked about at once. They have slots of their own, so that clients who name many sizes wait for each other
+/// and for nobody else.
+const SIZES_ASKED_MAX: usize = 4;
+
 /// By lane, the last checkpoint about which peers were asked in vain for a quorum, and when that ended. Locked while they
 /// are asked.
 type Asking = tokio::sync::Mutex<Option<(Instant, SignedCheckpoint)>>;
@@ -147,6 +154,8 @@ pub struct Receipts {
     /// By lane, the newest checkpoint that a quorum has cosigned: one set of signatures serves all receipts below it.
     heads: Mutex<Vec<Option<SignedCheckpoint>>>,
     asking: Vec<Asking>,
+    lanes_asked: Semaphore,
+    sizes_asked: Semaphore,
     /// Bounds the log reads under way, all of the node's together.
     reads: Arc<Semaphore>,
 }
@@ -171,6 +180,8 @@ impl Receipts {
             weights: Weights::new(genesis.committee.iter().map(|validator| validator.weight).collect()),
             heads: Mutex::new(vec![None; lanes]),
             asking: (0..lanes).map(|_| Asking::default()).collect(),
+            lanes_asked: Semaphore::new(LANES_ASKED_MAX),
+            sizes_asked: Semaphore::new(SIZES_ASKED_MAX),
             genesis,
             own,
             peers,
@@ -224,37 +235,60 @@ impl Receipts {
 
     /// A checkpoint of `lane` beyond `position`, cosigned as far as can be: at `size`, or where that is 0, at the newest
     /// final size. Takes at most twice [`COSIGN_WAIT`].
-    ///
-    /// Of one lane peers are asked about one checkpoint at a time. Whoever comes meanwhile waits, and takes what the one
-    /// before got where that covers its message, quorum or not: so however many clients ask, the peers are asked once.
     async fn head(&self, lane: LaneId, position: u64, size: u64) -> Result<SignedCheckpoint, Refusal> {
-        self.own.lane(lane)?;
-        if let Some(head) = self.newest(lane, position).filter(|_| size == 0) {
-            return Ok(head);
+        if size == 0 {
+            return self.newest_head(lane, position).await;
         }
         let wanted = self.wanted(lane, position, size)?;
+        let signed = self.sealed(lane, wanted).await?;
+        match tokio::time::timeout(COSIGN_WAIT, self.sizes_asked.acquire()).await {
+            Ok(_slot) => Ok(self.collect(signed).await.0),
+            Err(_) => Ok(signed.0),
+        }
+    }
+
+    /// The same at the newest final size. Of one lane peers are asked about one checkpoint at a time. Whoever comes meanwhile waits, and
+    /// takes what the one before got where that covers its message, quorum or not: so however many clients ask, peers are asked once.
+    async fn newest_head(&self, lane: LaneId, position: u64) -> Result<SignedCheckpoint, Refusal> {
+        self.own.lane(lane)?;
+        if let Some(head) = self.newest(lane, position) {
+            return Ok(head);
+        }
+        let wanted = self.wanted(lane, position, 0)?;
         let Some(asking) = self.asking.get(usize::from(lane.0)) else {
             return Err(Refusal::internal("a lane without its place among receipts"));
         };
         let came = Instant::now();
-        let Ok(mut last) = tokio::time::timeout(COSIGN_WAIT, asking.lock()).await else {
-            // Only those who name their sizes can queue for so long.
+        let turn = async { (asking.lock().await, self.lanes_asked.acquire().await) };
+        let Ok((mut last, _slot)) = tokio::time::timeout(COSIGN_WAIT, turn).await else {
             return self.sealed(lane, wanted).await.map(|signed| signed.0);
         };
-        if size == 0 {
-            if let Some(head) = self.newest(lane, position) {
-                return Ok(head);
-            }
-            let usable = |(ended, signed): &&(Instant, SignedCheckpoint)| {
-                *ended >= came && signed.checkpoint.size > position
-            };
-            if let Some((_, signed)) = last.as_ref().filter(usable) {
-                return Ok(signed.clone());
-            }
+        if let Some(head) = self.newest(lane, position) {
+            return Ok(head);
+        }
+        let is_of_use = |(ended, signed): &&(Instant, SignedCheckpoint)| {
+            *ended >= came && signed.checkpoint.size > position
+        };
+        if let Some((_, signed)) = last.as_ref().filter(is_of_use) {
+            return Ok(signed.clone());
         }
         // Final may have moved while this one waited, and then serves more of those behind it.
-        let wanted = self.wanted(lane, position, size)?;
-        let (mut signed, weight) = self.sealed(lane, wanted).await?;
+        let wanted = self.wanted(lane, position, 0)?;
+        let signed = self.sealed(lane, wanted).await?;
+        let (signed, endorsed) = self.collect(signed).await;
+        if endorsed {
+            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(head) = heads.get_mut(usize::from(lane.0)) {
+                *head = Some(signed.clone());
+            }
+        } else {
+            *last = Some((Instant::now(), signed.clone()));
+        }
+        Ok(signed)
+    }
+
+    /// Adds the signatures of other validators where this one's is no quorum; whether they are one then.
+    async fn collect(&self, (mut signed, weight): (SignedCheckpoint, u64)) -> (SignedCheckpoint, bool) {
         if !self.weights.is_quorum(weight) {
             self.add_peers(&mut signed, weight).await;
         }
@@ -262,17 +296,7 @@ impl Receipts {
         let endorsed = signed.verify(&self.genesis, |key, text, signature| {
             weft_crypto::serial::verify_one(&key.0, text, signature)
         });
-        if endorsed.is_ok() {
-            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(head) = heads.get_mut(usize::from(lane.0))
-                && head.as_ref().is_none_or(|head| head.checkpoint.size < wanted)
-            {
-                *head = Some(signed.clone());
-            }
-        } else if size == 0 {
-            *last = Some((Instant::now(), signed.clone()));
-        }
-        Ok(signed)
+        (signed, endorsed.is_ok())
     }
 
     /// The checkpoint of `lane` at `size`, with the seal of its node and this validator's signature, and the weight of that.

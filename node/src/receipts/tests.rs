@@ -231,10 +231,35 @@ fn who_waits_for_other_validators_keeps_nobody_from_reading_the_log() {
         let cosign = receipts.cosign(LaneId(0), log.sizes[0], root);
         assert!(tokio::time::timeout(Duration::from_secs(20), cosign).await.unwrap().is_ok());
         // Nor does it make others wait without end: who cannot ask in time gets what this node has.
-        let late = receipts.receipt(log.ids[1], log.sizes[0]);
+        let late = receipts.receipt(log.ids[1], 0);
         let late = tokio::time::timeout(2 * COSIGN_WAIT, late).await.unwrap().unwrap();
         assert_eq!(Receipt::parse(late.as_bytes()).unwrap().checkpoint.lines.len(), 2);
         asking.abort();
+    });
+}
+
+#[test]
+fn clients_who_name_sizes_take_nothing_from_those_who_do_not() {
+    let log = Log::new(&[2, 2]);
+    let all = Arc::new(AtomicU64::new(log.sizes[1]));
+    let nothing: Arc<dyn Cosigners> = Arc::new(NoCosigners);
+    let peers = (1..4).map(|number| log.receipts(number, &all, nothing.clone())).collect();
+    let takes = Duration::from_millis(300);
+    let others = Arc::new(Others { receipts: peers, asked: AtomicU64::new(0), lies: false, takes });
+    let receipts = log.receipts(0, &all, others.clone());
+    block_on(async {
+        let mut greedy = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (receipts, id, size) = (receipts.clone(), log.ids[0], log.sizes[0]);
+            greedy.spawn(async move { receipts.receipt(id, size).await });
+        }
+        while others.asked.load(Ordering::Relaxed) < SIZES_ASKED_MAX as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let receipt = receipts.receipt(log.ids[0], 0).await.unwrap();
+        assert!(Receipt::parse(receipt.as_bytes()).unwrap().verify(&log.genesis, None, verify).is_ok());
+        // Of a hundred that take 0.3 s each, four at a time: far from all were asked about.
+        assert!(others.asked.load(Ordering::Relaxed) < 50);
     });
 }
 
