@@ -8,7 +8,7 @@ mod cluster;
 
 use cluster::{Cluster, Pay, claim};
 use weft_core::LaneId;
-use weft_core::confirm::{Effect, Rule, Witness};
+use weft_core::confirm::{Claim, Effect, Rule, Witness};
 
 /// Four validators, of which the last one lies; an honest ingest node and a lying one.
 const H: usize = 4;
@@ -143,6 +143,45 @@ fn a_validator_that_starts_with_a_known_fork_states_again_what_it_had_stated_and
         all.filter(|claim| claim.lane == LaneId(X as u16)).any(|claim| claim.size > b.digest.size())
     };
     assert!(!cluster.chains[0].iter().any(|(_, witness)| beyond(witness)));
+}
+
+/// All is quiet, and the last witnesses of honest lanes are final nowhere, since nothing asks for it. A liar shows H alone a certified
+/// cut of its own, with which one of them is final there, and H cites it: the others have to make it final now.
+#[test]
+fn what_is_final_at_one_node_by_a_liars_word_becomes_final_at_all_once_it_is_cited() {
+    let mut shown = 0;
+    // Who states something in which of four rounds: in some of these ways two have stated what nobody else has to.
+    for masks in 0..1 << 12_u32 {
+        if masks % 7 != 0 {
+            continue;
+        }
+        let mut cluster = four(None);
+        cluster.data(0);
+        cluster.data(1);
+        for round in 0..4 {
+            cluster.pull_all(&[0, 1, 2, H]);
+            (0..3).filter(|node| masks >> (3 * round + node) & 1 == 1).for_each(|node| cluster.tick(node));
+        }
+        cluster.exchange_honest(&[0, 1, 2, H], 8);
+        let lane = LaneId(2);
+        let beyond = cluster.marks(H, 2).final_size;
+        let ends = cluster.machines[H].locator(lane).into_iter().filter(|(size, _)| *size > beyond);
+        for (size, root) in ends.collect::<Vec<_>>() {
+            let end = Claim { lane, size, root };
+            cluster.lie(LIAR, H, Witness { cut: vec![end], certified: vec![end], ..Witness::default() });
+        }
+        if cluster.marks(H, 2).final_size <= beyond {
+            continue;
+        }
+        shown += 1;
+        cluster.data_citing(H, 2);
+        let size = cluster.marks(H, H).held;
+        cluster.exchange_honest(&[0, 1, 2, H], 12);
+        for node in [0, 1, 2, H] {
+            assert!(cluster.marks(node, H).final_size >= size, "{masks:o}, node {node}");
+        }
+    }
+    assert!(shown > 0, "the story was told");
 }
 
 /// D2. A lane forks at its first batch. A liar shows its witness for one side to H alone, which sees that side

@@ -106,7 +106,7 @@ pub struct Node {
     common: Rc<Common>,
     witnesses: BTreeMap<MessageId, Rc<WitnessMessage>>,
     others: BTreeMap<Hash, Rc<Stored>>,
-    syncing: Option<(Disk, Vec<Message>)>,
+    syncing: Option<Syncing>,
     dirty: bool,
     /// The store is being read from the disk: nothing is written meanwhile.
     loading: bool,
@@ -118,13 +118,18 @@ pub struct Node {
     forks: Vec<Option<u64>>,
     mine: BTreeSet<Operation2>,
     sequence: u64,
-    /// What the machine has done since the world last looked.
+    /// What the machine has done since the world last looked. Acceptances that may rest on votes which a crash could still take
+    /// back come when those are durable.
     pub effects: Vec<Effect>,
+    accepted: Vec<Effect>,
     /// What the node wants of the world.
     pub actions: Vec<Action>,
     /// Witnesses that have left with the last sync.
     pub left: Vec<Message>,
 }
+
+/// A sync under way: what the disk will have, what leaves then, and what is shown then.
+type Syncing = (Disk, Vec<Message>, Vec<Effect>);
 
 /// An operation by what identifies it.
 type Operation2 = (weft_core::DeviceKey, u64, [u8; 32]);
@@ -157,6 +162,7 @@ impl Node {
             mine: BTreeSet::new(),
             sequence: 0,
             effects: Vec::new(),
+            accepted: Vec::new(),
             actions: Vec::new(),
             left: Vec::new(),
         }
@@ -176,7 +182,7 @@ impl Node {
 
     /// The node dies; a sync under way may have finished.
     pub fn crash(&mut self, synced: bool) {
-        if let Some((disk, _)) = self.syncing.take().filter(|_| synced) {
+        if let Some((disk, ..)) = self.syncing.take().filter(|_| synced) {
             self.disk = disk;
         }
         self.up = false;
@@ -185,6 +191,7 @@ impl Node {
         self.outbox.clear();
         self.actions.clear();
         self.effects.clear();
+        self.accepted.clear();
         self.mine.clear();
     }
 
@@ -271,16 +278,22 @@ impl Node {
             if let Some(digest) = batch {
                 self.keep(&digest);
             }
-            self.effects.extend(effects.iter().cloned());
+            let is_acceptance = |effect: &&Effect| matches!(effect, Effect::Accepted { .. });
+            self.accepted.extend(effects.iter().filter(is_acceptance).cloned());
+            self.effects.extend(effects.iter().filter(|effect| !is_acceptance(effect)).cloned());
             for effect in effects {
                 self.act(effect, now_us, random);
             }
         }
         self.busy = false;
+        if !self.dirty && self.syncing.is_none() {
+            self.effects.append(&mut self.accepted);
+        }
         if self.dirty && self.syncing.is_none() && !self.loading {
             let (votes, forks) = (self.votes.clone(), self.forks.clone());
             let disk = Disk { store: self.store.clone(), votes, forks };
-            self.syncing = Some((disk, std::mem::take(&mut self.outbox)));
+            let accepted = std::mem::take(&mut self.accepted);
+            self.syncing = Some((disk, std::mem::take(&mut self.outbox), accepted));
             self.dirty = false;
             self.actions.push(Action::Sync);
         }
@@ -392,8 +405,9 @@ impl Node {
 
     /// The sync under way is done: what was durable with it may leave.
     pub fn synced(&mut self, now_us: u64, random: &mut SplitMix64) {
-        let Some((disk, outbox)) = self.syncing.take() else { return };
+        let Some((disk, outbox, accepted)) = self.syncing.take() else { return };
         self.disk = disk;
+        self.effects.extend(accepted);
         for lane in 0..self.store.len() {
             self.report_durable(lane, now_us, random);
         }

@@ -79,6 +79,8 @@ impl<R: Rules> Machine<R> {
             let lane = usize::from(lane.0);
             if self.lanes.get(lane).is_some_and(|lane| lane.final_size < *size) {
                 self.waits[lane].insert(index);
+                // What is waited for matters, whatever it is.
+                self.statement.moved(lane);
                 return false;
             }
         }
