@@ -8,7 +8,7 @@ mod cluster;
 
 use cluster::{Cluster, Pay, claim};
 use weft_core::LaneId;
-use weft_core::confirm::{Effect, Rule, Witness};
+use weft_core::confirm::{Claim, Effect, Rule, Witness};
 
 /// Four validators, of which the last one lies; an honest ingest node and a lying one.
 const H: usize = 4;
@@ -109,6 +109,76 @@ fn d1(weaken: Option<Rule>) -> bool {
 fn after_a_fork_what_both_sides_share_is_stated_again() {
     assert!(d1(None));
     assert!(!d1(Some(Rule::NoRestating)), "the rule is what saves it");
+}
+
+/// A lane forks after its first batch, and every validator has cut beyond: what both sides share is certified only if each
+/// states it again. One that starts anew, and knows of the fork before it has applied anything, must still do its part,
+/// and must not cut more of the closed lane than it had.
+#[test]
+fn a_validator_that_starts_with_a_known_fork_states_again_what_it_had_stated_and_no_more() {
+    let mut cluster = four(None);
+    let a = cluster.batch(X, &[], &[]);
+    let b = cluster.batch(X, &[&a], b"b");
+    let c = cluster.batch(X, &[&a], b"c");
+    let d = cluster.batch(X, &[&b], b"d");
+    for (node, side) in [(0, &b), (1, &b), (2, &c)] {
+        cluster.give(node, &a);
+        cluster.give(node, side);
+        cluster.tick(node);
+    }
+    cluster.give(0, &c);
+    assert!(cluster.machines[0].is_closed(LaneId(X as u16)));
+    // It is stored, and not applied.
+    cluster.give(0, &d);
+    assert_eq!(cluster.marks(0, X).applied, b.digest.size());
+    cluster.restart_knowing(0, X, a.digest.size());
+    assert!(cluster.machines[0].is_closed(LaneId(X as u16)));
+    assert_eq!(cluster.marks(0, X).applied, b.digest.size());
+    cluster.exchange_honest(&[0, 1, 2, H], 12);
+    for node in [0, 1, 2, H] {
+        assert_eq!(cluster.marks(node, X).final_size, a.digest.size(), "node {node}");
+    }
+    let beyond = |witness: &Witness| {
+        let all = witness.cut.iter().chain(&witness.cut_again);
+        all.filter(|claim| claim.lane == LaneId(X as u16)).any(|claim| claim.size > b.digest.size())
+    };
+    assert!(!cluster.chains[0].iter().any(|(_, witness)| beyond(witness)));
+}
+
+/// All is quiet, and the last witnesses of honest lanes are final nowhere, since nothing asks for it. A liar shows H alone a certified
+/// cut of its own, with which one of them is final there, and H cites it: the others have to make it final now.
+#[test]
+fn what_is_final_at_one_node_by_a_liars_word_becomes_final_at_all_once_it_is_cited() {
+    let mut shown = 0;
+    // Who states something in which of four rounds: in some of these ways two have stated what nobody else has to.
+    for masks in (0..1 << 12_u32).step_by(7) {
+        let mut cluster = four(None);
+        cluster.data(0);
+        cluster.data(1);
+        for round in 0..4 {
+            cluster.pull_all(&[0, 1, 2, H]);
+            (0..3).filter(|node| masks >> (3 * round + node) & 1 == 1).for_each(|node| cluster.tick(node));
+        }
+        cluster.exchange_honest(&[0, 1, 2, H], 8);
+        let lane = LaneId(2);
+        let beyond = cluster.marks(H, 2).final_size;
+        let ends = cluster.machines[H].locator(lane).into_iter().filter(|(size, _)| *size > beyond);
+        for (size, root) in ends.collect::<Vec<_>>() {
+            let end = Claim { lane, size, root };
+            cluster.lie(LIAR, H, Witness { cut: vec![end], certified: vec![end], ..Witness::default() });
+        }
+        if cluster.marks(H, 2).final_size <= beyond {
+            continue;
+        }
+        shown += 1;
+        cluster.data_citing(H, 2);
+        let size = cluster.marks(H, H).held;
+        cluster.exchange_honest(&[0, 1, 2, H], 12);
+        for node in [0, 1, 2, H] {
+            assert!(cluster.marks(node, H).final_size >= size, "{masks:o}, node {node}");
+        }
+    }
+    assert!(shown > 0, "the story was told");
 }
 
 /// D2. A lane forks at its first batch. A liar shows its witness for one side to H alone, which sees that side

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use peers::{Event, GENESIS, Node, batch, config, key, pair, seed, start, witness};
 use weft_core::{GenesisId, LaneId};
 use weft_net::peer::{
-    Holdings, LaneEnd, PeerCode, PeerLimits, PeerNet, PeerStartError, PeerState, ShipEnd, Shipping,
+    CosignAnswer, Holdings, LaneEnd, NotConnected, NotCosigned, PeerCode, PeerLimits, PeerNet,
+    PeerStartError, PeerState, ShipEnd, Shipping,
 };
 
 const LANE: LaneId = LaneId(0);
@@ -206,6 +207,35 @@ async fn a_chain_comes_in_order_from_the_number_asked_for() {
     assert!(came.eq((10..266).map(|number| Event::Witness(0, witness(number)))));
     asker.net.want_witnesses(LaneId(0), 3, 266).unwrap();
     asker.heard.heard(Event::ChainDone(3, 34, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_gives_its_signature_under_a_checkpoint_or_says_why_not() {
+    let (first, second) = pair(|_| ()).await;
+    for (size, signer) in [(5, &first), (6, &second)] {
+        signer.heard.signatures.lock().unwrap().push((size, [size as u8; 64]));
+    }
+    // Both ways, many at a time, each with its own answer.
+    let given = |size: u64| Ok(CosignAnswer::Given { time_s: 1_000 + size, signature: [size as u8; 64] });
+    let refused = |why| Ok(CosignAnswer::Refused(why));
+    for _ in 0..20 {
+        let answers = tokio::join!(
+            second.net.cosign(LaneId(0), LANE, end(5)),
+            second.net.cosign(LaneId(0), LANE, end(6)),
+            second.net.cosign(LaneId(0), LANE, LaneEnd { size: 5, root: [6; 32] }),
+            second.net.cosign(LaneId(0), LaneId(3), end(5)),
+            first.net.cosign(LaneId(1), LANE, end(6)),
+        );
+        assert_eq!(answers.0, given(5));
+        assert_eq!(answers.1, refused(NotCosigned::NotFinal));
+        assert_eq!(answers.2, refused(NotCosigned::NoSuch));
+        assert_eq!(answers.3, refused(NotCosigned::NoSuch));
+        assert_eq!(answers.4, given(6));
+    }
+    assert_eq!(first.net.cosign(LaneId(0), LANE, end(5)).await, Err(NotConnected { peer: LaneId(0) }));
+    first.net.shutdown().await;
+    second.heard.heard(Event::Disconnected(0, Some(PeerCode::ShuttingDown))).await;
+    assert_eq!(second.net.cosign(LaneId(0), LANE, end(5)).await, Err(NotConnected { peer: LaneId(0) }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

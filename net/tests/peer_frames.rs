@@ -11,7 +11,7 @@ use weft_net::peer::frame::{
     BATCH_BYTES_MIN, CHAIN_WITNESSES_MAX, ENDS_MAX, EndReason, PeerFrameError, PeerKind,
 };
 use weft_net::peer::reader::PeerReader;
-use weft_net::peer::{Holdings, LaneEnd, PeerCode, PeerFrame};
+use weft_net::peer::{Holdings, LaneEnd, NotCosigned, PeerCode, PeerFrame};
 
 const BATCH_BYTES_MAX: u32 = 4_096;
 
@@ -56,6 +56,12 @@ fn frame() -> impl Strategy<Value = PeerFrame> {
         (0..LANES_MAX, 1..=CHAIN_WITNESSES_MAX as u16, any::<u64>())
             .prop_map(|(validator, count, after)| PeerFrame::WantWitnesses { validator, count, after }),
         lane().prop_map(|lane| PeerFrame::ForkProof { lane }),
+        (lane(), 1..u64::MAX, any::<[u8; 32]>())
+            .prop_map(|(lane, size, root)| PeerFrame::Cosign { lane, end: LaneEnd { size, root } }),
+        (0..=i64::MAX as u64, prop::collection::vec(any::<u8>(), 64)).prop_map(|(time_s, signature)| {
+            PeerFrame::Cosignature { time_s, signature: signature.try_into().unwrap() }
+        }),
+        prop::sample::select(NotCosigned::ALL).prop_map(PeerFrame::NotCosigned),
     ]
 }
 
@@ -173,6 +179,12 @@ fn lists_out_of_order_and_counts_beyond_their_limits_are_errors() {
     assert!(read(&encoded(&PeerFrame::Grant(0)), 99).1.is_some());
     let many = PeerFrame::WantWitnesses { validator: 0, count: CHAIN_WITNESSES_MAX as u16 + 1, after: 0 };
     assert!(read(&encoded(&many), 99).1.is_some());
+    let nothing = PeerFrame::Cosign { lane: LaneId(0), end: LaneEnd { size: 0, root: [0; 32] } };
+    assert!(read(&encoded(&nothing), 99).1.is_some());
+    for (time_s, fits) in [(1 << 63, false), ((1 << 63) - 1, true)] {
+        let cosignature = PeerFrame::Cosignature { time_s, signature: [0; 64] };
+        assert_eq!(read(&encoded(&cosignature), 99).1.is_none(), fits);
+    }
 }
 
 #[test]

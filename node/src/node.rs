@@ -7,6 +7,7 @@
 //! A pipeline thread that panics is a bug; the node then poisons itself and acks nothing more, instead of going on with one stage
 //! missing.
 
+mod error;
 mod stop;
 
 use std::net::SocketAddr;
@@ -18,17 +19,19 @@ use std::time::Duration;
 use crossbeam::channel::{Sender, bounded};
 use ed25519_dalek::SigningKey;
 use weft_core::confirm::Setup;
-use weft_core::{Balance, DeviceSigner, Genesis, GenesisError, LaneId, NetworkId, NodeKey};
+use weft_core::{Balance, DeviceSigner, Genesis, LaneId, NetworkId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_net::peer::{PeerNet, PeerStatus};
-use weft_net::{BindError, Fingerprint, Identity, IdentityError, Server, ServerConfig};
-use weft_storage::datadir::{DataDir, DataDirError};
-use weft_storage::{LaneLog, LogError, Recovered, Subtrees, Syncer};
+use weft_net::{Fingerprint, Identity, Server, ServerConfig};
+use weft_storage::datadir::DataDir;
+use weft_storage::{LaneLog, RealDisk, Recovered, Subtrees, Syncer};
 
-use crate::config::{Config, PeersError, peer_config};
+pub use self::error::StartError;
+use crate::config::{Config, peer_config};
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
-use crate::confirm::record::{RecordError, RecordFile};
+use crate::confirm::forks::ForkFile;
+use crate::confirm::record::RecordFile;
 use crate::confirm::{self, Confirm};
 use crate::health::{Health, HealthReport, State};
 use crate::history::History;
@@ -43,9 +46,10 @@ use crate::pipeline::suspects::Suspects;
 use crate::pipeline::verify::{VerifyStage, unix_now_us};
 use crate::pipeline::{Budget, PendingAck};
 use crate::random::Random;
-use crate::receipts::{LaneProofs, NoCosigners, Receipts};
+use crate::receipts::cosign::{Cosigner, Cosigners, NoCosigners, Peers};
+use crate::receipts::{LaneProofs, Receipts};
 use crate::replicate::store::Stores;
-use crate::replicate::{self, Link, Replication, ReplicationError};
+use crate::replicate::{self, Link, Replication};
 use crate::service::NodeService;
 use crate::stats::Counters;
 use crate::subscriptions::Subscriptions;
@@ -71,63 +75,6 @@ const VERIFIED_QUEUED_PER_WORKER: usize = 2;
 
 /// Folder of the data directory for compiled GPU kernels: a hint for the next start, which may be deleted.
 const GPU_CACHE_DIR: &str = "gpu-cache";
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data directory cannot be used.
-    #[error("{}", with_sources(.0))]
-    DataDir(#[from] DataDirError),
-    /// The log cannot be used.
-    #[error("{}", with_sources(.0))]
-    Log(#[from] LogError),
-    /// The genesis is not valid.
-    #[error("the genesis is not valid: {0}")]
-    Genesis(#[from] GenesisError),
-    /// This node's key is not in the genesis.
-    #[error("the key in node.key ({got}) is none of the genesis: this directory is not that node's")]
-    NotInGenesis {
-        /// This node's public key.
-        got: NodeKey,
-    },
-    /// The settings about other nodes do not fit the genesis.
-    #[error("{0}")]
-    Peers(#[from] PeersError),
-    /// Connections to other nodes cannot be started.
-    #[error("{}", with_sources(.0))]
-    Replication(#[from] ReplicationError),
-    /// The record of votes cannot be used.
-    #[error("{}", with_sources(.0))]
-    Votes(#[from] RecordError),
-    /// The TLS identity cannot be read or made.
-    #[error("{}", with_sources(.0))]
-    Identity(#[from] IdentityError),
-    /// The address cannot be used.
-    #[error("cannot listen on {address}: {}", with_sources(.source))]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: BindError,
-    },
-    /// The HTTP address cannot be used.
-    #[error("cannot listen on {address} for HTTP: {source}")]
-    BindHttp {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// There is no verifier of that name here.
-    #[error("verifier: {0}")]
-    Verifier(#[from] VerifierError),
-    /// The operating system refused something a process needs.
-    #[error("cannot start: {0}")]
-    System(#[from] std::io::Error),
-    /// No randomness.
-    #[error("the operating system gives no randomness: {0}")]
-    Random(#[from] getrandom::Error),
-}
 
 /// Makes a data directory with a fresh ledger whose only node is this one.
 ///
@@ -323,6 +270,7 @@ impl RunningNode {
                 .map(|(key, reader)| LaneSource { reader: reader.clone(), key: *key })
                 .collect(),
             record,
+            forks: ForkFile::open(Arc::new(RealDisk), data.path(), data.network(), &keys)?,
             signer: DeviceSigner::from_seed(*data.node_seed()),
             network: data.network(),
             roots,
@@ -356,7 +304,13 @@ impl RunningNode {
         });
         let marks = confirm.clone();
         let final_size = Arc::new(move |lane| marks.final_size(lane));
-        let receipts = Receipts::new(genesis.clone(), key, proofs, final_size, Arc::new(NoCosigners))?;
+        let cosigner = Arc::new(Cosigner::new(&genesis, key, proofs, final_size)?);
+        let cosigners: Arc<dyn Cosigners> = match peers {
+            Some(_) => Arc::new(Peers::new(link.net.clone(), &genesis, own)),
+            None => Arc::new(NoCosigners),
+        };
+        let reads = NodeService::read_slots();
+        let receipts = Receipts::new(genesis.clone(), cosigner.clone(), cosigners, reads.clone());
         let subscriptions = Subscriptions::new(confirm.clone(), history.clone(), lanes.clone(), keys.clone());
         let service = Arc::new(NodeService {
             genesis_id: data.genesis_id(),
@@ -378,7 +332,7 @@ impl RunningNode {
             tips: published_tips.clone(),
             counters: counters.clone(),
             health: health.clone(),
-            reads: NodeService::read_slots(),
+            reads,
             genesis,
         });
 
@@ -498,6 +452,7 @@ impl RunningNode {
                     health: health.clone(),
                     link,
                     asked,
+                    cosigner,
                 };
                 let health = health.clone();
                 Some(Replication::start(needs, runtime.handle(), move |name, work| {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use weft_core::{DeviceKey, Genesis, GenesisId, LaneId, MessageId, NetworkId};
 use weft_net::frame::{lane_flags, node_flags};
 use weft_net::peer::PeerNet;
@@ -76,7 +77,7 @@ pub struct NodeService {
     /// Health.
     pub health: Arc<Health>,
     /// Bounds the log reads under way.
-    pub reads: tokio::sync::Semaphore,
+    pub reads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for NodeService {
@@ -87,8 +88,8 @@ impl std::fmt::Debug for NodeService {
 
 impl NodeService {
     /// A semaphore for [`NodeService::reads`].
-    pub fn read_slots() -> tokio::sync::Semaphore {
-        tokio::sync::Semaphore::new(READS_AT_ONCE_MAX)
+    pub fn read_slots() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(READS_AT_ONCE_MAX))
     }
 
     /// Stops taking submits: those that wait for budget are refused, and the verify stage ends once its queue is empty.
@@ -193,7 +194,7 @@ impl Service for NodeService {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, Refusal> {
-        let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+        // Receipts take slots themselves: none is held while they wait for other validators.
         match query {
             Query::Receipt { id, size } => {
                 self.receipts.receipt(id, size).await.map(|text| Answer::Receipt(text.into()))
@@ -203,10 +204,11 @@ impl Service for NodeService {
                 proof.map(|text| Answer::Consistency(text.into()))
             }
             Query::Cosign { lane, size, root } => {
-                self.receipts.cosign(lane, size, &root).map(Answer::Cosignature)
+                self.receipts.cosign(lane, size, root).await.map(Answer::Cosignature)
             }
             Query::Account { account } => self.account(&account).map(Answer::Account),
             Query::History { account, other, cursor, count } => {
+                let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
                 let history = self.history.clone();
                 let page = move || history.page(&account, other.as_ref(), cursor, count.into());
                 let page = tokio::task::spawn_blocking(page).await;

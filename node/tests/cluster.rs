@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::four::{Cluster, NODES, wait_for};
 use common::{Sketch, device, id, now_us, pay, refusals, runtime, send, session, submit};
+use weft_core::confirm::{Claim, Witness};
+use weft_core::endorse::EndorseError;
+use weft_core::receipt::VerifyError;
 use weft_core::{
-    BatchBuilder, DeviceSigner, Draft, LaneId, LaneTree, MessageId, PayloadKind, Place, Reason,
-    VerifiedMessage,
+    BatchBuilder, BatchView, DeviceSigner, Draft, LaneId, LaneTree, MessageId, NodeKey, PayloadKind, Place,
+    Reason, Receipt, VerifiedMessage,
 };
 use weft_net::peer::{
-    Hold, Holdings, LaneEnd, PeerCode, PeerConfig, PeerLimits, PeerMember, PeerNet, PeerService, ShipAnswer,
-    ShipCursor, ShipEnd, Shipping, SubscriptionId,
+    CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
+    PeerNet, PeerService, PeerState, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
-use weft_net::{AckLevel, Lookup};
+use weft_net::{AckLevel, Answer, ErrorCode, Lookup, NetError, Query, Session};
 use weft_node::confirm::Fault;
 use weft_node::health::State;
 use weft_node::node::RunningNode;
@@ -168,6 +171,8 @@ fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
 /// A node that signs two histories of its lane and gives one to node 0 and the other to all others.
 struct Liar {
     histories: [Vec<Bytes>; 2],
+    /// Gives signatures that are none.
+    forges: bool,
 }
 
 struct Pages(std::collections::VecDeque<Bytes>);
@@ -201,32 +206,48 @@ impl PeerService for Liar {
     fn chain(&self, _: LaneId, _: u16, _: u64, _: usize, _: usize) -> Vec<Bytes> {
         Vec::new()
     }
+
+    fn cosign(&self, _: LaneId, _: LaneId, _: LaneEnd) -> CosignAnswer {
+        match self.forges {
+            true => CosignAnswer::Given { time_s: 1_800_000_000, signature: [1; 64] },
+            false => CosignAnswer::Refused(NotCosigned::Failed),
+        }
+    }
 }
 
-/// Batches of one message each in the lane of node 3, sealed with its key. `spoil` may change a message after it was signed.
-fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
+/// A batch of one message in the lane of node 3, sealed with its key, at the end of `tree`. `spoil` may change the message after it was
+/// signed.
+fn batch_of(
+    dir: &DataDir,
+    tree: &mut LaneTree,
+    (sequence, payload): (u64, &[u8]),
+    spoil: impl Fn(&mut Vec<u8>),
+) -> Bytes {
     let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
+    let draft = Draft {
+        network: genesis.network(),
+        issued_at_us: now_us(),
+        sequence,
+        parents: genesis.roots(),
+        kind: PayloadKind::DATA,
+        payload,
+    };
+    let mut message = draft.sign(&device(5)).unwrap();
+    spoil(&mut message);
+    let mut builder = BatchBuilder::new(1, 10_000);
+    let view = weft_core::MessageView::parse(&message).unwrap();
+    builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+    let seal = |text: &[u8]| signer.sign_bytes(text);
+    let sealed = builder.seal(tree, genesis.network(), LaneId(3), seal).unwrap();
+    Bytes::copy_from_slice(sealed.bytes())
+}
+
+/// Two batches of node 3's lane.
+fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
     let mut tree = LaneTree::new();
-    let mut batches = Vec::new();
-    for sequence in 1..=2 {
-        let draft = Draft {
-            network: genesis.network(),
-            issued_at_us: now_us(),
-            sequence,
-            parents: genesis.roots(),
-            kind: PayloadKind::DATA,
-            payload,
-        };
-        let mut message = draft.sign(&device(5)).unwrap();
-        spoil(sequence, &mut message);
-        let mut builder = BatchBuilder::new(1, 10_000);
-        let view = weft_core::MessageView::parse(&message).unwrap();
-        builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
-        let seal = |text: &[u8]| signer.sign_bytes(text);
-        let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
-        batches.push(Bytes::copy_from_slice(sealed.bytes()));
-    }
-    batches
+    (1..=2)
+        .map(|sequence| batch_of(dir, &mut tree, (sequence, payload), |bytes| spoil(sequence, bytes)))
+        .collect()
 }
 
 /// Node 3 of the cluster is this liar from now on.
@@ -253,7 +274,8 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let liar = Liar { histories: [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})] };
+    let histories = [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})];
+    let liar = Liar { histories, forges: false };
     let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
@@ -269,6 +291,150 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
     runtime().block_on(net.shutdown());
 }
 
+/// Size and root of a lane after a batch.
+fn end_of(batch: &Bytes) -> (u64, [u8; 32]) {
+    let view = BatchView::parse(batch).unwrap();
+    (view.size(), *view.root())
+}
+
+fn first_id(batch: &Bytes) -> MessageId {
+    BatchView::parse(batch).unwrap().message(0).unwrap().message.id()
+}
+
+/// A witness of node 3 that cuts its own lane here.
+fn witness(dir: &DataDir, (size, root): (u64, [u8; 32])) -> Bytes {
+    let claim = Claim { lane: LaneId(3), size, root };
+    let witness = Witness { number: 1, covers_data: true, cut: vec![claim], ..Witness::default() };
+    let draft = Draft {
+        network: dir.genesis_id().network(),
+        issued_at_us: now_us(),
+        sequence: 1,
+        parents: dir.genesis_id().roots(),
+        kind: PayloadKind::WITNESS,
+        payload: &witness.encode().unwrap(),
+    };
+    draft.sign(&DeviceSigner::from_seed(*dir.node_seed())).unwrap().into()
+}
+
+async fn receipt(session: &Session, id: MessageId) -> Result<Receipt, ErrorCode> {
+    match session.query(Query::Receipt { id, size: 0 }).await {
+        Ok(Answer::Receipt(text)) => Ok(Receipt::parse(&text).unwrap()),
+        Err(NetError::Request(error)) => Err(error.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_holds_the_losing_side_of_a_fork_changes_to_the_certified_one_and_keeps_no_trace_of_its_own() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let genesis = dir.genesis().clone();
+    let mut tree = LaneTree::new();
+    let shared = batch_of(&dir, &mut tree, (1, b"shared"), |_| {});
+    let lost = batch_of(&dir, &mut tree.clone(), (2, b"lost"), |_| {});
+    let won = [2, 3].map(|number| batch_of(&dir, &mut tree, (number, b"won"), |_| {}));
+    let histories = [vec![shared.clone(), lost.clone()], [&[shared.clone()][..], &won].concat()];
+    let before = send(cluster.node(0), AckLevel::Final, 50, 1);
+
+    // Node 0 gets the one history, nodes 1 and 2 the other; all three cut what they have. The liar's vote certifies the other.
+    let net = lie(&cluster, &dir, Liar { histories, forges: false });
+    let lane = LaneId(3);
+    let (end, lost_end) = (end_of(&won[1]), end_of(&lost));
+    let held = |node: usize| cluster.node(node).confirm().marks(lane).held;
+    wait_for("all hold a history", || held(0) == lost_end.0 && held(1) == end.0 && held(2) == end.0);
+    let copy = cluster.node(0).confirm().ask(|machine| machine.root_at(lane, lost_end.0).copied());
+    assert_eq!(copy, Some(lost_end.1));
+    assert_eq!(net.broadcast_witness(&witness(&dir, end)), 3);
+    // Acks of node 0's own lane go on meanwhile.
+    let meanwhile = std::thread::scope(|scope| {
+        let meanwhile = scope.spawn(|| {
+            let mut sent = Vec::new();
+            for round in 0..20 {
+                sent.extend(send(cluster.node(0), AckLevel::Final, 5, 10 + round));
+            }
+            sent
+        });
+        cluster.wait_final(3, end.0);
+        meanwhile.join().unwrap()
+    });
+    let after = send(cluster.node(0), AckLevel::Final, 50, 100);
+
+    // Nothing of the lost side is left at node 0, and everything of the other is there, byte for byte.
+    let sent = [before, meanwhile, after].concat();
+    cluster.wait_final(0, cluster.final_size(0, 0));
+    for node in 0..3 {
+        assert_eq!(found(cluster.node(node), &sent), sent.len(), "node {node}");
+        assert_eq!(cluster.final_size(node, 3), end.0);
+        assert_eq!(cluster.node(node).confirm().faults(lane), [Fault::Forked]);
+        assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
+    }
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(0), AckLevel::Final).await;
+        let ids = [&shared, &won[0], &won[1], &lost].map(first_id);
+        let found = session.get(&ids).await.unwrap();
+        for (batch, found) in [&shared, &won[0], &won[1]].into_iter().zip(&found) {
+            let Lookup::Found(found) = found else { panic!("{found:?}") };
+            let view = BatchView::parse(batch).unwrap();
+            assert_eq!(found.bytes, view.message(0).unwrap().message.bytes());
+        }
+        assert_eq!(found[3], Lookup::Absent);
+        // Receipts from node 0: of what won, with a quorum, its own signature included; of what was lost, none.
+        for batch in [&shared, &won[0], &won[1]] {
+            let receipt = receipt(&session, first_id(batch)).await.unwrap();
+            let verified = receipt.verify(&genesis, None, |key, text, signature| {
+                weft_crypto::serial::verify_one(&key.0, text, signature)
+            });
+            let verified = verified.unwrap();
+            assert_eq!((verified.id, verified.place.lane()), (first_id(batch), lane));
+            assert_eq!(verified.endorsement.validators, [0, 1, 2]);
+        }
+        assert_eq!(receipt(&session, first_id(&lost)).await, Err(ErrorCode::NotFound));
+        let cosign = |(size, root): (u64, [u8; 32])| session.query(Query::Cosign { lane, size, root });
+        assert!(matches!(cosign(end_of(&won[0])).await, Ok(Answer::Cosignature(_))));
+        let Err(NetError::Request(error)) = cosign(lost_end).await else { panic!("it signs two histories") };
+        assert_eq!(error.code, ErrorCode::NotFound);
+        // What won may be cited at node 0, what was lost is not there.
+        let cite = |sequence, parent| {
+            let mut sketch = Sketch::new(&session, sequence);
+            sketch.parents[1] = parent;
+            sketch.sign(&device(3))
+        };
+        let ack = submit(&session, &[cite(1, first_id(&won[1])), cite(2, first_id(&lost))]).await;
+        assert_eq!((ack.level, refusals(&ack)), (AckLevel::Final, vec![(1, Reason::UnknownParent)]));
+    });
+
+    // Alone, after a restart: the log is that of the side that won, and the fork is known without anybody's word.
+    runtime().block_on(net.shutdown());
+    (0..3).for_each(|node| cluster.stop(node));
+    let weft = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(arguments).arg("--data").arg(cluster.dirs[0].path()).output().unwrap()
+    };
+    let verified = weft(&["verify-log"]);
+    assert!(verified.status.success(), "{verified:?}");
+    cluster.start(0);
+    let is_closed = |cluster: &Cluster| cluster.node(0).confirm().ask(|machine| machine.is_closed(lane));
+    assert_eq!(cluster.node(0).confirm().faults(lane), [Fault::Forked]);
+    assert!(is_closed(&cluster));
+    assert_eq!(cluster.final_size(0, 3), end.0);
+    assert_eq!(found(cluster.node(0), &[first_id(&won[1]), first_id(&lost)]), 1);
+    cluster.stop(0);
+
+    // Without a readable proof it starts, says so, and has forgotten the fork and nothing else.
+    let file = cluster.dirs[0].path().join("forks");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let half = bytes.len() / 2;
+    [60, half + 60].into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&file, &bytes).unwrap();
+    cluster.start(0);
+    assert_eq!(cluster.node(0).confirm().faults(lane), []);
+    assert!(!is_closed(&cluster));
+    assert_eq!(cluster.final_size(0, 3), end.0);
+    assert!(cluster.dirs[0].path().join("forks.damaged").exists() && !file.exists());
+}
+
 #[test]
 fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_every_node() {
     let mut cluster = Cluster::new(1);
@@ -282,7 +448,7 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
             message[byte] ^= 1;
         }
     });
-    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled] });
+    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled], forges: false });
     for node in cluster.up() {
         wait_for("the lane has ended", || node.confirm().faults(LaneId(3)).contains(&Fault::Ended));
     }
@@ -293,6 +459,45 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
         assert_eq!(cluster.final_size(node, 3), 2, "never the second one");
         assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
     }
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_validator_that_gives_wrong_signatures_spoils_no_receipt_and_is_banned_for_them() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let net = lie(&cluster, &dir, Liar { histories: [vec![], vec![]], forges: true });
+    wait_for("the liar is connected", || net.is_connected(LaneId(0)));
+    let ids = send(cluster.node(0), AckLevel::Final, 10, 1);
+    let genesis = dir.genesis();
+    let verify = |key: &NodeKey, text: &[u8], signature: &[u8; 64]| {
+        weft_crypto::serial::verify_one(&key.0, text, signature)
+    };
+    runtime().block_on(async {
+        let (_client, session) = session(cluster.node(0), AckLevel::Durable).await;
+        let whole = receipt(&session, ids[0]).await.unwrap();
+        assert_eq!(whole.verify(genesis, None, verify).unwrap().endorsement.validators, [0, 1, 2]);
+        // Without node 2 there is no quorum, so that everybody's answer is waited for.
+        tokio::task::block_in_place(|| cluster.stop(2));
+        let size = whole.checkpoint.checkpoint.size;
+        for asked in 1..=4 {
+            let Ok(Answer::Receipt(text)) = session.query(Query::Receipt { id: ids[0], size }).await else {
+                panic!("no receipt")
+            };
+            let receipt = Receipt::parse(&text).unwrap();
+            let error = VerifyError::Checkpoint(EndorseError::NoQuorum { got: 2, total: 4 });
+            assert_eq!(receipt.verify(genesis, None, verify), Err(error));
+            let peers = cluster.node(0).peers();
+            let liar = peers.iter().find(|peer| peer.peer == LaneId(3)).unwrap();
+            match asked {
+                4 => assert!(matches!(liar.state, PeerState::Banned(_)), "{liar:?}"),
+                _ => assert!(liar.score > 25 * (asked - 1), "{liar:?}"),
+            }
+        }
+        assert!(cluster.node(0).peers().iter().all(|peer| peer.peer == LaneId(3) || peer.score == 0));
+    });
     runtime().block_on(net.shutdown());
 }
 

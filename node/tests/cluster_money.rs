@@ -58,6 +58,31 @@ impl Cluster {
         cluster
     }
 
+    /// How far each node has each lane, and has it final.
+    fn marks(&self) -> Vec<Vec<(u64, u64)>> {
+        let marks = |node: &RunningNode| {
+            let marks = (0..NODES as u16).map(|lane| node.confirm().marks(LaneId(lane)));
+            marks.map(|marks| (marks.held, marks.final_size)).collect()
+        };
+        self.nodes.iter().map(marks).collect()
+    }
+
+    /// Starts all nodes anew once all have the same and nothing moves any more; none of them knows where the others are then.
+    fn isolate(&mut self) {
+        let same = |marks: &[Vec<(u64, u64)>]| marks.iter().all(|node| *node == marks[0]);
+        wait_for("all is quiet", || {
+            let before = self.marks();
+            std::thread::sleep(Duration::from_millis(400));
+            same(&before) && self.marks() == before
+        });
+        self.nodes.drain(..).for_each(|node| drop(node.stop()));
+        for dir in &self.dirs {
+            let peers = Some("127.0.0.1:0".parse().unwrap());
+            self.nodes.push(start(&Config { peer_listen: peers, ..config(dir.path()) }));
+        }
+        assert!(same(&self.marks()), "what is final is a matter of the logs");
+    }
+
     fn stop(self) {
         self.nodes.into_iter().for_each(|node| drop(node.stop()));
     }
@@ -90,14 +115,15 @@ fn expect(output: &Output, code: i32, text: &str) {
 }
 
 #[test]
-fn a_receipt_needs_signatures_of_a_quorum_which_a_client_collects_from_the_nodes() {
-    let cluster = Cluster::start(Vec::new());
+fn a_receipt_needs_signatures_of_a_quorum_which_a_client_collects_where_nodes_cannot_reach_each_other() {
+    let mut cluster = Cluster::start(Vec::new());
     let message = runtime().block_on(async {
         let (_client, session) = session(&cluster.nodes[2], AckLevel::Final).await;
         let messages: Vec<_> = (0..40).map(|n| Sketch::new(&session, n).sign(&device(1))).collect();
         assert_eq!(refusals(&submit(&session, &messages).await), []);
         id(&messages[17])
     });
+    cluster.isolate();
     let dir = tempfile::tempdir().unwrap();
     let name = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let genesis = cluster.dirs[0].path().join("genesis.bin");

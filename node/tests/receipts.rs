@@ -6,12 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
+#[path = "common/go.rs"]
+mod go;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use common::{Sketch, config, device, id, ledger, runtime, session, start, submit};
+use go::go_verifier;
 use weft_core::receipt::Receipt;
 use weft_core::{ConsistencyFile, Genesis, LaneId, MessageId, NodeKey};
 use weft_net::{AckLevel, Answer, ErrorCode, NetError, Query, Session};
@@ -278,37 +280,6 @@ fn the_commands_fetch_receipts_and_verify_them_without_a_node() {
     expect(&consistency(&old, &new, &broken), 1, "NOT CONSISTENT");
 }
 
-/// The Go verifier, built once; `None` without Go.
-fn go_verifier() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let required = std::env::var_os("WEFT_REQUIRE_GO").is_some_and(|value| value == "1");
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("go-receipt");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go-receipt");
-        // Debian's packages of Go libraries lie in a GOPATH; nothing is fetched.
-        let build = Command::new("go")
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg("main.go")
-            .current_dir(source)
-            .env("GO111MODULE", "off")
-            .env("GOPATH", "/usr/share/gocode")
-            .env("GOFLAGS", "")
-            .env("GOCACHE", dir.path().join("cache"))
-            .output();
-        let why = match build {
-            Ok(output) if output.status.success() => return Some((dir, program)),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(!required, "WEFT_REQUIRE_GO=1, but the Go verifier cannot be built: {why}");
-        eprintln!("skipped: the Go verifier cannot be built: {why}");
-        None
-    });
-    built.as_ref().map(|(_, program)| program.as_path())
-}
-
 #[test]
 fn an_independent_implementation_verifies_the_receipts_and_finds_the_same_faults() {
     let Some(program) = go_verifier() else { return };
@@ -318,7 +289,10 @@ fn an_independent_implementation_verifies_the_receipts_and_finds_the_same_faults
         Command::new(program).args([&[&keys[..]], arguments].concat()).output().unwrap()
     };
     let (old, new, proof) = (files.name("old"), files.name("new"), files.name("proof"));
-    expect(&go(&[&new]), 0, &format!("verified {}", files.ids[1]));
+    let verified = go(&[&new]);
+    expect(&verified, 0, &format!("verified {}", files.ids[1]));
+    // One cosignature, of weight 1.
+    expect(&verified, 0, " 1 1\n");
     expect(&go(&[&old]), 0, &format!("verified {}", files.ids[0]));
     expect(&go(&[&new, &old, &proof]), 0, "verified");
     // The message, the place, the seal, the cosignature, the root.

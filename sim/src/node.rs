@@ -71,6 +71,8 @@ pub struct Disk {
     pub store: Vec<Vec<Rc<Stored>>>,
     /// The validator's votes.
     pub votes: Option<Votes>,
+    /// Where each lane is proven to have been signed two ways.
+    pub forks: Vec<Option<u64>>,
 }
 
 impl Disk {
@@ -104,7 +106,7 @@ pub struct Node {
     common: Rc<Common>,
     witnesses: BTreeMap<MessageId, Rc<WitnessMessage>>,
     others: BTreeMap<Hash, Rc<Stored>>,
-    syncing: Option<(Disk, Vec<Message>)>,
+    syncing: Option<Syncing>,
     dirty: bool,
     /// The store is being read from the disk: nothing is written meanwhile.
     loading: bool,
@@ -113,15 +115,21 @@ pub struct Node {
     busy: bool,
     outbox: Vec<Message>,
     votes: Option<Votes>,
+    forks: Vec<Option<u64>>,
     mine: BTreeSet<Operation2>,
     sequence: u64,
-    /// What the machine has done since the world last looked.
+    /// What the machine has done since the world last looked. Acceptances that may rest on votes which a crash could still take
+    /// back come when those are durable.
     pub effects: Vec<Effect>,
+    accepted: Vec<Effect>,
     /// What the node wants of the world.
     pub actions: Vec<Action>,
     /// Witnesses that have left with the last sync.
     pub left: Vec<Message>,
 }
+
+/// A sync under way: what the disk will have, what leaves then, and what is shown then.
+type Syncing = (Disk, Vec<Message>, Vec<Effect>);
 
 /// An operation by what identifies it.
 type Operation2 = (weft_core::DeviceKey, u64, [u8; 32]);
@@ -138,7 +146,7 @@ impl Node {
             life: 0,
             store: vec![Vec::new(); lanes],
             chains: vec![Vec::new(); validators],
-            disk: Disk { store: vec![Vec::new(); lanes], votes: None },
+            disk: Disk { store: vec![Vec::new(); lanes], votes: None, forks: vec![None; lanes] },
             setup,
             common,
             witnesses: BTreeMap::new(),
@@ -150,9 +158,11 @@ impl Node {
             busy: false,
             outbox: Vec::new(),
             votes: None,
+            forks: vec![None; lanes],
             mine: BTreeSet::new(),
             sequence: 0,
             effects: Vec::new(),
+            accepted: Vec::new(),
             actions: Vec::new(),
             left: Vec::new(),
         }
@@ -172,7 +182,7 @@ impl Node {
 
     /// The node dies; a sync under way may have finished.
     pub fn crash(&mut self, synced: bool) {
-        if let Some((disk, _)) = self.syncing.take().filter(|_| synced) {
+        if let Some((disk, ..)) = self.syncing.take().filter(|_| synced) {
             self.disk = disk;
         }
         self.up = false;
@@ -181,6 +191,7 @@ impl Node {
         self.outbox.clear();
         self.actions.clear();
         self.effects.clear();
+        self.accepted.clear();
         self.mine.clear();
     }
 
@@ -189,6 +200,7 @@ impl Node {
         self.up = true;
         self.store.clone_from(&self.disk.store);
         self.votes.clone_from(&self.disk.votes);
+        self.forks.clone_from(&self.disk.forks);
         self.machine = match &self.disk.votes {
             Some(votes) => {
                 // The record goes through its bytes, as on a real disk.
@@ -201,6 +213,11 @@ impl Node {
         self.witnesses.clear();
         self.others.clear();
         self.loading = true;
+        for (lane, fork) in self.forks.clone().into_iter().enumerate() {
+            if let Some(at) = fork {
+                self.input(now_us, Input::Forked { lane: LaneId(lane as u16), at }, random);
+            }
+        }
         for lane in 0..self.store.len() {
             for stored in std::mem::take(&mut self.store[lane]) {
                 self.take_batch(&stored, now_us, random);
@@ -261,15 +278,22 @@ impl Node {
             if let Some(digest) = batch {
                 self.keep(&digest);
             }
-            self.effects.extend(effects.iter().cloned());
+            let is_acceptance = |effect: &&Effect| matches!(effect, Effect::Accepted { .. });
+            self.accepted.extend(effects.iter().filter(is_acceptance).cloned());
+            self.effects.extend(effects.iter().filter(|effect| !is_acceptance(effect)).cloned());
             for effect in effects {
                 self.act(effect, now_us, random);
             }
         }
         self.busy = false;
+        if !self.dirty && self.syncing.is_none() {
+            self.effects.append(&mut self.accepted);
+        }
         if self.dirty && self.syncing.is_none() && !self.loading {
-            let disk = Disk { store: self.store.clone(), votes: self.votes.clone() };
-            self.syncing = Some((disk, std::mem::take(&mut self.outbox)));
+            let (votes, forks) = (self.votes.clone(), self.forks.clone());
+            let disk = Disk { store: self.store.clone(), votes, forks };
+            let accepted = std::mem::take(&mut self.accepted);
+            self.syncing = Some((disk, std::mem::take(&mut self.outbox), accepted));
             self.dirty = false;
             self.actions.push(Action::Sync);
         }
@@ -327,6 +351,8 @@ impl Node {
                 }
             }
             Effect::Forked { held, other } => {
+                self.forks[usize::from(held.lane().0)].get_or_insert(held.first());
+                self.dirty = true;
                 // Whoever holds one of the two learns of the fork from the other.
                 for root in [held.root(), other.root()] {
                     if let Some(stored) = self.find(held.lane(), held.first(), root) {
@@ -379,8 +405,9 @@ impl Node {
 
     /// The sync under way is done: what was durable with it may leave.
     pub fn synced(&mut self, now_us: u64, random: &mut SplitMix64) {
-        let Some((disk, outbox)) = self.syncing.take() else { return };
+        let Some((disk, outbox, accepted)) = self.syncing.take() else { return };
         self.disk = disk;
+        self.effects.extend(accepted);
         for lane in 0..self.store.len() {
             self.report_durable(lane, now_us, random);
         }

@@ -42,8 +42,10 @@ impl<R: Rules> Machine<R> {
             let lane = &self.lanes[index];
             let Some(entry) = lane.entry_at(lane.applied) else { return };
             let (batch, form) = (Arc::clone(&entry.batch), entry.form);
+            // After a restart that knows of the fork, what was stated of this copy is applied again: others may need it stated
+            // batch by batch.
             let closed = lane.fork.is_some();
-            if closed && batch.size() > lane.certified {
+            if closed && batch.size() > lane.certified.max(self.statement.judged(index)) {
                 return;
             }
             if !self.parents_final(index, &batch) {
@@ -77,6 +79,8 @@ impl<R: Rules> Machine<R> {
             let lane = usize::from(lane.0);
             if self.lanes.get(lane).is_some_and(|lane| lane.final_size < *size) {
                 self.waits[lane].insert(index);
+                // What is waited for matters, whatever it is.
+                self.statement.moved(lane);
                 return false;
             }
         }

@@ -257,9 +257,24 @@ impl<R: Rules> Machine<R> {
 
     fn is_due(&self, index: usize) -> bool {
         let stated = &self.statement.lanes[index];
-        (stated.cut_due && self.next_cut(index, u64::MAX).is_some())
-            || (stated.certified_due && self.next_certified(index).is_some())
+        let cut_due = stated.cut_due || self.is_awaited(index, stated.cut.0);
+        let certified_due = stated.certified_due || self.is_awaited(index, stated.certified.0);
+        (cut_due && self.next_cut(index, u64::MAX).is_some())
+            || (certified_due && self.next_certified(index).is_some())
             || stated.again_due
+    }
+
+    /// Whether the next batch of another lane waits for this one to become final up to a size beyond `stated` that is held here. A node
+    /// to which a liar has shown one witness more than to others may have seen that final, and cite it: then the others have to make
+    /// it final, even if there are witnesses only. Sizes beyond the copy do not count: anyone can cite those.
+    fn is_awaited(&self, index: usize, stated: u64) -> bool {
+        let held = self.lanes[index].held();
+        let waits_for = |lane: &usize| {
+            let copy = &self.lanes[*lane];
+            let cites = copy.entry_at(copy.applied).map_or(&[][..], |entry| entry.batch.cites());
+            cites.iter().any(|(cited, size)| usize::from(cited.0) == index && *size > stated && *size <= held)
+        };
+        stated < held && self.waits[index].iter().any(waits_for)
     }
 
     /// States what is due, if it is time.
@@ -314,7 +329,8 @@ impl<R: Rules> Machine<R> {
                 self.statement.lanes[index].again_due = false;
             }
             let stated = &self.statement.lanes[index];
-            if !(stated.cut_due || stated.certified_due || stated.again_due) {
+            let is_awaited = self.is_awaited(index, stated.certified.0);
+            if !(stated.cut_due || stated.certified_due || stated.again_due || is_awaited) {
                 self.statement.moved.remove(&index);
             }
         }

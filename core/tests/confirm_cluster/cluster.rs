@@ -434,6 +434,15 @@ impl Cluster {
         self.load(node);
     }
 
+    /// The same by a node that has written down that `lane` was signed two ways from `at` on.
+    pub(crate) fn restart_knowing(&mut self, node: usize, lane: usize, at: u64) {
+        let votes = self.votes[node].clone().unwrap_or_default();
+        let votes = Votes::decode(&votes.encode()).unwrap();
+        self.machines[node] = Machine::restore(self.setup[node].clone(), Weak(self.weaken), &votes);
+        self.input(node, Input::Forked { lane: LaneId(lane as u16), at });
+        self.load(node);
+    }
+
     /// The node is started with nothing but its place in the committee.
     pub(crate) fn forget(&mut self, node: usize) {
         self.machines[node] = Machine::with_rules(self.setup[node].clone(), Weak(self.weaken));

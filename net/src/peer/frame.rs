@@ -24,11 +24,14 @@
 //! | 46 | Ended | lane, holder, last | reason u8: 1 changed, 2 failed, 3 replaced |
 //! | 48 | WantWitnesses | chain, first | validator u16, count u16 (1 to 256), after number u64 |
 //! | 52 | ForkProof | proof, first | lane u16; two Batch frames follow |
+//! | 56 | Cosign | cosign, asker, only | lane u16, size u64 (above 0), root 32 |
+//! | 57 | Cosignature | cosign, answer | time u64 (seconds since the Unix epoch, below 2^63), signature 64 |
+//! | 58 | NotCosigned | cosign, answer | reason u8: 1 not final, 2 no such checkpoint, 3 no vote, 4 failed, 5 busy |
 
 use bytes::Bytes;
 use weft_core::lane::{HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
 use weft_core::merkle::Hash;
-use weft_core::{GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
+use weft_core::{GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, SIGNATURE_BYTES};
 
 use crate::codec::{Body, FrameError, at_most, one_to};
 use crate::frame::wire_enum;
@@ -53,6 +56,7 @@ pub const BATCH_BYTES_MIN: usize =
 const END_BYTES: usize = 40;
 const HOLDING_BYTES: usize = 2 + END_BYTES;
 const FOLLOWED_BYTES: usize = 10;
+const COSIGNATURE_BYTES: usize = 8 + SIGNATURE_BYTES;
 
 wire_enum! {
     /// Type byte of a frame between peers.
@@ -85,6 +89,12 @@ wire_enum! {
         WantWitnesses = 48 "WantWitnesses",
         /// Two batches for one position follow.
         ForkProof = 52 "ForkProof",
+        /// Asks for the sender's signature under a checkpoint.
+        Cosign = 56 "Cosign",
+        /// That signature.
+        Cosignature = 57 "Cosignature",
+        /// None.
+        NotCosigned = 58 "NotCosigned",
     }
 }
 
@@ -134,6 +144,30 @@ wire_enum! {
         Failed = 2 "failed",
         /// A newer subscription took its place.
         Replaced = 3 "replaced",
+    }
+}
+
+wire_enum! {
+    /// Why a node does not cosign a checkpoint.
+    NotCosigned {
+        /// The lane is not final there so far: later perhaps.
+        NotFinal = 1 "not final",
+        /// No batch of its copy ends there with this root, and none ever will.
+        NoSuch = 2 "no such checkpoint",
+        /// It has no vote.
+        NoVote = 3 "no vote",
+        /// It cannot read its log.
+        Failed = 4 "failed",
+        /// It is asked for too many at once: later perhaps.
+        Busy = 5 "busy",
+    }
+}
+
+impl NotCosigned {
+    /// Whether asking again may help.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::NotFinal | Self::Busy)
     }
 }
 
@@ -225,6 +259,9 @@ pub enum PeerFrame {
     Ended(EndReason),
     WantWitnesses { validator: u16, count: u16, after: u64 },
     ForkProof { lane: LaneId },
+    Cosign { lane: LaneId, end: LaneEnd },
+    Cosignature { time_s: u64, signature: [u8; SIGNATURE_BYTES] },
+    NotCosigned(NotCosigned),
 }
 
 impl PeerKind {
@@ -243,6 +280,9 @@ impl PeerKind {
             Self::Ended => (1, 1),
             Self::WantWitnesses => (12, 12),
             Self::ForkProof => (2, 2),
+            Self::Cosign => (HOLDING_BYTES, HOLDING_BYTES),
+            Self::Cosignature => (COSIGNATURE_BYTES, COSIGNATURE_BYTES),
+            Self::NotCosigned => (1, 1),
         }
     }
 
@@ -334,6 +374,9 @@ impl PeerFrame {
             Self::Ended(_) => PeerKind::Ended,
             Self::WantWitnesses { .. } => PeerKind::WantWitnesses,
             Self::ForkProof { .. } => PeerKind::ForkProof,
+            Self::Cosign { .. } => PeerKind::Cosign,
+            Self::Cosignature { .. } => PeerKind::Cosignature,
+            Self::NotCosigned(_) => PeerKind::NotCosigned,
         }
     }
 
@@ -388,6 +431,15 @@ impl PeerFrame {
                 out.extend_from_slice(&after.to_le_bytes());
             }
             Self::ForkProof { lane } => out.extend_from_slice(&lane.0.to_le_bytes()),
+            Self::Cosign { lane, end } => {
+                out.extend_from_slice(&lane.0.to_le_bytes());
+                put_end(out, end);
+            }
+            Self::Cosignature { time_s, signature } => {
+                out.extend_from_slice(&time_s.to_le_bytes());
+                out.extend_from_slice(signature);
+            }
+            Self::NotCosigned(reason) => out.push(reason.code()),
         }
         let payload = self.payload().map_or(0, Bytes::len);
         let length = (out.len() - start - FRAME_HEAD_BYTES + payload) as u32;
@@ -418,6 +470,9 @@ impl PeerFrame {
                 Self::Ended(_) => 1,
                 Self::WantWitnesses { .. } => 12,
                 Self::ForkProof { .. } => 2,
+                Self::Cosign { .. } => HOLDING_BYTES,
+                Self::Cosignature { .. } => COSIGNATURE_BYTES,
+                Self::NotCosigned(_) => 1,
             }
     }
 
@@ -466,6 +521,19 @@ impl PeerFrame {
                 Self::WantWitnesses { validator, count, after: body.u64("after")? }
             }
             PeerKind::ForkProof => Self::ForkProof { lane: body.lane()? },
+            PeerKind::Cosign => match (body.lane()?, body.lane_end()?) {
+                (_, LaneEnd { size: 0, .. }) => {
+                    return Err(FrameError::Value { field: "size", got: 0 }.into());
+                }
+                (lane, end) => Self::Cosign { lane, end },
+            },
+            PeerKind::Cosignature => match body.u64("time")? {
+                time_s if time_s <= i64::MAX as u64 => {
+                    Self::Cosignature { time_s, signature: body.array("signature")? }
+                }
+                got => return Err(FrameError::Value { field: "time", got }.into()),
+            },
+            PeerKind::NotCosigned => Self::NotCosigned(body.code("reason", NotCosigned::from_code)?),
         };
         body.end()?;
         Ok(frame)

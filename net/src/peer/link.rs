@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use weft_core::LaneId;
 
+use super::cosign::COSIGNS_MAX;
 use super::frame::{LaneEnd, PeerCode, PeerFrame, PeerFrameError, PeerKind};
 use super::net::{Shared, Slot};
 use super::service::Hold;
@@ -33,7 +34,7 @@ const PROOFS_MAX: usize = 2;
 /// Chains asked for at once, of one peer; more are refused.
 pub(super) const CHAINS_MAX: usize = 8;
 /// Streams that a peer may open besides its subscriptions.
-pub(super) const OTHER_STREAMS: u32 = CHAINS_MAX as u32;
+pub(super) const OTHER_STREAMS: u32 = (CHAINS_MAX + COSIGNS_MAX) as u32;
 /// Unidirectional streams that a peer may open: control and proofs.
 pub(super) const UNI_STREAMS: u32 = 1 + PROOFS_MAX as u32;
 
@@ -62,6 +63,8 @@ pub(super) struct Link {
     chains: Mutex<Vec<u16>>,
     shipping: Mutex<HashMap<LaneId, Arc<Notify>>>,
     proofs: Arc<Semaphore>,
+    /// Room for signatures that are asked for, and for those that the peer asks for.
+    pub(super) cosigns: [Semaphore; 2],
     heard: Mutex<Instant>,
     failed: AtomicBool,
     failure: Mutex<Option<(PeerCode, String)>>,
@@ -330,6 +333,7 @@ pub(super) async fn run(shared: &Arc<Shared>, slot: &Arc<Slot>, connection: Conn
         chains: Mutex::default(),
         shipping: Mutex::default(),
         proofs: Arc::new(Semaphore::new(PROOFS_MAX)),
+        cosigns: [Semaphore::new(COSIGNS_MAX), Semaphore::new(COSIGNS_MAX)],
         heard: Mutex::new(Instant::now()),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),

@@ -14,6 +14,7 @@
 //! | lane, bidirectional | who asks | subscribe and credit; the batches that follow the highest end that both have |
 //! | chain, bidirectional | who asks | witnesses of one validator, in order |
 //! | proof, unidirectional | who knows of a fork | two batches for one position |
+//! | cosign, bidirectional | who asks | a checkpoint; a signature under it, or why not |
 //!
 //! How a node uses it:
 //!
@@ -24,7 +25,9 @@
 //!    Witnesses: after the sync, [`PeerNet::broadcast_witness`].
 //! 3. Batches of others come through [`PeerService::batch`], never more than the credit and one batch;
 //!    [`PeerNet::grant`] gives credit back once they are consumed (verified and stored, or dropped).
-//! 4. When a subscription ends ([`PeerService::shipping`] says why) the node subscribes anew, there or elsewhere.
+//! 4. Signatures under a checkpoint are asked for by [`PeerNet::cosign`], of one peer at a time, and given by
+//!    [`PeerService::cosign`].
+//! 5. When a subscription ends ([`PeerService::shipping`] says why) the node subscribes anew, there or elsewhere.
 //!
 //! | file | owns |
 //! |---|---|
@@ -36,11 +39,14 @@
 //! | `net` | the handle, dialling, accepting, bans |
 //! | `link` | one connection |
 //! | `ship` | lanes and chains, both ends |
+//! | `cosign` | signatures under checkpoints, both ends |
 //! | `stream` | frames on QUIC streams |
 //! | `delay` | a link with latency, for tests |
 
 #[cfg(feature = "quic")]
 mod config;
+#[cfg(feature = "quic")]
+mod cosign;
 #[cfg(feature = "quic")]
 mod delay;
 pub mod frame;
@@ -64,10 +70,12 @@ mod stream;
 
 #[cfg(feature = "quic")]
 pub use config::{PeerConfig, PeerLimits, PeerMember};
-pub use frame::{Holdings, LaneEnd, PeerCode, PeerFrame};
+pub use frame::{Holdings, LaneEnd, NotCosigned, PeerCode, PeerFrame};
 #[cfg(feature = "quic")]
 pub use net::{NotConnected, PeerNet, PeerStartError};
 #[cfg(feature = "quic")]
-pub use service::{Hold, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId};
+pub use service::{
+    CosignAnswer, Hold, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
+};
 #[cfg(feature = "quic")]
 pub use status::{PeerState, PeerStatus};

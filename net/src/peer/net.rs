@@ -378,7 +378,7 @@ fn transport_of(limits: &PeerLimits, members: usize, loopback: bool) -> Arc<quin
     peer_transport(limits.window_bytes, (asks, UNI_STREAMS), silence, loopback)
 }
 
-/// A node's connections to its peers. Clones are handles of the same; nothing here waits.
+/// A node's connections to its peers. Clones are handles of the same; nothing here waits, but for futures.
 #[derive(Clone)]
 pub struct PeerNet {
     shared: Arc<Shared>,
@@ -484,7 +484,7 @@ impl PeerNet {
         self.shared.slots.get(usize::from(peer.0))
     }
 
-    fn link(&self, peer: LaneId) -> Result<Arc<Link>, NotConnected> {
+    pub(super) fn link(&self, peer: LaneId) -> Result<Arc<Link>, NotConnected> {
         self.slot(peer).and_then(|slot| slot.link()).ok_or(NotConnected { peer })
     }
 

@@ -27,9 +27,9 @@ fn key(number: u16) -> NodeKey {
     PeerIdentity::new(&seed(number)).unwrap().public()
 }
 
-/// Counts what it hears, and ships batches of the same bytes without end.
+/// Counts what it hears, and ships batches of the same bytes without end. Gives no signature while the gate is closed.
 #[derive(Default)]
-struct Endless(Mutex<Vec<String>>);
+struct Endless(Mutex<Vec<String>>, Mutex<()>);
 
 impl Endless {
     fn note(&self, text: String) {
@@ -79,6 +79,11 @@ impl PeerService for Endless {
     fn chain(&self, _: LaneId, _: u16, _: u64, count: usize, _: usize) -> Vec<Bytes> {
         vec![Bytes::from(vec![2; 200]); count]
     }
+    fn cosign(&self, _: LaneId, _: LaneId, end: LaneEnd) -> CosignAnswer {
+        self.note(format!("cosign {}", end.size));
+        let _open = self.1.lock().unwrap();
+        CosignAnswer::Given { time_s: end.size, signature: [4; 64] }
+    }
 }
 
 /// Node `lane` of four; it dials the others where they are known.
@@ -107,7 +112,7 @@ async fn raw(lane: u16, to: u16, net: &PeerNet) -> (Endpoint, Connection) {
     let tls = PeerIdentity::new(&seed(lane)).unwrap().client_tls(&members, key(to)).unwrap();
     let mut config = quinn::ClientConfig::new(tls);
     let long = (Duration::from_secs(5), Duration::from_secs(20));
-    config.transport_config(peer_transport(1 << 20, (8, 8), long, true));
+    config.transport_config(peer_transport(1 << 20, (32, 8), long, true));
     let (socket, _) = socket("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
     let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
     let connecting = endpoint.connect_with(config, net.local_addr(), SERVER_NAME).unwrap();
@@ -256,4 +261,87 @@ async fn a_peer_that_says_nothing_or_takes_nothing_is_lost() {
     let ask = PeerFrame::Subscribe { lane: LaneId(1), credit: u64::MAX, ends };
     send.write_all(&encoded(&[ask])).await.unwrap();
     assert_eq!(closed(&connection).await, PeerCode::SlowPeer);
+}
+
+fn cosign(size: u64) -> PeerFrame {
+    PeerFrame::Cosign { lane: LaneId(1), end: LaneEnd { size, root: [0; 32] } }
+}
+
+/// Everything that comes on a stream.
+async fn all(mut recv: quinn::RecvStream) -> Vec<u8> {
+    tokio::time::timeout(PATIENCE, recv.read_to_end(1 << 10)).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_requests_for_signatures_unanswered_is_asked_for_no_more_than_eight() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let end = LaneEnd { size: 7, root: [0; 32] };
+    let ask = |net: &PeerNet| {
+        let net = net.clone();
+        tokio::spawn(async move { net.cosign(LaneId(2), LaneId(1), end).await })
+    };
+    let asked: Vec<_> = (0..12).map(|_| ask(&net)).collect();
+    let mut streams = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), connection.accept_bi()).await {
+        streams.push(stream.unwrap());
+    }
+    assert_eq!(streams.len(), 8);
+    // Lanes are not held up by them, and those who give up make room.
+    net.subscribe(LaneId(2), LaneId(1), vec![LaneEnd { size: 0, root: [0; 32] }], 1).unwrap();
+    let (_send, mut lane) = tokio::time::timeout(PATIENCE, connection.accept_bi()).await.unwrap().unwrap();
+    let mut head = [0; 5];
+    lane.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[4], PeerKind::Subscribe.code());
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
+    streams.clear();
+    let answered = ask(&net);
+    let (mut send, recv) = tokio::time::timeout(PATIENCE, connection.accept_bi()).await.unwrap().unwrap();
+    assert_eq!(all(recv).await, encoded(&[cosign(7)]));
+    send.write_all(&encoded(&[PeerFrame::NotCosigned(NotCosigned::NoVote)])).await.unwrap();
+    let answer = tokio::time::timeout(PATIENCE, answered).await.unwrap().unwrap();
+    assert_eq!(answer, Ok(CosignAnswer::Refused(NotCosigned::NoVote)));
+    // What is no answer costs the connection, like all nonsense.
+    let answered = ask(&net);
+    let (mut send, _recv) = tokio::time::timeout(PATIENCE, connection.accept_bi()).await.unwrap().unwrap();
+    send.write_all(&encoded(&[PeerFrame::Pong(1)])).await.unwrap();
+    assert_eq!(closed(&connection).await, PeerCode::BadFrame);
+    assert!(answered.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_asks_for_too_many_signatures_at_once_is_told_so_and_the_others_are_answered() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    // A thread holds the gate: a guard must not lie across an await.
+    let (open, may_open) = std::sync::mpsc::channel::<()>();
+    let (is_closed, was_closed) = std::sync::mpsc::channel::<()>();
+    let gated = heard.clone();
+    let gate = std::thread::spawn(move || {
+        let _closed = gated.1.lock().unwrap();
+        is_closed.send(()).unwrap();
+        let _ = may_open.recv();
+    });
+    was_closed.recv().unwrap();
+    let mut streams = Vec::new();
+    for size in 1..=8 {
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&encoded(&[cosign(size)])).await.unwrap();
+        heard.heard(&format!("cosign {size}")).await;
+        streams.push((send, recv));
+    }
+    let (mut send, recv) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(&[cosign(9)])).await.unwrap();
+    assert_eq!(all(recv).await, encoded(&[PeerFrame::NotCosigned(NotCosigned::Busy)]));
+    drop(open);
+    gate.join().unwrap();
+    for (size, (_send, recv)) in (1..=8).zip(streams) {
+        let given = PeerFrame::Cosignature { time_s: size, signature: [4; 64] };
+        assert_eq!(all(recv).await, encoded(&[given]));
+    }
+    assert!(net.is_connected(LaneId(2)));
 }

@@ -9,9 +9,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
-use weft_core::LaneId;
+use weft_core::{LaneId, SIGNATURE_BYTES};
 
-use super::frame::{Holdings, LaneEnd, PeerCode};
+use super::frame::{Holdings, LaneEnd, NotCosigned, PeerCode};
 
 /// One subscription, unique while the node runs. Events of one that the node has given up may still come; they are
 /// told apart by this.
@@ -103,6 +103,20 @@ pub trait ShipCursor: Send + 'static {
     fn read(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd>;
 }
 
+/// What a node says when it is asked for its signature under a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CosignAnswer {
+    /// Its signature over the C2SP cosignature text of this time.
+    Given {
+        /// When, seconds since the Unix epoch, below 2^63.
+        time_s: u64,
+        /// The signature. Not verified by this crate.
+        signature: [u8; SIGNATURE_BYTES],
+    },
+    /// None.
+    Refused(NotCosigned),
+}
+
 /// What a node does for its peers, and what it hears from them. `peer` is the lane of the peer's key in the genesis.
 pub trait PeerService: Send + Sync + 'static {
     /// A peer is connected and has said a good hello. Everything sent to it before is lost.
@@ -137,4 +151,8 @@ pub trait PeerService: Send + Sync + 'static {
     /// A peer asks for witnesses of `validator` with numbers above `after`: in order, at most `count`, about
     /// `bytes_max` bytes. Of the own chain only what is durable. Called on a blocking thread.
     fn chain(&self, peer: LaneId, validator: u16, after: u64, count: usize, bytes_max: usize) -> Vec<Bytes>;
+
+    /// A peer asks for this node's signature under the checkpoint of `lane` that `end` names. Called on a blocking thread,
+    /// for at most eight requests of one peer at a time.
+    fn cosign(&self, peer: LaneId, lane: LaneId, end: LaneEnd) -> CosignAnswer;
 }

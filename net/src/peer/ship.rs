@@ -15,6 +15,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 use weft_core::LaneId;
 
+use super::cosign;
 use super::frame::{CHAIN_WITNESSES_MAX, EndReason, LaneEnd, PeerCode, PeerFrame, PeerFrameError, PeerKind};
 use super::link::Link;
 use super::service::{ShipAnswer, ShipEnd, Shipping, SubscriptionId};
@@ -27,7 +28,7 @@ const READ_BYTES: usize = 1 << 20;
 const CHAIN_BYTES_MAX: usize = 1 << 20;
 
 /// Priorities of streams: the control stream's is higher than these.
-const ASK_PRIORITY: i32 = 50;
+pub(super) const ASK_PRIORITY: i32 = 50;
 const CHAIN_PRIORITY: i32 = 25;
 const SHIP_PRIORITY: i32 = 0;
 
@@ -203,7 +204,8 @@ pub(super) async fn serve(link: &Arc<Link>, send: SendStream, recv: RecvStream) 
 async fn answer(link: &Arc<Link>, send: SendStream, recv: RecvStream) -> Result<(), StreamError> {
     let limits = &link.shared.limits;
     let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max);
-    let first = recv.next(|kind| matches!(kind, PeerKind::Subscribe | PeerKind::WantWitnesses));
+    let first =
+        recv.next(|kind| matches!(kind, PeerKind::Subscribe | PeerKind::WantWitnesses | PeerKind::Cosign));
     let first =
         tokio::time::timeout(limits.slow_peer_timeout, first).await.map_err(|_| StreamError::Slow)??;
     match first {
@@ -227,6 +229,7 @@ async fn answer(link: &Arc<Link>, send: SendStream, recv: RecvStream) -> Result<
             send.finish();
             Ok(())
         }
+        Some(PeerFrame::Cosign { lane, end }) => cosign::answer(link, send, lane, end).await,
         _ => Err(PeerFrameError::Cut { when: "before it asked for something" }.into()),
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
 use weft_core::endorse::{EndorseError, Endorsement, cosigned_text, cosigner_name};
-use weft_core::note::{ALGORITHM_COSIGNATURE, ALGORITHM_ED25519, verifier_key};
+use weft_core::note::{ALGORITHM_COSIGNATURE, ALGORITHM_ED25519, key_id, verifier_key};
 use weft_core::receipt::{RECEIPT_BYTES_MAX, VerifyError};
 use weft_core::{
     ConsistencyFile, Genesis, GenesisId, LaneId, MESSAGE_BYTES_MAX, MessageId, NodeKey, Receipt,
@@ -23,6 +23,9 @@ use weft_loadgen::machine::rfc3339;
 use weft_net::{AckLevel, Answer, ErrorCode, NetError, Query, Session};
 
 use super::{EXIT_FOUND, JsonArg, PeerArgs, connect, genesis, usage};
+
+/// Validators whose missing signature is named, at most.
+const MISSING_NAMED_MAX: usize = 10;
 
 /// The commands under `weft receipt`.
 #[derive(clap::Subcommand, Debug)]
@@ -44,8 +47,9 @@ pub enum ReceiptCommand {
 const GET_ABOUT: &str = "Fetch the receipt of a message: a text file (C2SP tlog-proof) with the message, its place in its lane, a Merkle \
     proof, and a checkpoint of the lane signed by its node and by validators. Whoever has the file and the ledger's genesis can verify it, \
     offline, years later, with this program or with any tool for transparency logs.\n\n\
-    Waits until the message is final (at most --timeout-ms). A node adds its own signature and, in a cluster, those of validators that it \
-    can ask. Name further nodes with --target to collect their signatures too: that needs --genesis, to know whose they are.\n\n\
+    Waits until the message is final (at most --timeout-ms). A validator adds its own signature, and every node those of the validators that \
+    it is connected to, up to a quorum; it waits for them for two seconds. Where they are too few, name further nodes with --target to collect \
+    their signatures too: that needs --genesis, to know whose they are.\n\n\
     With --genesis the receipt is verified before it is written; exits with 1 if it does not verify, or if the node lacks the message.\n\n\
     Examples:\n  \
     weft receipt get 3f9ac0...e1 -o door.tlog-proof\n  \
@@ -277,8 +281,8 @@ fn get(args: GetArgs) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::from(EXIT_FOUND));
             }
             Err(error) => {
-                eprintln!("NOT VERIFIED: {error}");
-                if matches!(error, VerifyError::Checkpoint(EndorseError::NoQuorum { .. })) {
+                eprintln!("NOT VERIFIED: {}", fault(&error, &receipt.checkpoint, genesis));
+                if is_short(&error) {
                     eprintln!("name more validators with --target, or ask again later");
                 }
                 return Ok(ExitCode::from(EXIT_FOUND));
@@ -294,6 +298,31 @@ fn get(args: GetArgs) -> anyhow::Result<ExitCode> {
         eprintln!("receipt of {id} written to {} ({how})", output.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether nothing is wrong but that too few have cosigned.
+fn is_short(error: &VerifyError) -> bool {
+    matches!(error, VerifyError::Checkpoint(EndorseError::NoQuorum { .. }))
+}
+
+/// What does not hold, in words; where cosignatures are missing, whose.
+fn fault(error: &VerifyError, signed: &SignedCheckpoint, genesis: &Genesis) -> String {
+    if !is_short(error) {
+        return error.to_string();
+    }
+    let network = signed.checkpoint.network;
+    // Had a line of a known key not been valid, that would be the fault.
+    let has_signed = |number: u16, key: &NodeKey| {
+        let name = cosigner_name(network, number);
+        let key_id = key_id(&name, ALGORITHM_COSIGNATURE, key);
+        signed.lines.iter().any(|line| line.name == name && line.key_id == key_id)
+    };
+    let committee = (0u16..).zip(&genesis.committee);
+    let missing = committee.filter(|(number, member)| !has_signed(*number, &member.key));
+    let missing: Vec<String> = missing.map(|(number, _)| validator_name(genesis, number)).collect();
+    let (named, more) = missing.split_at(missing.len().min(MISSING_NAMED_MAX));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{error}; missing: {}{more}", named.join(", "))
 }
 
 /// Asks further nodes for their signature under `signed` until a quorum has signed. A node that cannot give one is named and
@@ -383,7 +412,7 @@ fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             let verified = receipt.verify(&genesis, given.as_deref(), signature_valid);
             verified
                 .map(|verified| (verified, receipt.checkpoint.checkpoint))
-                .map_err(|error| error.to_string())
+                .map_err(|error| fault(&error, &receipt.checkpoint, &genesis))
         });
     let (report, code) = match judged {
         Ok((verified, checkpoint)) => {

@@ -18,11 +18,15 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use weft_core::confirm::{BatchDigest, Effect, Input, Votes, Witness};
 use weft_core::merkle::Hash;
 use weft_core::random::RandomSource as _;
-use weft_core::{DeviceSigner, Draft, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Place, Reason};
+use weft_core::{
+    BatchView, DeviceSigner, Draft, ForkProof, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Place,
+    Reason,
+};
 use weft_net::AckLevel;
 use weft_storage::{LogError, LogReader};
 
 use super::acks::ConfirmAcks;
+use super::forks::ForkFile;
 use super::record::RecordFile;
 use super::{Confirm, Fault};
 use crate::health::{Health, State};
@@ -122,6 +126,8 @@ pub struct Parts {
     pub lanes: Vec<LaneSource>,
     /// Votes on the disk.
     pub record: RecordFile,
+    /// Proofs of forks on the disk.
+    pub forks: ForkFile,
     /// Signs witnesses with the node's key.
     pub signer: DeviceSigner,
     /// The ledger.
@@ -194,6 +200,13 @@ impl Driver {
     /// # Errors
     /// If a log cannot be read.
     pub fn replay(&mut self) -> Result<(), LogError> {
+        // Before the batches: of a closed lane no more is applied than is certified, or was stated.
+        let forks: Vec<(LaneId, u64)> = self.parts.forks.forks().collect();
+        for (lane, at) in forks {
+            tracing::warn!(%lane, at, "a lane was signed two ways: proven before this start");
+            self.parts.confirm.fault(lane, Fault::Forked);
+            self.input(Input::Forked { lane, at })?;
+        }
         // Lanes wait for each other's witnesses: one pass after the other, as long as there is any progress.
         let mut held = None;
         while held != Some(self.held_in_all()) {
@@ -464,7 +477,8 @@ impl Driver {
                     (*behind, *refused) = (true, None);
                 }
                 if let Some(link) = &self.parts.link {
-                    link.stores.switch(*lane, *from, batches)?;
+                    let size = link.stores.switch(*lane, *from, batches)?;
+                    self.inputs.push_back(Input::Durable { lane: *lane, size });
                     if let Some(net) = link.net.get() {
                         net.lane_grew(*lane);
                     }
@@ -473,14 +487,7 @@ impl Driver {
             Effect::Forked { held, other } => {
                 Counters::add(&counters.forks, 1);
                 tracing::error!(lane = %held.lane(), at = held.first(), "a lane was signed two ways");
-                self.parts.confirm.fault(held.lane(), Fault::Forked);
-                if let Some(link) = &self.parts.link {
-                    let lane = held.lane();
-                    let bytes = [held, other].map(|digest| link.stores.bytes_of(digest));
-                    if let ([Some(held), Some(other)], Some(net)) = (&bytes, link.net.get()) {
-                        net.send_fork_proof(None, lane, &[held.clone(), other.clone()]);
-                    }
-                }
+                self.forked(held, other);
             }
             Effect::Ended(batch) => {
                 Counters::add(&counters.ended, 1);
@@ -530,6 +537,36 @@ impl Driver {
             | Effect::Accepted { .. } => {}
         }
         Ok(())
+    }
+
+    /// A lane was signed two ways: the proof is written down, then shown and passed on.
+    fn forked(&mut self, held: &BatchDigest, other: &BatchDigest) {
+        let lane = held.lane();
+        let bytes =
+            self.parts.link.as_ref().map(|link| [held, other].map(|digest| link.stores.bytes_of(digest)));
+        let Some([Some(held), Some(other)]) = bytes else {
+            // A side that had no room: whoever has it offers it again.
+            return self.parts.confirm.fault(lane, Fault::Forked);
+        };
+        if !self.parts.forks.has(lane)
+            && let Err(why) = self.keep_proof(lane, &held, &other)
+        {
+            tracing::error!(%lane, why, "the proof of a fork is not stored: after a restart it has to come again");
+        }
+        self.parts.confirm.fault(lane, Fault::Forked);
+        if let Some(net) = self.parts.link.as_ref().and_then(|link| link.net.get()) {
+            net.send_fork_proof(None, lane, &[held, other]);
+        }
+    }
+
+    fn keep_proof(&mut self, lane: LaneId, held: &Bytes, other: &Bytes) -> Result<(), String> {
+        let source = self.parts.lanes.get(usize::from(lane.0)).ok_or("there is no such lane")?;
+        let [held, other] = [held, other].map(|bytes| BatchView::parse(bytes));
+        let (held, other) = held.and_then(|held| Ok((held, other?))).map_err(|error| error.to_string())?;
+        let before = source.reader.tree_at(held.first()).map_err(|error| with_sources(&error))?;
+        let before = before.ok_or("the log has no such place")?;
+        let proof = ForkProof::of_batches(&before, &held, &other).map_err(|error| error.to_string())?;
+        self.parts.forks.add(proof).map_err(|error| with_sources(&error))
     }
 
     /// Writes down how far this node has verified others' lanes, if it has no vote whose record would say so: after a restart it need not

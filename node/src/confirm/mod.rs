@@ -8,6 +8,7 @@
 //!
 //! * [`driver`]: the one thread that gives the machine its inputs and does what it asks for, in order.
 //! * [`record`]: votes and witness on the disk, one record.
+//! * [`forks`]: proofs of forks on the disk.
 //! * [`acks`]: acks of level `certified` and `final`, held until the own lane's watermark covers them.
 //!
 //! This file owns what others may ask: watermarks without a lock, the machine under one. Invariants: a watermark is published only when
@@ -15,6 +16,7 @@
 
 pub mod acks;
 pub mod driver;
+pub mod forks;
 pub mod record;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

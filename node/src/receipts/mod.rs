@@ -6,23 +6,22 @@
 //!                     -> cosignatures: this validator's, and its peers'
 //! ```
 //!
-//! Owns the making of receipts and the judgement of what this node cosigns. Invariants: a checkpoint is cosigned only if
-//! the lane is final here up to it and the own copy has this root there; final prefixes are unique, so no state is needed
-//! to never cosign two histories, and a restart or a restored backup changes nothing. A proof is verified before it is
-//! handed out. Whether what comes out verifies for others is left to [`weft_core::receipt`], the wire to `weft-net`.
+//! Owns the making of receipts. Invariants: a proof is verified before it is handed out; no slot for reads of the log is held
+//! while other validators are waited for, and they are waited for at most [`cosign::COSIGN_WAIT`]. Whether what comes out verifies
+//! for others is left to [`weft_core::receipt`], what is cosigned and who is asked to [`cosign`], the wire to `weft-net`.
 //!
 //! Of other nodes' lanes roots are made up to final sizes only, and of the own one as its batches are appended: no fork
 //! ever changes what the roots are over.
 //!
-//! Memory: the roots beside each lane (a kilobyte a million positions) and one signed checkpoint a lane.
+//! Memory: the roots beside each lane (a kilobyte a million positions) and two signed checkpoints a lane.
 
-use std::future::Future;
-use std::pin::Pin;
+pub mod cosign;
+
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use ed25519_dalek::{Signer as _, SigningKey};
+use tokio::sync::Semaphore;
 use weft_core::confirm::Weights;
-use weft_core::endorse::cosigned_text;
 use weft_core::merkle::{
     Hash, MerkleError, SUBTREE_LEVEL, consistency_proof, inclusion_proof, leaf_hash_32, verify_consistency,
     verify_inclusion,
@@ -34,12 +33,14 @@ use weft_core::{
 use weft_net::Refusal;
 use weft_storage::{LaneHashes, LogReader, Subtrees};
 
+use self::cosign::{COSIGN_WAIT, Cosigner, Cosigners, is_valid};
+
 /// Positions whose roots are made while a client waits, at most: half a second of hashing. More is made in the
 /// background, and the client is told to come again.
 const CATCH_UP_AT_ONCE_MAX: u64 = 1 << 20;
 
 /// When to ask again for what is not final yet, milliseconds: about a round.
-const NOT_YET_MS: u32 = 100;
+pub(crate) const NOT_YET_MS: u32 = 100;
 
 /// When to ask again for a proof whose roots are being made, milliseconds.
 const CATCHING_UP_MS: u32 = 1_000;
@@ -133,126 +134,90 @@ fn unreadable(error: impl std::error::Error) -> Refusal {
     Refusal::internal(format!("the log cannot be read: {error}"))
 }
 
-/// Other validators, as far as this node can ask them for their signature under a checkpoint.
-pub trait Cosigners: Send + Sync + std::fmt::Debug + 'static {
-    /// Their cosignatures under `checkpoint`, as many as come soon. They need not be valid: each is verified here.
-    fn cosign(&self, checkpoint: Checkpoint) -> Pin<Box<dyn Future<Output = Vec<Cosignature>> + Send + '_>>;
-}
+/// Lanes of which the newest checkpoint is asked about at once: each costs a request to every validator.
+const LANES_ASKED_MAX: usize = 16;
 
-/// Nobody to ask.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoCosigners;
+/// Other checkpoints that are asked about at once. They have slots of their own, so that clients who name many sizes wait for each other
+/// and for nobody else.
+const SIZES_ASKED_MAX: usize = 4;
 
-impl Cosigners for NoCosigners {
-    fn cosign(&self, _checkpoint: Checkpoint) -> Pin<Box<dyn Future<Output = Vec<Cosignature>> + Send + '_>> {
-        Box::pin(std::future::ready(Vec::new()))
-    }
-}
-
-/// How far a lane is final at this node.
-pub type FinalSize = Arc<dyn Fn(LaneId) -> u64 + Send + Sync>;
+/// By lane, the last checkpoint about which peers were asked in vain for a quorum, and when that ended. Locked while they
+/// are asked.
+type Asking = tokio::sync::Mutex<Option<(Instant, SignedCheckpoint)>>;
 
 /// Makes receipts.
 pub struct Receipts {
     genesis: Genesis,
-    network: NetworkId,
     weights: Weights,
-    key: SigningKey,
-    /// This node's place in the committee, if it has one.
-    validator: Option<u16>,
-    /// By lane.
-    lanes: Vec<LaneProofs>,
-    final_size: FinalSize,
+    own: Arc<Cosigner>,
     peers: Arc<dyn Cosigners>,
     /// By lane, the newest checkpoint that a quorum has cosigned: one set of signatures serves all receipts below it.
     heads: Mutex<Vec<Option<SignedCheckpoint>>>,
+    asking: Vec<Asking>,
+    lanes_asked: Semaphore,
+    sizes_asked: Semaphore,
+    /// Bounds the log reads under way, all of the node's together.
+    reads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Receipts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receipts").field("network", &self.network).finish_non_exhaustive()
+        f.debug_struct("Receipts").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
 impl Receipts {
-    /// Receipts of the ledger of `genesis`, by the node with `key`; `lanes` in order.
-    ///
-    /// # Errors
-    /// If the genesis is not valid.
+    /// Receipts of the ledger of `genesis`, by the node that is `own`.
+    #[must_use]
     pub fn new(
         genesis: Genesis,
-        key: SigningKey,
-        lanes: Vec<LaneProofs>,
-        final_size: FinalSize,
+        own: Arc<Cosigner>,
         peers: Arc<dyn Cosigners>,
-    ) -> Result<Self, weft_core::GenesisError> {
-        let network = genesis.network()?;
-        let public = NodeKey::from(key.verifying_key().to_bytes());
-        let validator = genesis.committee.iter().position(|validator| validator.key == public);
-        Ok(Self {
-            network,
+        reads: Arc<Semaphore>,
+    ) -> Self {
+        let lanes = own.lanes().len();
+        Self {
             weights: Weights::new(genesis.committee.iter().map(|validator| validator.weight).collect()),
-            validator: validator.map(|index| index as u16),
-            heads: Mutex::new(vec![None; lanes.len()]),
+            heads: Mutex::new(vec![None; lanes]),
+            asking: (0..lanes).map(|_| Asking::default()).collect(),
+            lanes_asked: Semaphore::new(LANES_ASKED_MAX),
+            sizes_asked: Semaphore::new(SIZES_ASKED_MAX),
             genesis,
-            key,
-            lanes,
-            final_size,
+            own,
             peers,
-        })
+            reads,
+        }
     }
 
-    fn lane(&self, lane: LaneId) -> Result<&LaneProofs, Refusal> {
-        self.lanes
-            .get(usize::from(lane.0))
-            .ok_or_else(|| Refusal::not_found(format!("lane {lane}: this ledger has {}", self.lanes.len())))
-    }
-
-    /// This validator's signature under `checkpoint`, now.
-    fn sign(&self, checkpoint: &Checkpoint, validator: u16) -> Cosignature {
-        let time_s = crate::pipeline::verify::unix_now_us() / 1_000_000;
-        let text = cosigned_text(time_s, &checkpoint.text());
-        Cosignature { validator, time_s, signature: self.key.sign(text.as_bytes()).to_bytes() }
+    /// Runs what reads the log or hashes: not on the threads that serve sockets, and only so many at a time.
+    async fn reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _slot = self.reads.acquire().await.map_err(|_| Refusal::shutting_down())?;
+        let read = tokio::task::spawn_blocking(work).await;
+        read.unwrap_or_else(|_| Err(Refusal::internal("the read was cut off")))
     }
 
     /// This validator's signature under the checkpoint of `lane` with this size and root.
     ///
     /// # Errors
-    /// `unsupported` if this node is no validator, `not_yet` if the lane is not final here up to `size`, `not_found` if no
-    /// batch ends there or the own copy has another root: then one of two histories is false, and it is not the final one.
-    pub fn cosign(&self, lane: LaneId, size: u64, root: &Hash) -> Result<Cosignature, Refusal> {
-        let Some(validator) = self.validator else {
-            return Err(Refusal::unsupported("this node is no validator of the ledger"));
-        };
-        let proofs = self.lane(lane)?;
-        let final_size = (self.final_size)(lane);
-        if size > final_size {
-            let text = format!("lane {lane} is final up to {final_size} here, not yet up to {size}");
-            return Err(Refusal::not_yet(NOT_YET_MS, text));
-        }
-        let sealed = proofs.sealed(self.network, size)?;
-        let Some(sealed) = sealed else {
-            return Err(Refusal::not_found(format!("no batch of lane {lane} ends at size {size}")));
-        };
-        if sealed.checkpoint.root != *root {
-            let text = format!("lane {lane} has another root at size {size} here: two histories were signed");
-            return Err(Refusal::not_found(text));
-        }
-        Ok(self.sign(&sealed.checkpoint, validator))
+    /// As [`Cosigner::cosign`].
+    pub async fn cosign(&self, lane: LaneId, size: u64, root: Hash) -> Result<Cosignature, Refusal> {
+        let own = Arc::clone(&self.own);
+        self.reading(move || own.cosign(lane, size, &root)).await
     }
 
-    /// A checkpoint of `lane` beyond `position`, cosigned as far as can be: at `size`, or where that is 0, at the newest
-    /// final size.
-    async fn head(&self, lane: LaneId, position: u64, size: u64) -> Result<SignedCheckpoint, Refusal> {
-        let proofs = self.lane(lane)?;
-        if size == 0 {
-            let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-            let head = heads.get(usize::from(lane.0)).and_then(Option::as_ref);
-            if let Some(head) = head.filter(|head| head.checkpoint.size > position) {
-                return Ok(head.clone());
-            }
-        }
-        let final_size = (self.final_size)(lane);
+    /// The newest checkpoint of `lane` that a quorum has cosigned, if it lies beyond `position`.
+    fn newest(&self, lane: LaneId, position: u64) -> Option<SignedCheckpoint> {
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = heads.get(usize::from(lane.0))?.as_ref();
+        head.filter(|head| head.checkpoint.size > position).cloned()
+    }
+
+    /// The size to prove: `size`, or where that is 0, the newest final one.
+    fn wanted(&self, lane: LaneId, position: u64, size: u64) -> Result<u64, Refusal> {
+        let final_size = self.own.final_size(lane);
         let wanted = if size == 0 { final_size } else { size };
         if wanted > final_size || position >= final_size {
             let text = format!(
@@ -265,42 +230,90 @@ impl Receipts {
             let text = format!("size {wanted} does not cover position {position}");
             return Err(Refusal::not_found(text));
         }
-        let Some(mut signed) = proofs.sealed(self.network, wanted)? else {
-            return Err(Refusal::not_found(format!("no batch of lane {lane} ends at size {wanted}")));
-        };
-        let mut weight = 0;
-        if let Some(validator) = self.validator {
-            let cosignature = self.sign(&signed.checkpoint, validator);
-            signed.add(&cosignature, &NodeKey::from(self.key.verifying_key().to_bytes()));
-            weight = self.weights.of(usize::from(validator));
+        Ok(wanted)
+    }
+
+    /// A checkpoint of `lane` beyond `position`, cosigned as far as can be: at `size`, or where that is 0, at the newest
+    /// final size. Takes at most twice [`COSIGN_WAIT`].
+    async fn head(&self, lane: LaneId, position: u64, size: u64) -> Result<SignedCheckpoint, Refusal> {
+        if size == 0 {
+            return self.newest_head(lane, position).await;
         }
+        let wanted = self.wanted(lane, position, size)?;
+        let signed = self.sealed(lane, wanted).await?;
+        match tokio::time::timeout(COSIGN_WAIT, self.sizes_asked.acquire()).await {
+            Ok(_slot) => Ok(self.collect(signed).await.0),
+            Err(_) => Ok(signed.0),
+        }
+    }
+
+    /// The same at the newest final size. Of one lane peers are asked about one checkpoint at a time. Whoever comes meanwhile waits, and
+    /// takes what the one before got where that covers its message, quorum or not: so however many clients ask, peers are asked once.
+    async fn newest_head(&self, lane: LaneId, position: u64) -> Result<SignedCheckpoint, Refusal> {
+        self.own.lane(lane)?;
+        if let Some(head) = self.newest(lane, position) {
+            return Ok(head);
+        }
+        let wanted = self.wanted(lane, position, 0)?;
+        let Some(asking) = self.asking.get(usize::from(lane.0)) else {
+            return Err(Refusal::internal("a lane without its place among receipts"));
+        };
+        let came = Instant::now();
+        let turn = async { (asking.lock().await, self.lanes_asked.acquire().await) };
+        let Ok((mut last, _slot)) = tokio::time::timeout(COSIGN_WAIT, turn).await else {
+            return self.sealed(lane, wanted).await.map(|signed| signed.0);
+        };
+        if let Some(head) = self.newest(lane, position) {
+            return Ok(head);
+        }
+        let is_of_use = |(ended, signed): &&(Instant, SignedCheckpoint)| {
+            *ended >= came && signed.checkpoint.size > position
+        };
+        if let Some((_, signed)) = last.as_ref().filter(is_of_use) {
+            return Ok(signed.clone());
+        }
+        // Final may have moved while this one waited, and then serves more of those behind it.
+        let wanted = self.wanted(lane, position, 0)?;
+        let signed = self.sealed(lane, wanted).await?;
+        let (signed, endorsed) = self.collect(signed).await;
+        if endorsed {
+            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(head) = heads.get_mut(usize::from(lane.0)) {
+                *head = Some(signed.clone());
+            }
+        } else {
+            *last = Some((Instant::now(), signed.clone()));
+        }
+        Ok(signed)
+    }
+
+    /// Adds the signatures of other validators where this one's is no quorum; whether they are one then.
+    async fn collect(&self, (mut signed, weight): (SignedCheckpoint, u64)) -> (SignedCheckpoint, bool) {
         if !self.weights.is_quorum(weight) {
-            self.add_peers(&mut signed).await;
+            self.add_peers(&mut signed, weight).await;
         }
         signed.trim(&self.genesis);
         let endorsed = signed.verify(&self.genesis, |key, text, signature| {
             weft_crypto::serial::verify_one(&key.0, text, signature)
         });
-        if endorsed.is_ok() {
-            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(head) = heads.get_mut(usize::from(lane.0))
-                && head.as_ref().is_none_or(|head| head.checkpoint.size < wanted)
-            {
-                *head = Some(signed.clone());
-            }
-        }
-        Ok(signed)
+        (signed, endorsed.is_ok())
+    }
+
+    /// The checkpoint of `lane` at `size`, with the seal of its node and this validator's signature, and the weight of that.
+    async fn sealed(&self, lane: LaneId, size: u64) -> Result<(SignedCheckpoint, u64), Refusal> {
+        let own = Arc::clone(&self.own);
+        let (signed, validator) = self.reading(move || own.endorse(lane, size)).await?;
+        Ok((signed, validator.map_or(0, |validator| self.weights.of(usize::from(validator)))))
     }
 
     /// Adds the cosignatures of other validators that are valid.
-    async fn add_peers(&self, signed: &mut SignedCheckpoint) {
+    async fn add_peers(&self, signed: &mut SignedCheckpoint, weight: u64) {
         let text = signed.checkpoint.text();
-        for cosignature in self.peers.cosign(signed.checkpoint).await {
+        for cosignature in self.peers.cosign(signed.checkpoint, weight).await {
             let Some(member) = self.genesis.committee.get(usize::from(cosignature.validator)) else {
                 continue;
             };
-            let text = cosigned_text(cosignature.time_s, &text);
-            if weft_crypto::serial::verify_one(&member.key.0, text.as_bytes(), &cosignature.signature) {
+            if is_valid(&cosignature, &text, &member.key) {
                 signed.add(&cosignature, &member.key);
             }
         }
@@ -312,19 +325,18 @@ impl Receipts {
     /// # Errors
     /// `not_found`, `not_yet`, or that of a log which cannot be read.
     pub async fn receipt(&self, id: MessageId, size: u64) -> Result<String, Refusal> {
-        // Cold pages and hashing: not on the threads that serve sockets.
-        let (lanes, final_size) = (self.lanes.clone(), self.final_size.clone());
+        let own = Arc::clone(&self.own);
         let find = move || {
-            let places = || lanes.iter().filter_map(|lane| lane.reader.find(&id));
+            let places = || own.lanes().iter().filter_map(|lane| lane.reader.find(&id));
             // A message may lie in several lanes: one where it is final stays there.
-            places().find(|place| place.position() < final_size(place.lane())).or_else(|| places().next())
+            let place = places().find(|place| place.position() < own.final_size(place.lane()));
+            let place = place.or_else(|| places().next());
+            place.ok_or_else(|| Refusal::not_found(format!("this node has no message {id}")))
         };
-        let place = tokio::task::spawn_blocking(find).await.ok().flatten();
-        let place = place.ok_or_else(|| Refusal::not_found(format!("this node has no message {id}")))?;
+        let place = self.reading(find).await?;
         let checkpoint = self.head(place.lane(), place.position(), size).await?;
-        let lane = self.lane(place.lane())?.clone();
-        let made = tokio::task::spawn_blocking(move || make_receipt(&lane, id, place, checkpoint)).await;
-        made.unwrap_or_else(|_| Err(Refusal::internal("the making of the receipt was cut off")))
+        let lane = self.own.lane(place.lane())?.clone();
+        self.reading(move || make_receipt(&lane, id, place, checkpoint)).await
     }
 
     /// The proof that `lane` at `size`, or where that is 0, at its newest final size, extends it at `old_size`.
@@ -332,21 +344,19 @@ impl Receipts {
     /// # Errors
     /// As [`receipt`](Self::receipt).
     pub async fn consistency(&self, lane: LaneId, old_size: u64, size: u64) -> Result<String, Refusal> {
-        let proofs = self.lane(lane)?.clone();
         let new = self.head(lane, old_size.saturating_sub(1), size).await?;
-        let Some(old) = proofs.sealed(self.network, old_size)? else {
-            return Err(Refusal::not_found(format!("no batch of lane {lane} ends at size {old_size}")));
-        };
-        let made = tokio::task::spawn_blocking(move || {
-            let (old, checkpoint) = (old.checkpoint, new.checkpoint);
+        let own = Arc::clone(&self.own);
+        self.reading(move || {
+            let proofs = own.lane(lane)?;
+            let (old, checkpoint) = (own.sealed(lane, old_size)?.checkpoint, new.checkpoint);
             let proof = proofs.prove(checkpoint.size, |hashes| {
                 let proof = consistency_proof(hashes, old.size, checkpoint.size)?;
                 verify_consistency(old.size, &old.root, checkpoint.size, &checkpoint.root, &proof)?;
                 Ok(proof)
             })?;
             Ok(ConsistencyFile { old_size: old.size, proof, new }.encode())
-        });
-        made.await.unwrap_or_else(|_| Err(Refusal::internal("the making of the proof was cut off")))
+        })
+        .await
     }
 }
 

@@ -1,9 +1,13 @@
 //! A committee of four over one log: what a quorum takes, who is asked, and what is not signed.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use weft_core::arena::VerifiedMessage;
-use weft_core::endorse::EndorseError;
+use weft_core::endorse::{EndorseError, cosigned_text};
 use weft_core::genesis::Validator;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::receipt::VerifyError;
@@ -11,6 +15,7 @@ use weft_core::{DeviceSigner, Draft, LaneTree, MessageView, PayloadKind};
 use weft_net::ErrorCode;
 use weft_storage::{LaneLog, LogConfig, SimDisk};
 
+use super::cosign::NoCosigners;
 use super::*;
 
 fn seed(number: u8) -> [u8; 32] {
@@ -77,7 +82,8 @@ impl Log {
         let final_size = final_size.clone();
         let final_size = Arc::new(move |_| final_size.load(Ordering::Relaxed));
         let key = SigningKey::from_bytes(&seed(number));
-        Arc::new(Receipts::new(self.genesis.clone(), key, vec![proofs], final_size, peers).unwrap())
+        let own = Arc::new(Cosigner::new(&self.genesis, key, vec![proofs], final_size).unwrap());
+        Arc::new(Receipts::new(self.genesis.clone(), own, peers, Arc::new(Semaphore::new(1))))
     }
 }
 
@@ -88,22 +94,34 @@ struct Others {
     asked: AtomicU64,
     /// Flips a bit of every signature.
     lies: bool,
+    /// How long it takes to ask them.
+    takes: Duration,
 }
 
 impl Cosigners for Others {
-    fn cosign(&self, checkpoint: Checkpoint) -> Pin<Box<dyn Future<Output = Vec<Cosignature>> + Send + '_>> {
+    fn cosign(
+        &self,
+        checkpoint: Checkpoint,
+        weight: u64,
+    ) -> Pin<Box<dyn Future<Output = Vec<Cosignature>> + Send + '_>> {
+        assert_eq!(weight, 1, "that of the node which asks");
         self.asked.fetch_add(1, Ordering::Relaxed);
         let answers = self.receipts.iter().filter_map(move |receipts| {
-            let mut answer = receipts.cosign(checkpoint.lane, checkpoint.size, &checkpoint.root).ok()?;
+            let mut answer = receipts.own.cosign(checkpoint.lane, checkpoint.size, &checkpoint.root).ok()?;
             answer.signature[0] ^= u8::from(self.lies);
             Some(answer)
         });
-        Box::pin(std::future::ready(answers.collect()))
+        let answers = answers.collect();
+        let takes = self.takes;
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            answers
+        })
     }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
 }
 
 #[test]
@@ -112,7 +130,7 @@ fn a_node_of_four_asks_its_peers_and_one_set_of_their_signatures_serves_all_rece
     let nothing: Arc<dyn Cosigners> = Arc::new(NoCosigners);
     let (mine, theirs) = (Arc::new(AtomicU64::new(log.sizes[1])), Arc::new(AtomicU64::new(log.sizes[2])));
     let receipts: Vec<_> = (1..4).map(|number| log.receipts(number, &theirs, nothing.clone())).collect();
-    let others = Arc::new(Others { receipts, asked: AtomicU64::new(0), lies: false });
+    let others = Arc::new(Others { receipts, asked: AtomicU64::new(0), lies: false, takes: Duration::ZERO });
     let receipts = log.receipts(0, &mine, others.clone());
     block_on(async {
         for id in &log.ids[..8] {
@@ -146,7 +164,12 @@ fn without_a_quorum_the_receipt_says_so_and_is_asked_for_again_with_each_call() 
     let behind = Arc::new(AtomicU64::new(log.sizes[0]));
     for (finals, lies, weight) in [([&all, &behind], false, 2), ([&all, &all], true, 1)] {
         let receipts = (1..3).zip(finals).map(|(number, size)| log.receipts(number, size, nothing.clone()));
-        let others = Arc::new(Others { receipts: receipts.collect(), asked: AtomicU64::new(0), lies });
+        let others = Arc::new(Others {
+            receipts: receipts.collect(),
+            asked: AtomicU64::new(0),
+            lies,
+            takes: Duration::ZERO,
+        });
         let receipts = log.receipts(0, &all, others.clone());
         block_on(async {
             for asked in 1..3 {
@@ -161,24 +184,104 @@ fn without_a_quorum_the_receipt_says_so_and_is_asked_for_again_with_each_call() 
 }
 
 #[test]
+fn many_clients_at_once_cost_one_asking_with_or_without_a_quorum() {
+    let log = Log::new(&[2, 2]);
+    let all = Arc::new(AtomicU64::new(log.sizes[1]));
+    for peers in [1..4, 1..2] {
+        let complete = peers.len() == 3;
+        let nothing: Arc<dyn Cosigners> = Arc::new(NoCosigners);
+        let receipts = peers.map(|number| log.receipts(number, &all, nothing.clone())).collect();
+        let takes = Duration::from_millis(50);
+        let others = Arc::new(Others { receipts, asked: AtomicU64::new(0), lies: false, takes });
+        let receipts = log.receipts(0, &all, others.clone());
+        block_on(async {
+            let mut clients = tokio::task::JoinSet::new();
+            for number in 0..40 {
+                let (receipts, id) = (receipts.clone(), log.ids[number % 4]);
+                clients.spawn(async move { receipts.receipt(id, 0).await.unwrap() });
+            }
+            for receipt in clients.join_all().await {
+                let receipt = Receipt::parse(receipt.as_bytes()).unwrap();
+                assert_eq!(receipt.verify(&log.genesis, None, verify).is_ok(), complete);
+            }
+        });
+        // Those who were still looking for their message when the first asking ended may have needed one of their own.
+        let asked = others.asked.load(Ordering::Relaxed);
+        assert!(if complete { asked == 1 } else { asked <= 3 }, "{asked}");
+    }
+}
+
+#[test]
+fn who_waits_for_other_validators_keeps_nobody_from_reading_the_log() {
+    let log = Log::new(&[2]);
+    let all = Arc::new(AtomicU64::new(log.sizes[0]));
+    let takes = Duration::from_secs(60);
+    let others = Arc::new(Others { receipts: vec![], asked: AtomicU64::new(0), lies: false, takes });
+    // There is one slot for reads.
+    let receipts = log.receipts(0, &all, others.clone());
+    block_on(async {
+        let asking = tokio::spawn({
+            let (receipts, id) = (receipts.clone(), log.ids[0]);
+            async move { receipts.receipt(id, 0).await }
+        });
+        while others.asked.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let root = receipts.own.sealed(LaneId(0), log.sizes[0]).unwrap().checkpoint.root;
+        let cosign = receipts.cosign(LaneId(0), log.sizes[0], root);
+        assert!(tokio::time::timeout(Duration::from_secs(20), cosign).await.unwrap().is_ok());
+        // Nor does it make others wait without end: who cannot ask in time gets what this node has.
+        let late = receipts.receipt(log.ids[1], 0);
+        let late = tokio::time::timeout(2 * COSIGN_WAIT, late).await.unwrap().unwrap();
+        assert_eq!(Receipt::parse(late.as_bytes()).unwrap().checkpoint.lines.len(), 2);
+        asking.abort();
+    });
+}
+
+#[test]
+fn clients_who_name_sizes_take_nothing_from_those_who_do_not() {
+    let log = Log::new(&[2, 2]);
+    let all = Arc::new(AtomicU64::new(log.sizes[1]));
+    let nothing: Arc<dyn Cosigners> = Arc::new(NoCosigners);
+    let peers = (1..4).map(|number| log.receipts(number, &all, nothing.clone())).collect();
+    let takes = Duration::from_millis(300);
+    let others = Arc::new(Others { receipts: peers, asked: AtomicU64::new(0), lies: false, takes });
+    let receipts = log.receipts(0, &all, others.clone());
+    block_on(async {
+        let mut greedy = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (receipts, id, size) = (receipts.clone(), log.ids[0], log.sizes[0]);
+            greedy.spawn(async move { receipts.receipt(id, size).await });
+        }
+        while others.asked.load(Ordering::Relaxed) < SIZES_ASKED_MAX as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let receipt = receipts.receipt(log.ids[0], 0).await.unwrap();
+        assert!(Receipt::parse(receipt.as_bytes()).unwrap().verify(&log.genesis, None, verify).is_ok());
+        // Of a hundred that take 0.3 s each, four at a time: far from all were asked about.
+        assert!(others.asked.load(Ordering::Relaxed) < 50);
+    });
+}
+
+#[test]
 fn a_validator_cosigns_final_ends_of_batches_with_its_own_root_and_nothing_else() {
     let log = Log::new(&[3, 5]);
     let size = Arc::new(AtomicU64::new(log.sizes[0]));
     let receipts = log.receipts(2, &size, Arc::new(NoCosigners));
-    let sealed = |size| receipts.lanes[0].sealed(receipts.network, size).unwrap().unwrap().checkpoint;
+    let sealed = |size| receipts.own.sealed(LaneId(0), size).unwrap().checkpoint;
     let (first, second) = (sealed(log.sizes[0]), sealed(log.sizes[1]));
-    let code = |lane, size, root| receipts.cosign(LaneId(lane), size, root).unwrap_err().code;
+    let code = |lane, size, root| receipts.own.cosign(LaneId(lane), size, root).unwrap_err().code;
     assert_eq!(code(0, second.size, &second.root), ErrorCode::NotYet);
     assert_eq!(code(0, first.size, &second.root), ErrorCode::NotFound);
     assert_eq!(code(0, first.size - 1, &first.root), ErrorCode::NotFound);
     assert_eq!(code(1, first.size, &first.root), ErrorCode::NotFound);
-    let cosignature = receipts.cosign(LaneId(0), first.size, &first.root).unwrap();
+    let cosignature = receipts.own.cosign(LaneId(0), first.size, &first.root).unwrap();
     let text = cosigned_text(cosignature.time_s, &first.text());
     assert_eq!(cosignature.validator, 2);
     assert!(verify(&log.genesis.committee[2].key, text.as_bytes(), &cosignature.signature));
     // A node without a vote signs nothing.
     let observer = log.receipts(9, &size, Arc::new(NoCosigners));
-    let refusal = observer.cosign(LaneId(0), first.size, &first.root).unwrap_err();
+    let refusal = observer.own.cosign(LaneId(0), first.size, &first.root).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Unsupported);
 }
 
@@ -187,7 +290,7 @@ fn damaged_roots_give_no_false_proof_and_are_made_again() {
     let log = Log::new(&[600, 600]);
     let size = Arc::new(AtomicU64::new(log.sizes[1]));
     let receipts = log.receipts(0, &size, Arc::new(NoCosigners));
-    let subtrees = receipts.lanes[0].subtrees.clone();
+    let subtrees = receipts.own.lanes()[0].subtrees.clone();
     // Three roots that are none of this lane's.
     subtrees.extend(0, &[[7; 32]; 3]).unwrap();
     block_on(async {

@@ -34,7 +34,7 @@ pub const AHEAD_POSITIONS_MAX: u64 = 1 << 22;
 const OWED_EVERY: Duration = Duration::from_millis(50);
 
 /// Points of a fault for bytes that no honest node sends.
-const FAULT_POINTS: u32 = 25;
+pub const FAULT_POINTS: u32 = 25;
 
 /// What does not wait for batches.
 #[derive(Debug)]

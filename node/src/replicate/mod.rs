@@ -47,6 +47,7 @@ use crate::confirm::driver::Event;
 use crate::health::{Health, State};
 use crate::lane::with_sources;
 use crate::lanes::Lanes;
+use crate::receipts::cosign::Cosigner;
 use crate::stats::Counters;
 
 /// What replication needs of the node.
@@ -85,6 +86,8 @@ pub struct Needs {
     pub link: Link,
     /// Asked for by the driver.
     pub asked: Receiver<Arc<BatchDigest>>,
+    /// Judges what this node cosigns.
+    pub cosigner: Arc<Cosigner>,
 }
 
 /// What the driver needs of replication.
@@ -141,6 +144,7 @@ impl Replication {
             lanes: lanes.clone(),
             keys: keys.clone(),
             chains: link.chains.clone(),
+            cosigner: needs.cosigner.clone(),
         };
         let mut threads = Vec::new();
         let intake = Intake {

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crossbeam::channel::Sender;
 use weft_core::merkle::EMPTY_ROOT;
 use weft_core::{LaneId, NodeKey};
+use weft_net::ErrorCode;
 use weft_net::peer::{
-    Hold, Holdings, LaneEnd, PeerCode, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
+    CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerService, ShipAnswer, ShipCursor,
+    ShipEnd, Shipping, SubscriptionId,
 };
 use weft_storage::LogReader;
 
@@ -17,6 +19,7 @@ use super::chains::{self, Chains};
 use super::fetch::FetchEvent;
 use super::intake::{Shipped, Urgent};
 use crate::lanes::Lanes;
+use crate::receipts::cosign::Cosigner;
 
 /// The service.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Service {
     pub keys: Vec<NodeKey>,
     /// Recent witnesses.
     pub chains: Arc<Chains>,
+    /// Judges what this node cosigns.
+    pub cosigner: Arc<Cosigner>,
 }
 
 /// Reads a lane forward.
@@ -139,6 +144,23 @@ impl PeerService for Service {
         match (self.lanes.get(lane), self.keys.get(usize::from(validator))) {
             (Some(reader), Some(key)) => chains::stored(reader, key, after, count, bytes_max),
             _ => Vec::new(),
+        }
+    }
+
+    fn cosign(&self, peer: LaneId, lane: LaneId, end: LaneEnd) -> CosignAnswer {
+        match self.cosigner.cosign(lane, end.size, &end.root) {
+            Ok(cosignature) => {
+                CosignAnswer::Given { time_s: cosignature.time_s, signature: cosignature.signature }
+            }
+            Err(refusal) => {
+                tracing::debug!(%peer, %lane, size = end.size, why = refusal.text, "not cosigned");
+                CosignAnswer::Refused(match refusal.code {
+                    ErrorCode::NotYet => NotCosigned::NotFinal,
+                    ErrorCode::NotFound => NotCosigned::NoSuch,
+                    ErrorCode::Unsupported => NotCosigned::NoVote,
+                    _ => NotCosigned::Failed,
+                })
+            }
         }
     }
 }

@@ -185,12 +185,13 @@ impl Stores {
     }
 
     /// Changes the log of `lane` to the history that the machine has changed to: cut at `from`, then these batches, as far as they are
-    /// kept here. What was cut is kept as a side no more; whoever has it may offer it again.
+    /// kept here. What was cut is kept as a side no more; whoever has it may offer it again. Returns the log's size, all of it durable:
+    /// nothing else may come for this lane that would have it synced.
     ///
     /// # Errors
     /// Those of the log.
-    pub fn switch(&self, lane: LaneId, from: u64, batches: &[Arc<BatchDigest>]) -> Result<(), LogError> {
-        let Some(slot) = self.slot(lane) else { return Ok(()) };
+    pub fn switch(&self, lane: LaneId, from: u64, batches: &[Arc<BatchDigest>]) -> Result<u64, LogError> {
+        let Some(slot) = self.slot(lane) else { return Ok(0) };
         let mut store = slot.lock();
         store.writer.cut(from)?;
         for digest in batches {
@@ -201,7 +202,7 @@ impl Stores {
             let ids = self.ids(&view);
             store.writer.append_view(&view, &ids, &side.after)?;
         }
-        Ok(())
+        slot.syncer.sync()
     }
 
     /// Lets go of sides that part from the lane below `final_size`: they are history.
@@ -343,8 +344,11 @@ mod tests {
             assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Held));
         }
         let from = BatchView::parse(&shared).unwrap().size();
-        stores.switch(LANE, from, &side).unwrap();
-        assert_eq!((reader.size(), reader.cuts()), (liar.tree.size() - 2, 1));
+        assert_eq!(stores.switch(LANE, from, &side).unwrap(), liar.tree.size() - 2);
+        assert_eq!(
+            (reader.size(), reader.durable_size(), reader.cuts()),
+            (liar.tree.size() - 2, reader.size(), 1)
+        );
         let last = reader.batch_at(reader.size() - 1).unwrap().unwrap();
         assert_eq!(*last.view().unwrap().root(), root(&there[1]));
         assert!(matches!(stores.take(LANE, &there[2]).unwrap(), Taken::Stored(_)), "it goes on from there");

@@ -5,8 +5,8 @@
 //
 // Usage: go-receipt KEYS RECEIPT [OLD-RECEIPT CONSISTENCY-PROOF]
 //
-// KEYS is what `weft receipt keys` prints. Prints `verified ID INDEX SIZE` and exits with 0, or says what does not hold
-// and exits with 1. With two more files it also checks that the receipt's checkpoint extends the older receipt's.
+// KEYS is what `weft receipt keys` prints. Prints `verified ID INDEX SIZE COSIGNATURES WEIGHT` and exits with 0, or says
+// what does not hold and exits with 1. With two more files it also checks that the receipt's checkpoint extends the older receipt's.
 package main
 
 import (
@@ -117,13 +117,20 @@ func readPolicy(path string) (*policy, error) {
 	return p, nil
 }
 
+// endorsed is a tree, how many validators have cosigned it, and with what weight.
+type endorsed struct {
+	tlog.Tree
+	cosignatures int
+	weight       uint64
+}
+
 // checkpoint opens a signed checkpoint: the lane's node has signed it, and validators with a quorum's weight.
-func (p *policy) checkpoint(signed string) (tlog.Tree, error) {
+func (p *policy) checkpoint(signed string) (endorsed, error) {
 	origin, _, _ := strings.Cut(signed, "\n")
 	lane := origin[strings.LastIndex(origin, "/")+1:]
 	log := p.logs[lane]
 	if log == nil || log.Name() != origin {
-		return tlog.Tree{}, fmt.Errorf("no key for %q", origin)
+		return endorsed{}, fmt.Errorf("no key for %q", origin)
 	}
 	known := []note.Verifier{log}
 	for _, c := range p.cosigners {
@@ -131,36 +138,38 @@ func (p *policy) checkpoint(signed string) (tlog.Tree, error) {
 	}
 	opened, err := note.Open([]byte(signed), note.VerifierList(known...))
 	if err != nil {
-		return tlog.Tree{}, err
+		return endorsed{}, err
 	}
-	sealed, weight := false, uint64(0)
+	sealed, e := false, endorsed{}
 	for _, sig := range opened.Sigs {
 		sealed = sealed || (sig.Name == log.Name() && sig.Hash == log.KeyHash())
 		for _, c := range p.cosigners {
 			if c.name == sig.Name && c.hash == sig.Hash {
-				weight += c.weight
+				e.cosignatures++
+				e.weight += c.weight
 			}
 		}
 	}
 	if !sealed {
-		return tlog.Tree{}, errors.New("the lane's node has not signed")
+		return endorsed{}, errors.New("the lane's node has not signed")
 	}
-	if weight < p.quorum {
-		return tlog.Tree{}, fmt.Errorf("cosigned by weight %d, the quorum is %d", weight, p.quorum)
+	if e.weight < p.quorum {
+		return endorsed{}, fmt.Errorf("cosigned by weight %d, the quorum is %d", e.weight, p.quorum)
 	}
 	lines := strings.Split(opened.Text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
-		return tlog.Tree{}, errors.New("checkpoint has no three lines")
+		return endorsed{}, errors.New("checkpoint has no three lines")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
 	if err != nil {
-		return tlog.Tree{}, err
+		return endorsed{}, err
 	}
 	root, err := tlog.ParseHash(lines[2])
 	if err != nil {
-		return tlog.Tree{}, err
+		return endorsed{}, err
 	}
-	return tlog.Tree{N: size, Hash: root}, nil
+	e.Tree = tlog.Tree{N: size, Hash: root}
+	return e, nil
 }
 
 // cut reads hashes, one a line, up to an empty line; the rest is a signed checkpoint.
@@ -187,7 +196,7 @@ type receipt struct {
 	message []byte
 	index   int64
 	proof   tlog.RecordProof
-	tree    tlog.Tree
+	tree    endorsed
 }
 
 func (p *policy) receipt(path string) (*receipt, error) {
@@ -262,11 +271,11 @@ func run(args []string) error {
 		return err
 	}
 	if len(args) == 4 {
-		if err := p.extends(r.tree, args[2], args[3]); err != nil {
+		if err := p.extends(r.tree.Tree, args[2], args[3]); err != nil {
 			return err
 		}
 	}
-	fmt.Println("verified", hex.EncodeToString(id), r.index, r.tree.N)
+	fmt.Println("verified", hex.EncodeToString(id), r.index, r.tree.N, r.tree.cosignatures, r.tree.weight)
 	return nil
 }
 
