@@ -34,6 +34,7 @@
 //! | `identity` | keys in TLS |
 //! | `status` | figures about a peer |
 //! | `net` | the handle, dialling, accepting, bans |
+//! | `greeting` | connections that are not their peer's yet, counted |
 //! | `link` | one connection |
 //! | `ship` | lanes and chains, both ends |
 //! | `stream` | frames on QUIC streams |
@@ -44,6 +45,7 @@ mod config;
 #[cfg(feature = "quic")]
 mod delay;
 pub mod frame;
+mod greeting;
 #[cfg(feature = "quic")]
 mod identity;
 #[cfg(feature = "quic")]
