@@ -25,3 +25,6 @@ pub mod stats;
 pub mod telemetry;
 pub mod units;
 pub mod verifier;
+
+#[cfg(test)]
+mod testing;
