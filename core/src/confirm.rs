@@ -41,7 +41,7 @@ pub use form::{IllFormed, check_form};
 pub use io::{Effect, Input, ROUND_US_DEFAULT, Setup, Watermarks};
 pub use lane_copy::{HELD_BATCHES_MAX, HELD_BYTES_MAX, SIDES_MAX};
 pub use ledger::{Account, Ledger, Lock};
-pub use machine::Machine;
+pub use machine::{Machine, RECENT_IDS_MAX};
 pub use quorum::Weights;
 pub use rules::{Rule, Rules, Strict};
 pub use settle::{CLAIMS_MAX, REJECTS_LANE_MAX};

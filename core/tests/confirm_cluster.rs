@@ -211,6 +211,17 @@ fn what_is_certified_at_one_node_only_is_not_cited() {
 }
 
 #[test]
+fn of_a_lane_that_is_signed_many_ways_one_proof_is_handed_out() {
+    let mut cluster = four(None);
+    let sides: Vec<_> = (0..5).map(|_| cluster.batch(X, &[], &[])).collect();
+    for side in &sides {
+        cluster.give(0, side);
+    }
+    let proofs = cluster.effects(0).iter().filter(|effect| matches!(effect, Effect::Forked { .. })).count();
+    assert_eq!(proofs, 1, "each would go to everybody, who would do the same");
+}
+
+#[test]
 fn a_copy_changes_only_for_a_certified_prefix() {
     let mut cluster = four(None);
     let a = cluster.batch(X, &[], &[]);

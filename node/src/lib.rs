@@ -26,3 +26,6 @@ pub mod subscriptions;
 pub mod telemetry;
 pub mod units;
 pub mod verifier;
+
+#[cfg(test)]
+mod testing;

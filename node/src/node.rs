@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::bounded;
 use ed25519_dalek::SigningKey;
 use weft_core::confirm::Setup;
 use weft_core::{Balance, DeviceSigner, Genesis, LaneId, NetworkId, NodeKey};
@@ -29,7 +29,8 @@ use weft_storage::{LaneLog, RealDisk, Recovered, Subtrees, Syncer};
 pub use self::error::StartError;
 use crate::config::{Config, peer_config};
 use crate::confirm::acks::ConfirmAcks;
-use crate::confirm::driver::{Driver, EVENTS_QUEUED_MAX, Event, LaneSource, OwnWitness};
+use crate::confirm::driver::{Driver, LaneSource, OwnWitness};
+use crate::confirm::events::{EventSender, events};
 use crate::confirm::forks::ForkFile;
 use crate::confirm::record::RecordFile;
 use crate::confirm::{self, Confirm};
@@ -125,15 +126,14 @@ struct DurableLane {
     confirm: Arc<Confirm>,
     acks: Arc<ConfirmAcks>,
     counters: Arc<Counters>,
-    events: Sender<Event>,
+    events: EventSender,
     net: Arc<OnceLock<PeerNet>>,
 }
 
 impl Confirming<PendingAck> for DurableLane {
-    fn durable(&self, size: u64) {
-        self.confirm.set_durable(size);
-        // A full queue means that the driver is awake; it looks at the size each time.
-        let _ = self.events.try_send(Event::Wake);
+    fn durable(&self, _size: u64) {
+        // The driver reads the size from the log.
+        self.events.wake();
         if let Some(net) = self.net.get() {
             net.lane_grew(self.confirm.lane());
         }
@@ -216,8 +216,12 @@ impl RunningNode {
         let (record, recorded) = RecordFile::open(data.path())?;
         let votes = recorded.as_ref().map(|recorded| &recorded.votes);
         let weights = setup.weights.clone();
-        // What was final here was verified here.
-        let verified = votes.map(|votes| votes.lanes.iter().map(|lane| lane.final_size).collect());
+        // What was final here was verified here, as far as the log has kept it: after a power loss less of another lane may be here than
+        // was final, and what comes in its place has been seen by nobody.
+        let verified = votes.map(|votes| {
+            let kept = lanes.readers().iter().map(weft_storage::LogReader::size);
+            votes.lanes.iter().zip(kept).map(|(lane, kept)| lane.final_size.min(kept)).collect()
+        });
         let confirm = Arc::new(Confirm::new(confirm::machine(setup, votes), own));
         let mut lane = Lane::open(
             key.clone(),
@@ -233,7 +237,7 @@ impl RunningNode {
         }
         health.recovered(recovered.size);
         let confirm_acks = Arc::new(ConfirmAcks::new(config.queue_bytes_max / CONFIRM_BYTES_SHARE));
-        let (events_in, events_out) = bounded(EVENTS_QUEUED_MAX);
+        let (events_in, events_out) = events();
         let (witnesses_in, witnesses_out) = bounded(WITNESSES_QUEUED_MAX);
         let (tips_in, tips_out) = bounded(TIPS_QUEUED_MAX);
         let peers = peer_config(config, &data, own)?;

@@ -462,6 +462,79 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
     runtime().block_on(net.shutdown());
 }
 
+/// Batches of one witness each in the lane of node 3, sealed with its key; the messages themselves lack a valid signature.
+fn unsigned_witnesses(dir: &DataDir, count: u64) -> Vec<Bytes> {
+    let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
+    let (mut tree, mut batches) = (LaneTree::new(), Vec::new());
+    let mut predecessor = MessageId([0; 32]);
+    for number in 1..=count {
+        let payload = Witness { number, predecessor, ..Witness::default() }.encode().unwrap();
+        let draft = Draft {
+            network: genesis.network(),
+            issued_at_us: now_us(),
+            sequence: number,
+            parents: genesis.roots(),
+            kind: PayloadKind::WITNESS,
+            payload: &payload,
+        };
+        let mut message = draft.sign(&signer).unwrap();
+        *message.last_mut().unwrap() ^= 1;
+        predecessor = id(&message);
+        let view = weft_core::MessageView::parse(&message).unwrap();
+        let mut builder = BatchBuilder::new(1, 10_000);
+        builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
+        let seal = |text: &[u8]| signer.sign_bytes(text);
+        let sealed = builder.seal(&mut tree, genesis.network(), LaneId(3), seal).unwrap();
+        batches.push(Bytes::copy_from_slice(sealed.bytes()));
+    }
+    batches
+}
+
+#[test]
+fn what_a_liar_puts_into_its_lane_is_held_against_no_honest_node_that_passes_it_on() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    // Node 0 gets the lane; the others have to ask it, for the chain of witnesses first.
+    let liar = Liar { histories: [unsigned_witnesses(&dir, 8), Vec::new()], forges: false };
+    let net = lie(&cluster, &dir, liar);
+    for node in cluster.up() {
+        let followed = || node.confirm().ask(|machine| machine.followed(3));
+        wait_for("all have the lane", || followed() == 8);
+    }
+    // A second round of telling each other what is held.
+    std::thread::sleep(Duration::from_millis(1_500));
+    for (node, running) in cluster.up().enumerate() {
+        for peer in running.peers().iter().filter(|peer| peer.peer != LaneId(3)) {
+            let honest = peer.state == PeerState::Connected && peer.score == 0;
+            assert!(honest, "node {node} of {}: {:?}, {} points", peer.peer, peer.state, peer.score);
+        }
+    }
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn what_a_log_has_lost_of_another_lane_is_verified_again_when_it_comes_back() {
+    let mut cluster = Cluster::started(1);
+    send(cluster.node(0), AckLevel::Final, 200, 1);
+    cluster.wait_final(0, cluster.final_size(0, 0));
+    // Node 1 must have written down how far the lane was final: its next witness does.
+    send(cluster.node(1), AckLevel::Final, 1, 70);
+    cluster.wait_final(0, cluster.final_size(0, 0));
+    cluster.stop(1);
+    // What was final here, and on no disk here.
+    let lost = cluster.dirs[1].path().join("lanes/0");
+    std::fs::remove_dir_all(&lost).unwrap();
+    std::fs::create_dir(&lost).unwrap();
+    cluster.start(1);
+    cluster.wait_live([1]);
+    cluster.wait_final(0, cluster.final_size(0, 0));
+    let verified =
+        cluster.node(1).counters().replicated_signatures.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(verified >= 200, "{verified} signatures were verified");
+}
+
 #[test]
 fn a_validator_that_gives_wrong_signatures_spoils_no_receipt_and_is_banned_for_them() {
     let mut cluster = Cluster::new(1);

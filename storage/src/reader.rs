@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_core::lane::{BatchError, BatchView, HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
+use weft_core::merkle::Hash;
 use weft_core::{
     LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId, Place,
-    Rejection,
+    Rejection, SIGNATURE_BYTES,
 };
 
 use crate::disk::{Access, Slice};
@@ -71,6 +72,13 @@ impl StoredBatch {
     /// Only if the bytes were damaged after they were written.
     pub fn view(&self) -> Result<BatchView<'_>, BatchError> {
         BatchView::parse(&self.bytes)
+    }
+
+    /// The root that the seal signs, at the batch's end: without reading what lies before it. `None` for bytes that are no batch.
+    #[must_use]
+    pub fn root(&self) -> Option<Hash> {
+        let (rest, _signature) = self.bytes.split_last_chunk::<SIGNATURE_BYTES>()?;
+        rest.last_chunk().copied()
     }
 }
 

@@ -85,7 +85,9 @@ impl SlotFile {
     /// Puts `record` in the place of the last one. It is durable when this returns.
     ///
     /// # Errors
-    /// [`LogError::Poisoned`] after any failed write or sync, now or before; [`LogError::Config`] for a record that is too long.
+    /// [`LogError::StorageFull`] if a larger file is needed and there is no room for it: nothing has changed, and the same record may be
+    /// written later. [`LogError::Poisoned`] after any failed write or sync, now or before; [`LogError::Config`] for a record that is too
+    /// long.
     pub fn write(&mut self, record: &[u8]) -> Result<(), LogError> {
         if let Some(poison) = &self.poison {
             return Err(LogError::Poisoned(Arc::clone(poison)));
@@ -116,6 +118,10 @@ impl SlotFile {
                 self.generation = generation;
                 Ok(())
             }
+            Err(("create", path, source)) if source.kind() == std::io::ErrorKind::StorageFull => {
+                let needed_bytes = 2 * half_for(needed);
+                Err(LogError::StorageFull { path, free_bytes: 0, needed_bytes })
+            }
             Err((operation, path, source)) => {
                 let poison = Arc::new(Poison { operation, path, source });
                 self.poison = Some(Arc::clone(&poison));
@@ -126,7 +132,7 @@ impl SlotFile {
 
     /// Writes the buffer to a new file with room for `needed` bytes in each half, and gives it the name.
     fn replace(&self, needed: u64) -> Result<Arc<dyn DiskFile>, Failed> {
-        let half = needed.next_power_of_two().max(SLOT_BYTES_MIN);
+        let half = half_for(needed);
         let path = temporary(&self.path);
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let file = self.disk.create(&path, 2 * half).map_err(|source| ("create", path.clone(), source))?;
@@ -136,6 +142,11 @@ impl SlotFile {
         self.disk.sync_dir(dir).map_err(|source| ("sync", dir.to_path_buf(), source))?;
         Ok(file)
     }
+}
+
+/// Length of a half in which `needed` bytes fit.
+fn half_for(needed: u64) -> u64 {
+    needed.next_power_of_two().max(SLOT_BYTES_MIN)
 }
 
 /// What failed, on which file, how.

@@ -119,7 +119,7 @@ pub enum Effect {
         /// The batches from there on.
         batches: Vec<Arc<BatchDigest>>,
     },
-    /// A lane was signed two ways: pass both batches on. No fault of this node's copy.
+    /// A lane was signed two ways: pass both batches on. No fault of this node's copy. Once a lane.
     Forked {
         /// The batch held.
         held: Arc<BatchDigest>,

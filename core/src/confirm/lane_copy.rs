@@ -147,6 +147,8 @@ pub(crate) struct LaneCopy {
     pub(crate) sides: Vec<Side>,
     /// Where the lane is known to part first. Such a lane is closed.
     pub(crate) fork: Option<u64>,
+    /// Whether a proof of that was handed out.
+    pub(crate) fork_told: bool,
     /// Where an ill-formed batch ends this copy.
     pub(crate) ended: Option<u64>,
     /// Ends of final batches, above the oldest operation that is not settled, and from the own cut on.
@@ -176,6 +178,7 @@ impl Default for LaneCopy {
             durable: 0,
             sides: Vec::new(),
             fork: None,
+            fork_told: false,
             ended: None,
             ends: VecDeque::new(),
             operations: BTreeMap::new(),

@@ -26,7 +26,8 @@ use crate::ids::{DeviceKey, LaneId, MessageId, Place};
 use crate::merkle::Hash;
 
 /// Ids of followed witnesses that are remembered per validator, to recognise a second one with the same number.
-const RECENT_IDS_MAX: usize = 64;
+/// What is older need not be given to the machine.
+pub const RECENT_IDS_MAX: usize = 64;
 
 /// One validator's witnesses, as far as they are followed.
 #[derive(Clone, Debug, Default)]
@@ -198,6 +199,13 @@ impl<R: Rules> Machine<R> {
         self.lanes.get(usize::from(lane.0)).is_some_and(|lane| lane.fork.is_some())
     }
 
+    /// How much of the copy of `lane` this node was told is durable: what is above it and durable has to be told, since no more than what
+    /// is held is taken.
+    #[must_use]
+    pub fn durable_size(&self, lane: LaneId) -> u64 {
+        self.lanes.get(usize::from(lane.0)).map_or(0, |lane| lane.durable)
+    }
+
     /// Number of the last witness followed of `validator`: from here on it is asked for.
     #[must_use]
     pub fn followed(&self, validator: usize) -> u64 {
@@ -253,7 +261,10 @@ impl<R: Rules> Machine<R> {
                 };
                 lane.add_to_side(Arc::clone(&batch), fit);
                 if let Some((at, held)) = fork {
-                    effects.push(Effect::Forked { held, other: batch });
+                    // One proof is enough: whoever signs a lane two ways may sign it a thousand ways.
+                    if !core::mem::replace(&mut self.lanes[index].fork_told, true) {
+                        effects.push(Effect::Forked { held, other: batch });
+                    }
                     self.close(index, at);
                 }
                 self.try_switch(index, effects);

@@ -41,6 +41,7 @@ const VERSION: u8 = 1;
 pub const WITNESS_HEAD_BYTES: usize = 52;
 /// Length of one claim.
 pub const CLAIM_BYTES: usize = 42;
+const NUMBER_AT: usize = 12;
 const GROUP_HEAD_BYTES: usize = 13;
 const FLAG_COVERS_DATA: u8 = 1;
 
@@ -249,6 +250,21 @@ fn preferred_form(count: usize, span: u64) -> u8 {
 }
 
 impl Witness {
+    /// The number in a payload that may be a witness, without reading the rest of it.
+    #[must_use]
+    pub fn peek_number(payload: &[u8]) -> Option<u64> {
+        payload.get(NUMBER_AT..)?.first_chunk().copied().map(u64::from_le_bytes)
+    }
+
+    /// Memory of it, about: a bit of its payload may be a reject of eight bytes here.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let claims = [&self.cut, &self.certified, &self.cut_again, &self.certified_again];
+        let claims: usize = claims.iter().map(|claims| claims.len()).sum();
+        let rejects: usize = self.rejects.iter().map(|rejects| rejects.positions.len()).sum();
+        size_of::<Self>() + claims * size_of::<Claim>() + rejects * size_of::<u64>()
+    }
+
     /// Length of the payload.
     #[must_use]
     pub fn encoded_bytes(&self) -> u64 {

@@ -18,6 +18,7 @@ use weft_core::LaneId;
 
 use super::cosign::COSIGNS_MAX;
 use super::frame::{LaneEnd, PeerCode, PeerFrame, PeerFrameError, PeerKind};
+use super::greeting::Greeting;
 use super::net::{Shared, Slot};
 use super::service::Hold;
 use super::ship::{self, Ask};
@@ -65,6 +66,9 @@ pub(super) struct Link {
     proofs: Arc<Semaphore>,
     /// Room for signatures that are asked for, and for those that the peer asks for.
     pub(super) cosigns: [Semaphore; 2],
+    /// Held while the node reads its disk to answer: one subscription and one chain of a peer at a time, however often it asks.
+    pub(super) ship_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) chain_turn: Arc<tokio::sync::Mutex<()>>,
     heard: Mutex<Instant>,
     failed: AtomicBool,
     failure: Mutex<Option<(PeerCode, String)>>,
@@ -306,8 +310,13 @@ async fn greet(
     }
 }
 
-/// Runs a connection to the peer of `slot` until it is over.
-pub(super) async fn run(shared: &Arc<Shared>, slot: &Arc<Slot>, connection: Connection) -> LinkEnd {
+/// Runs a connection to the peer of `slot` until it is over. `greeting` counts it until it is the peer's.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    connection: Connection,
+    greeting: Option<Greeting>,
+) -> LinkEnd {
     let peer = slot.lane;
     let refused = |code, reason: String| {
         connection.close(code_of(code), reason.as_bytes());
@@ -334,6 +343,8 @@ pub(super) async fn run(shared: &Arc<Shared>, slot: &Arc<Slot>, connection: Conn
         shipping: Mutex::default(),
         proofs: Arc::new(Semaphore::new(PROOFS_MAX)),
         cosigns: [Semaphore::new(COSIGNS_MAX), Semaphore::new(COSIGNS_MAX)],
+        ship_turn: Arc::default(),
+        chain_turn: Arc::default(),
         heard: Mutex::new(Instant::now()),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -345,6 +356,7 @@ pub(super) async fn run(shared: &Arc<Shared>, slot: &Arc<Slot>, connection: Conn
     if !slot.connected(turn, &link) {
         return refused(PeerCode::Replaced, "a newer connection took its place".to_owned());
     }
+    drop(greeting);
     let since = Instant::now();
     tracing::info!(peer = peer.0, remote = %connection.remote_address(), "peer connected");
     shared.service.connected(peer);

@@ -37,6 +37,7 @@
 //! | `identity` | keys in TLS |
 //! | `status` | figures about a peer |
 //! | `net` | the handle, dialling, accepting, bans |
+//! | `greeting` | connections that are not their peer's yet, counted |
 //! | `link` | one connection |
 //! | `ship` | lanes and chains, both ends |
 //! | `cosign` | signatures under checkpoints, both ends |
@@ -50,6 +51,7 @@ mod cosign;
 #[cfg(feature = "quic")]
 mod delay;
 pub mod frame;
+mod greeting;
 #[cfg(feature = "quic")]
 mod identity;
 #[cfg(feature = "quic")]

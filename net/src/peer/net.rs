@@ -19,6 +19,7 @@ use weft_core::{GenesisId, LaneId, NodeKey, RandomSource, SplitMix64};
 use super::config::{PeerConfig, PeerLimits};
 use super::delay::DelayedSocket;
 use super::frame::{Holdings, LaneEnd, PeerCode, PeerFrame};
+use super::greeting::Greeting;
 use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
 use super::service::{PeerService, SubscriptionId};
@@ -40,7 +41,7 @@ pub(super) const NONSENSE_POINTS: u32 = 60;
 /// A connection that lived this long makes the next wait before dialling short again.
 const LIVED_LONG: Duration = Duration::from_secs(10);
 
-/// Handshakes at once; more are refused. Members connect once each, so this many at once are strangers.
+/// Handshakes at once, hello and all; more are refused. Members connect once each, so this many at once are strangers.
 const HANDSHAKES_MAX: u32 = 256;
 
 /// Handshakes at once from which on whoever dials must first prove its address (RFC 9000, 8.1.2): forged addresses then take no
@@ -82,6 +83,8 @@ pub(super) struct Slot {
     state: Mutex<SlotState>,
     /// Something changed for whoever dials.
     changed: Notify,
+    /// Connections that came and are not the peer's yet.
+    pub(super) greetings: AtomicU32,
     pub(super) shipped_bytes: AtomicU64,
     pub(super) taken_bytes: AtomicU64,
     pub(super) dropped: AtomicU64,
@@ -175,7 +178,7 @@ pub(super) struct Shared {
     grown: Vec<watch::Sender<u64>>,
     subscriptions: Mutex<HashMap<SubscriptionId, Arc<Ask>>>,
     subscriptions_total: AtomicU64,
-    handshakes: AtomicU32,
+    pub(super) handshakes: AtomicU32,
     closing: watch::Sender<bool>,
     random: Mutex<SplitMix64>,
 }
@@ -252,7 +255,7 @@ impl Shared {
             tracing::debug!(remote = %incoming.remote_address(), "peer refused: too many handshakes");
             return incoming.refuse();
         }
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        let mut greeting = Greeting::new(self);
         let shared = Arc::clone(self);
         let near = Arc::clone(near);
         self.runtime.spawn(async move {
@@ -262,7 +265,6 @@ impl Shared {
                 Ok(connecting) => tokio::time::timeout(shared.limits.hello_timeout, connecting).await,
                 Err(error) => Ok(Err(error)),
             };
-            shared.handshakes.fetch_sub(1, Ordering::Relaxed);
             let connection = match established {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(error)) => {
@@ -287,7 +289,10 @@ impl Shared {
             if slot.state().banned_for().is_some() {
                 return refuse(PeerCode::Banned, "banned for faults");
             }
-            let end = link::run(&shared, slot, connection.clone()).await;
+            if !greeting.is_of(slot) {
+                return refuse(PeerCode::Replaced, "other connections of this peer have not said hello yet");
+            }
+            let end = link::run(&shared, slot, connection.clone(), Some(greeting)).await;
             if end.lived.is_zero() {
                 slot.state().last_error = Some(end.reason);
             }
@@ -328,7 +333,7 @@ impl Shared {
             slot.state().dialling = false;
             let lived = match dialled {
                 Ok(connection) => {
-                    let end = link::run(self, slot, connection).await;
+                    let end = link::run(self, slot, connection, None).await;
                     if end.lived.is_zero() {
                         slot.state().last_error = Some(format!("{address}: {}", end.reason));
                     }
@@ -445,6 +450,7 @@ impl PeerNet {
                 turn: tokio::sync::Mutex::new(()),
                 state: Mutex::new(state),
                 changed: Notify::new(),
+                greetings: AtomicU32::new(0),
                 shipped_bytes: AtomicU64::new(0),
                 taken_bytes: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +30,14 @@ fn key(number: u16) -> NodeKey {
 
 /// Counts what it hears, and ships batches of the same bytes without end. Gives no signature while the gate is closed.
 #[derive(Default)]
-struct Endless(Mutex<Vec<String>>, Mutex<()>);
+struct Endless(Mutex<Vec<String>>, Mutex<()>, Chains);
+
+/// Chains that are being read now, and the most that were at once.
+#[derive(Default)]
+struct Chains {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
 
 impl Endless {
     fn note(&self, text: String) {
@@ -77,6 +85,10 @@ impl PeerService for Endless {
         ShipAnswer::From(ends[0], Box::new(Same))
     }
     fn chain(&self, _: LaneId, _: u16, _: u64, count: usize, _: usize) -> Vec<Bytes> {
+        let now = self.2.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.2.most.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(5));
+        self.2.now.fetch_sub(1, Ordering::SeqCst);
         vec![Bytes::from(vec![2; 200]); count]
     }
     fn cosign(&self, _: LaneId, _: LaneId, end: LaneEnd) -> CosignAnswer {
@@ -206,6 +218,48 @@ async fn a_hello_must_come_in_time_and_be_that_of_the_key() {
     let _stream = say(&connection, &newer).await;
     assert_eq!(closed(&connection).await, PeerCode::UnsupportedVersion);
     assert!(heard.0.lock().unwrap().is_empty(), "{:?}", heard.0.lock().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_member_that_says_no_hello_two_connections_are_kept_and_no_more() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_first_end, first) = raw(2, 0, &net).await;
+    let (_second_end, second) = raw(2, 0, &net).await;
+    // The node's end of a handshake comes a moment after this one's.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..2 {
+        let (_end, connection) = raw(2, 0, &net).await;
+        let refused = tokio::time::timeout(Duration::from_secs(2), closed(&connection)).await;
+        assert_eq!(refused, Ok(PeerCode::Replaced), "not when the time for its hello is over");
+    }
+    assert!(first.close_reason().is_none() && second.close_reason().is_none());
+    // Whoever says hello is in, and makes room.
+    let _control = say(&first, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let (_end, third) = raw(2, 0, &net).await;
+    let _newer = say(&third, &encoded(&[hello(2)])).await;
+    heard.heard("disconnected 2 replaced").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_all_chains_that_a_peer_asks_for_at_once_one_at_a_time_is_read() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_end, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let mut answers = Vec::new();
+    for validator in 0..8 {
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        let ask = PeerFrame::WantWitnesses { validator, count: 1, after: 0 };
+        send.write_all(&encoded(&[ask])).await.unwrap();
+        send.finish().unwrap();
+        answers.push(recv);
+    }
+    for mut answer in answers {
+        let bytes = tokio::time::timeout(PATIENCE, answer.read_to_end(1 << 16)).await.unwrap().unwrap();
+        assert!(bytes.len() > 200);
+    }
+    assert_eq!(heard.2.most.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -219,7 +219,12 @@ async fn answer(link: &Arc<Link>, send: SendStream, recv: RecvStream) -> Result<
         Some(PeerFrame::WantWitnesses { validator, count, after }) => {
             let mut send = FrameSender::new(send, CHAIN_PRIORITY, limits.slow_peer_timeout);
             let (service, peer) = (Arc::clone(&link.shared.service), link.peer);
-            let chain = move || service.chain(peer, validator, after, count.into(), CHAIN_BYTES_MAX);
+            // Given back when the disk has been read, even if nobody waits for the answer any more.
+            let turn = Arc::clone(&link.chain_turn).lock_owned().await;
+            let chain = move || {
+                let _turn = turn;
+                service.chain(peer, validator, after, count.into(), CHAIN_BYTES_MAX)
+            };
             // A panic of the node's is its own; the asker is told that the stream is over.
             let mut witnesses = tokio::task::spawn_blocking(chain).await.unwrap_or_default();
             witnesses.truncate(count.into());
@@ -260,7 +265,12 @@ async fn send_lane(
     if let Some(grown) = &mut grown {
         grown.mark_unchanged();
     }
-    let shared = tokio::task::spawn_blocking(move || service.ship(peer, lane, &ends)).await;
+    let turn = Arc::clone(&link.ship_turn).lock_owned().await;
+    let find = move || {
+        let _turn = turn;
+        service.ship(peer, lane, &ends)
+    };
+    let shared = tokio::task::spawn_blocking(find).await;
     let (end, mut cursor) = match shared {
         Ok(ShipAnswer::From(end, cursor)) => (end, cursor),
         Ok(ShipAnswer::NotHeld { held }) => {

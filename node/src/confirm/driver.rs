@@ -8,14 +8,14 @@
 //! The driver waits for the disk (votes) and for nobody else: its queue to the sequencer holds the one witness that can be under way. So
 //! whoever waits for room in the driver's own queue waits for a disk at most.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use weft_core::confirm::{BatchDigest, Effect, Input, Votes, Witness};
+use crossbeam::channel::{RecvTimeoutError, Sender};
+use weft_core::confirm::{BatchDigest, Effect, Input, Machine, Votes, Witness};
 use weft_core::merkle::Hash;
 use weft_core::random::RandomSource as _;
 use weft_core::{
@@ -26,6 +26,7 @@ use weft_net::AckLevel;
 use weft_storage::{LogError, LogReader};
 
 use super::acks::ConfirmAcks;
+use super::events::EventReceiver;
 use super::forks::ForkFile;
 use super::record::RecordFile;
 use super::{Confirm, Fault};
@@ -34,6 +35,7 @@ use crate::history::History;
 use crate::lane::with_sources;
 use crate::pipeline::verify::unix_now_us;
 use crate::random::Random;
+use crate::replicate::check::Asked;
 use crate::replicate::{self, Link};
 use crate::stats::Counters;
 
@@ -49,6 +51,13 @@ const HELD_LOOK: Duration = Duration::from_millis(20);
 /// How often a node without a vote writes down what it has verified.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
+/// Batches of one lane that are fed from its log before another lane, events and the tick have their turn: a lane that is far behind must
+/// not hold up the others. A batch takes up to a millisecond.
+const FEED_BATCHES_MAX: usize = 8;
+
+/// How often votes that found no room on the disk are tried again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+
 /// What the driver is told.
 #[derive(Debug)]
 pub enum Event {
@@ -56,15 +65,6 @@ pub enum Event {
     Stored(Arc<BatchDigest>),
     /// An authentic batch of another history of its lane.
     Side(Arc<BatchDigest>),
-    /// The log of another node's lane is durable up to here, as of so many cuts.
-    Durable {
-        /// The lane.
-        lane: LaneId,
-        /// Its durable size.
-        size: u64,
-        /// How often its log had been cut.
-        cuts: u64,
-    },
     /// The verdict on a batch that was to be checked.
     Formed {
         /// The lane.
@@ -85,10 +85,25 @@ pub enum Event {
         /// What it says.
         witness: Arc<Witness>,
     },
-    /// Look again: something that is published has moved.
+    /// A batch that was to be checked was not found in its log, which has been cut since it was asked for.
+    Again(Arc<BatchDigest>),
+    /// This node's own copy of a lane is damaged or cannot be read.
+    Damaged(LogError),
+    /// Look again: something that is published has moved, or more of a log is durable.
     Wake,
     /// End.
     Stop,
+}
+
+impl Event {
+    /// Memory that it takes while it waits, if that is much.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Stored(digest) | Self::Side(digest) | Self::Again(digest) => digest.held_bytes(),
+            Self::Witness { witness, .. } => witness.held_bytes(),
+            Self::Formed { .. } | Self::Damaged(_) | Self::Wake | Self::Stop => 0,
+        }
+    }
 }
 
 /// A witness that this node has signed, on its way into the own lane.
@@ -159,8 +174,10 @@ pub struct Driver {
     behind: Vec<bool>,
     /// What was held and final of each lane when the machine last refused a batch of it.
     refused: Vec<Option<(u64, u64)>>,
-    /// Durable size of the own lane that the machine was told.
-    durable: u64,
+    /// A lane had more than its share when lanes were last fed.
+    hungry: bool,
+    /// Final sizes of lanes whose sides are to be let go of.
+    prune: BTreeMap<LaneId, u64>,
     /// Something was given to the machine since the last tick.
     fresh: bool,
     /// The moment that the last tick without a result was due for: without news it says nothing new.
@@ -182,7 +199,8 @@ impl Driver {
             effects: Vec::new(),
             behind,
             refused,
-            durable: 0,
+            hungry: false,
+            prune: BTreeMap::new(),
             fresh: true,
             ticked: None,
             expired_at: now,
@@ -213,22 +231,13 @@ impl Driver {
             held = Some(self.held_in_all());
             self.feed()?;
         }
-        for index in 0..self.parts.lanes.len() {
-            let reader = &self.parts.lanes[index].reader;
-            let (lane, size) = (reader.lane(), reader.durable_size());
-            if lane == self.parts.confirm.lane() {
-                self.parts.confirm.set_durable(size);
-            } else if size > 0 {
-                self.input(Input::Durable { lane, size })?;
-            }
-        }
         self.tell_durable()?;
         self.publish();
         Ok(())
     }
 
     /// The driver's life: until it is stopped, or the log fails.
-    pub fn run(mut self, events: &Receiver<Event>) {
+    pub fn run(mut self, events: &EventReceiver) {
         let cause = loop {
             let first = match events.recv_timeout(self.sleep()) {
                 Ok(event) => Some(event),
@@ -245,35 +254,36 @@ impl Driver {
         self.parts.health.set_state(State::Poisoned, Some(cause));
         self.parts.acks.close(Reason::LogFailed.with(0, 0), &self.parts.counters);
         // Those who report to it must not be held up.
-        while !matches!(events.recv(), Ok(Event::Stop) | Err(_)) {}
+        while !matches!(events.recv(), Some(Event::Stop) | None) {}
     }
 
     /// Everything that has happened, then a tick, then what follows for others. `false` at the end.
-    fn round(&mut self, first: Option<Event>, events: &Receiver<Event>) -> Result<bool, LogError> {
+    fn round(&mut self, first: Option<Event>, events: &EventReceiver) -> Result<bool, LogError> {
         for event in first.into_iter().chain(events.try_iter().take(EVENTS_QUEUED_MAX)) {
             match event {
                 Event::Stored(digest) => self.stored(digest)?,
                 Event::Side(digest) => self.input(Input::Batch(digest))?,
-                Event::Durable { lane, size, cuts } => {
-                    // What was durable of another history says nothing of this one.
-                    let reader = self.parts.lanes.get(usize::from(lane.0)).map(|source| &source.reader);
-                    if reader.is_some_and(|reader| reader.cuts() == cuts) {
-                        self.input(Input::Durable { lane, size })?;
-                    }
-                }
                 Event::Formed { lane, first, root, well_formed } => {
                     self.input(Input::Formed { lane, first, root, well_formed })?;
                 }
                 Event::Witness { validator, id, witness } => {
                     self.input(Input::Witness { validator, id, witness })?;
                 }
+                Event::Again(digest) => {
+                    let root = |machine: &Machine| machine.root_at(digest.lane(), digest.size()).copied();
+                    if self.parts.confirm.ask(root) == Some(*digest.root()) {
+                        self.ask_form(&digest);
+                    }
+                }
+                Event::Damaged(error) => return Err(error),
                 Event::Wake => {}
                 Event::Stop => return Ok(false),
             }
         }
-        self.tell_durable()?;
         self.feed()?;
+        self.tell_durable()?;
         self.tick()?;
+        self.prune_sides();
         self.publish();
         self.note()?;
         let now = Instant::now();
@@ -291,6 +301,9 @@ impl Driver {
 
     /// How long nothing is to be done if nothing happens.
     fn sleep(&self) -> Duration {
+        if self.hungry {
+            return Duration::ZERO;
+        }
         if self.is_held() {
             return HELD_LOOK;
         }
@@ -342,10 +355,15 @@ impl Driver {
         self.parts.confirm.ask(|machine| machine.watermarks(lane).map_or(0, |marks| marks.held))
     }
 
-    /// Gives the machine what the logs have more than it, as far as it has room.
+    /// Gives the machine what the logs have more than it, as far as it has room; of each lane its share.
     fn feed(&mut self) -> Result<(), LogError> {
+        self.hungry = false;
         for index in 0..self.behind.len() {
-            while self.behind[index] && self.feed_one(index)? {}
+            let mut fed = 0;
+            while self.behind[index] && fed < FEED_BATCHES_MAX && self.feed_one(index)? {
+                fed += 1;
+            }
+            self.hungry |= fed == FEED_BATCHES_MAX;
         }
         Ok(())
     }
@@ -384,13 +402,41 @@ impl Driver {
         Ok(taken)
     }
 
+    /// Tells the machine what is durable of what it holds. It takes no more than that, so it is told again when it holds more.
     fn tell_durable(&mut self) -> Result<(), LogError> {
-        let size = self.parts.confirm.durable.load(Ordering::Acquire);
-        if size > self.durable {
-            self.durable = size;
-            self.input(Input::Durable { lane: self.parts.confirm.lane(), size })?;
+        let news = |source: &LaneSource, machine: &Machine| {
+            let lane = source.reader.lane();
+            let held = machine.watermarks(lane).map_or(0, |marks| marks.held);
+            source.reader.durable_size().min(held) > machine.durable_size(lane)
+        };
+        let lanes = &self.parts.lanes;
+        let lanes: Vec<usize> = self
+            .parts
+            .confirm
+            .ask(|machine| (0..lanes.len()).filter(|index| news(&lanes[*index], machine)).collect());
+        for index in lanes {
+            // Read now: what follows from one lane's size may be that another lane's log is cut.
+            let reader = &self.parts.lanes[index].reader;
+            self.input(Input::Durable { lane: reader.lane(), size: reader.durable_size() })?;
         }
         Ok(())
+    }
+
+    /// Lets go of sides that are history, of each lane whose log is not being written just now.
+    fn prune_sides(&mut self) {
+        if let Some(link) = &self.parts.link {
+            self.prune.retain(|lane, size| !link.stores.prune_sides(*lane, *size));
+        }
+    }
+
+    /// Has a batch of another lane checked.
+    fn ask_form(&self, digest: &Arc<BatchDigest>) {
+        if let Some(link) = &self.parts.link {
+            // The checker is gone only when the node ends.
+            let _ = link
+                .check
+                .send(Asked { digest: Arc::clone(digest), cuts: link.cuts.load(Ordering::Acquire) });
+        }
     }
 
     /// One input to the machine and everything that follows from it here. What the driver tells the machine while it acts waits until
@@ -457,12 +503,10 @@ impl Driver {
                 let verified = self.parts.verified.get(usize::from(lane.0)).copied().unwrap_or(0);
                 // Of the own lane this node has verified all before it was sealed.
                 let known = lane == self.parts.confirm.lane() || digest.size() <= verified;
-                match &self.parts.link {
-                    Some(link) if !known => {
-                        // The checker is gone only when the node ends.
-                        let _ = link.check.send(Arc::clone(digest));
-                    }
-                    _ => self.inputs.push_back(Input::Formed { lane, first, root, well_formed: true }),
+                if self.parts.link.is_some() && !known {
+                    self.ask_form(digest);
+                } else {
+                    self.inputs.push_back(Input::Formed { lane, first, root, well_formed: true });
                 }
             }
             Effect::Switched { lane, from, batches } => {
@@ -477,6 +521,8 @@ impl Driver {
                     (*behind, *refused) = (true, None);
                 }
                 if let Some(link) = &self.parts.link {
+                    // From here on what is read of the log may be of either history.
+                    link.cuts.fetch_add(1, Ordering::AcqRel);
                     let size = link.stores.switch(*lane, *from, batches)?;
                     self.inputs.push_back(Input::Durable { lane: *lane, size });
                     if let Some(net) = link.net.get() {
@@ -511,9 +557,7 @@ impl Driver {
                 }
             }
             Effect::Final { lane, size } if *lane != self.parts.confirm.lane() => {
-                if let Some(link) = &self.parts.link {
-                    link.stores.prune_sides(*lane, *size);
-                }
+                self.prune.insert(*lane, *size);
                 // Tips are a service: what finds no room is left out.
                 let _ = self.parts.tips_elsewhere.try_send(Place::new(*lane, size.saturating_sub(1)));
             }
@@ -583,13 +627,31 @@ impl Driver {
             (sum != self.noted.1).then_some((votes, sum))
         });
         let Some((votes, sum)) = votes else { return Ok(()) };
-        self.noted.1 = sum;
-        self.persist(&votes, None)
+        match self.parts.record.write(&votes, None) {
+            // Nothing rests on it: later.
+            Err(LogError::StorageFull { .. }) => Ok(()),
+            written => {
+                self.noted.1 = sum;
+                written
+            }
+        }
     }
 
     fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {
         let start = Instant::now();
-        self.parts.record.write(votes, witness.map(|witness| &witness.bytes[..]))?;
+        let mut waits = false;
+        while let Err(error) = self.parts.record.write(votes, witness.map(|witness| &witness.bytes[..])) {
+            let ends = matches!(self.parts.health.state(), State::Stopping | State::Poisoned);
+            if ends || !matches!(error, LogError::StorageFull { .. }) {
+                return Err(error);
+            }
+            // Nothing may follow that rests on votes which are not written. Whoever waits for what follows is told in time.
+            if !std::mem::replace(&mut waits, true) {
+                tracing::warn!(%error, "no room for the votes: nothing more is confirmed until there is");
+            }
+            std::thread::sleep(FULL_RETRY);
+            self.parts.acks.expire(Instant::now(), &self.parts.counters);
+        }
         let counters = &self.parts.confirm.counters;
         Counters::add(&counters.votes_written, 1);
         Counters::add(&counters.votes_us, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -619,18 +681,23 @@ impl Driver {
         Ok(OwnWitness { bytes, id })
     }
 
-    /// Two different durable tips, or roots.
+    /// Two different durable messages of the own lane, or roots. Not of other lanes: what is final there need not be durable here, and the
+    /// witness must fit the own lane again after any crash.
     fn parents(&mut self) -> [MessageId; 2] {
         let tips = self.parts.tips.lock().map(|tips| tips.clone()).unwrap_or_default();
-        let mut parents = self.parts.roots;
-        if tips.len() >= 2 {
-            let first = self.parts.random.below(tips.len() as u64) as usize;
-            let second = (first + 1 + self.parts.random.below(tips.len() as u64 - 1) as usize) % tips.len();
-            if tips[first] != tips[second] {
-                parents = [tips[first], tips[second]];
-            }
-        }
-        parents
+        let Some(own) = self.parts.lanes.get(usize::from(self.parts.confirm.lane().0)) else {
+            return self.parts.roots;
+        };
+        let durable = own.reader.durable_size();
+        let start = self.parts.random.below(tips.len().max(1) as u64) as usize;
+        let (before, after) = tips.split_at(start.min(tips.len()));
+        let is_durable =
+            |id: &&MessageId| own.reader.find(id).is_some_and(|place| place.position() < durable);
+        let mut own_tips = after.iter().chain(before).filter(is_durable);
+        let first = own_tips.next();
+        let second = own_tips.find(|id| Some(*id) != first);
+        let [left, right] = self.parts.roots;
+        [first.copied().unwrap_or(left), second.copied().unwrap_or(right)]
     }
 
     /// Tells the rest of the node how far everything is. All votes are durable by now.
@@ -656,3 +723,7 @@ impl Drop for Driver {
         self.parts.acks.close(Reason::ShuttingDown.with(0, 0), &self.parts.counters);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
+mod tests;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! sequencer --sealed batch-->            --witness--> sequencer (before waiting client messages)
-//! committer --durable size-->   driver   --votes----> disk, before the witness leaves
+//! logs ------durable sizes-->    driver   --votes----> disk, before the witness leaves
 //!                                        --marks----> acks, parents, status
 //! ```
 //!
 //! * [`driver`]: the one thread that gives the machine its inputs and does what it asks for, in order.
+//! * [`events`]: its queue.
 //! * [`record`]: votes and witness on the disk, one record.
 //! * [`forks`]: proofs of forks on the disk.
 //! * [`acks`]: acks of level `certified` and `final`, held until the own lane's watermark covers them.
@@ -16,6 +17,7 @@
 
 pub mod acks;
 pub mod driver;
+pub mod events;
 pub mod forks;
 pub mod record;
 
@@ -72,8 +74,6 @@ pub struct Confirm {
     machine: Mutex<Machine>,
     lane: LaneId,
     marks: Vec<LaneMarks>,
-    /// The log of the own lane is durable up to here: written by the committer, read by the driver.
-    durable: AtomicU64,
     silenced: AtomicBool,
     restoring: AtomicBool,
     /// Rises whenever a certified or final watermark does, or a fault is found.
@@ -90,7 +90,6 @@ impl Confirm {
             machine: Mutex::new(machine),
             lane,
             marks,
-            durable: AtomicU64::new(0),
             silenced: AtomicBool::new(false),
             restoring: AtomicBool::new(false),
             moved: tokio::sync::watch::Sender::new(0),
@@ -183,12 +182,7 @@ impl Confirm {
         self.restoring.load(Ordering::Acquire)
     }
 
-    /// The committer has made the own lane durable up to `size`.
-    pub fn set_durable(&self, size: u64) {
-        self.durable.fetch_max(size, Ordering::AcqRel);
-    }
-
-    fn publish(&self, lane: LaneId, marks: &Watermarks) {
+    pub(crate) fn publish(&self, lane: LaneId, marks: &Watermarks) {
         let Some(to) = self.marks.get(usize::from(lane.0)) else { return };
         // What is held and applied can fall when a copy changes; the other two never do.
         to.held.store(marks.held, Ordering::Release);

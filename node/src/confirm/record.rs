@@ -2,8 +2,8 @@
 //!
 //! Owns the file `votes` of the data directory. Invariant: the record is durable before its witness leaves and before the witness is in
 //! the log of the own lane. So the log never knows a witness that the votes do not, which would silence this validator; and a witness
-//! that the log has lost in a crash is appended again from here, byte for byte, under the same id. Its parents are durable messages, so
-//! that they are still there then.
+//! that the log has lost in a crash is appended again from here, byte for byte, under the same id. Its parents are durable messages of
+//! the own lane, so that they are still there then.
 //!
 //! Why beside the log and not in it: a record of the log is a batch, which other nodes get; votes are this node's own. Why one record:
 //! votes without their witness would leave a number that is never stated, and a chain with a gap is followed by nobody.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use weft_core::MessageView;
 use weft_core::confirm::Votes;
-use weft_storage::{LogError, RealDisk, SlotFile};
+use weft_storage::{Disk, LogError, RealDisk, SlotFile};
 
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "votes";
@@ -63,7 +63,15 @@ impl RecordFile {
     /// # Errors
     /// [`RecordError`]: a validator that cannot read its votes must not make new ones.
     pub fn open(dir: &Path) -> Result<(Self, Option<Recorded>), RecordError> {
-        let (slots, record) = SlotFile::open(Arc::new(RealDisk), dir, FILE_NAME)?;
+        Self::open_on(Arc::new(RealDisk), dir)
+    }
+
+    /// [`RecordFile::open`] on another disk: tests let it fail.
+    ///
+    /// # Errors
+    /// As [`RecordFile::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Option<Recorded>), RecordError> {
+        let (slots, record) = SlotFile::open(disk, dir, FILE_NAME)?;
         let Some(record) = record else { return Ok((Self { slots, witness: Vec::new() }, None)) };
         let recorded = decode(&record)
             .map_err(|what| RecordError::Content { file: dir.join(FILE_NAME).display().to_string(), what })?;
@@ -74,7 +82,7 @@ impl RecordFile {
     /// Makes the votes durable, and the witness that was made with them.
     ///
     /// # Errors
-    /// [`LogError::Poisoned`]: nothing may leave any more.
+    /// [`LogError::Poisoned`]: nothing may leave any more. [`LogError::StorageFull`]: not before it has been written after all.
     pub fn write(&mut self, votes: &Votes, witness: Option<&[u8]>) -> Result<(), LogError> {
         if let Some(witness) = witness {
             self.witness.clear();

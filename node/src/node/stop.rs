@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
 use weft_net::{ServerHandle, ShutdownReport};
 use weft_storage::datadir::DataDir;
 
 use super::RunningNode;
 use crate::confirm::driver::Event;
+use crate::confirm::events::EventSender;
 use crate::health::{Health, State};
 use crate::lane::{Lane, with_sources};
 use crate::replicate::Replication;
@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) sequencer: JoinHandle<Option<Lane>>,
     pub(super) committer: JoinHandle<()>,
     pub(super) confirmation: JoinHandle<()>,
-    pub(super) events: Sender<Event>,
+    pub(super) events: EventSender,
     pub(super) replication: Option<Replication>,
     pub(super) stores: Arc<Stores>,
     /// Holds the directory's lock; let go last.

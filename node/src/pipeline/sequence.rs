@@ -26,6 +26,7 @@ use super::commit::Group;
 use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob, Waiting};
 use crate::confirm::Confirm;
 use crate::confirm::driver::{Event, OwnWitness};
+use crate::confirm::events::EventSender;
 use crate::health::{Health, State};
 use crate::lane::{AppendError, Lane};
 use crate::stats::Counters;
@@ -58,7 +59,7 @@ pub struct ConfirmLink {
     /// What may be appended.
     pub confirm: Arc<Confirm>,
     /// Takes every batch that is in the log.
-    pub events: Sender<Event>,
+    pub events: EventSender,
     /// Gives witnesses.
     pub witnesses: Receiver<OwnWitness>,
     /// The last witness of the run before, if the log has lost it.
@@ -121,12 +122,15 @@ pub struct Sequencer {
     full_until: Option<Instant>,
     confirm: ConfirmLink,
     operations: OpenOperations,
+    /// The witness that waits names a parent which is not here yet.
+    orphan: bool,
 }
 
 impl Sequencer {
     /// A sequencer over a recovered lane.
     pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>, confirm: ConfirmLink) -> Self {
-        Self { lane, counters, health, full_until: None, confirm, operations: OpenOperations::default() }
+        let operations = OpenOperations::default();
+        Self { lane, counters, health, full_until: None, confirm, operations, orphan: false }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
@@ -143,7 +147,9 @@ impl Sequencer {
             while let Ok(place) = self.confirm.tips_elsewhere.try_recv() {
                 self.lane.learn_elsewhere(place);
             }
-            self.place_witness();
+            if !self.place_witness() && next.is_none() {
+                continue;
+            }
             while let Some(batch) = next {
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
                 for job in batch.jobs {
@@ -234,23 +240,29 @@ impl Sequencer {
     }
 
     /// Puts the witness that waits, if one does, into the open batch, which is empty: so it is the first of its batch. It is kept until
-    /// that batch is in the log.
-    fn place_witness(&mut self) {
+    /// that batch is in the log. Whether it is in the batch now.
+    fn place_witness(&mut self) -> bool {
+        self.orphan = false;
         if self.is_held() {
-            return;
+            return false;
         }
         if self.confirm.witness.is_none() {
             self.confirm.witness = self.confirm.witnesses.try_recv().ok();
         }
-        let Some(witness) = &self.confirm.witness else { return };
-        if let Err(rejection) = self.lane.push_witness(&witness.bytes) {
-            tracing::error!(id = %witness.id, %rejection, "this node's own witness does not fit its lane: a bug");
-            self.health.set_state(
-                State::Poisoned,
-                Some(format!("a witness does not fit the own lane: {rejection}")),
-            );
-            self.confirm.witness = None;
+        let Some(witness) = &self.confirm.witness else { return false };
+        // Asked before: what comes back meanwhile is found at the next try.
+        let catching_up = self.confirm.confirm.is_restoring() || self.health.state() == State::CatchingUp;
+        let Err(rejection) = self.lane.push_witness(&witness.bytes) else { return true };
+        if rejection.reason == Reason::UnknownParent && catching_up {
+            // The witness of the run before may name a message of another lane that this node has to get again.
+            self.orphan = true;
+            return false;
         }
+        tracing::error!(id = %witness.id, %rejection, "this node's own witness does not fit its lane: a bug");
+        self.health
+            .set_state(State::Poisoned, Some(format!("a witness does not fit the own lane: {rejection}")));
+        self.confirm.witness = None;
+        false
     }
 
     /// The checks that need the ledger, then the message's place in the open batch.
@@ -303,7 +315,7 @@ impl Sequencer {
     /// The next batch; `Ok(None)`: none came, but a witness, or nothing in the meantime. While the disk is full it is looked at now and
     /// then, so that health tells when there is room again even if no client comes.
     fn next(&mut self, input: &Receiver<VerifiedBatch>) -> Result<Option<VerifiedBatch>, Disconnected> {
-        let (full, held) = (self.full_until.is_some(), self.is_held());
+        let (full, held) = (self.full_until.is_some(), self.is_held() || self.orphan);
         if self.confirm.witness.is_some() && !full && !held {
             // Left over from a failed append, or from the run before.
             return Ok(input.try_recv().ok());
@@ -313,9 +325,12 @@ impl Sequencer {
             (_, true) => FULL_RETRY,
             _ => Duration::from_secs(3600),
         };
+        // One at a time: that which waits is kept until it is in the log.
+        let nothing = never();
+        let waits = self.confirm.witness.is_some();
         select! {
             recv(input) -> batch => batch.map(Some).map_err(|_| Disconnected),
-            recv(self.confirm.witnesses) -> witness => {
+            recv(if waits { &nothing } else { &self.confirm.witnesses }) -> witness => {
                 match witness {
                     Ok(witness) => self.confirm.witness = Some(witness),
                     // Confirmation has ended: the node is poisoned, or ends too.
@@ -392,3 +407,7 @@ impl Sequencer {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of tests")]
+mod tests;

@@ -17,6 +17,7 @@
 
 pub mod cosign;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -53,13 +54,18 @@ pub struct LaneProofs {
     node: NodeKey,
     /// Held while roots are made from the log: one thread at a time does it.
     catching_up: Arc<Mutex<()>>,
+    /// A thread for that has been started and has not ended.
+    making: Arc<AtomicBool>,
+    /// The largest size for which roots were dropped.
+    dropped_for: Arc<AtomicU64>,
 }
 
 impl LaneProofs {
     /// The lane that `reader` reads and the node with this key writes.
     #[must_use]
     pub fn new(reader: LogReader, subtrees: Arc<Subtrees>, node: NodeKey) -> Self {
-        Self { reader, subtrees, node, catching_up: Arc::default() }
+        let (catching_up, making, dropped_for) = (Arc::default(), Arc::default(), Arc::default());
+        Self { reader, subtrees, node, catching_up, making, dropped_for }
     }
 
     /// The roots beside the lane: whoever appends to it may tell them of each batch, and whoever cuts it must.
@@ -79,16 +85,23 @@ impl LaneProofs {
             Refusal::internal(format!("no proof can be made: {error}"))
         };
         if missing() > CATCH_UP_AT_ONCE_MAX {
-            let lane = self.clone();
-            let make = move || {
-                // Whoever comes second finds it locked, and goes.
-                let Ok(_only) = lane.catching_up.try_lock() else { return };
-                if let Err(error) = lane.subtrees.catch_up(&lane.reader, size) {
-                    tracing::error!(%error, "the roots beside a lane cannot be made");
+            // One thread, however many ask meanwhile.
+            if !self.making.swap(true, Ordering::AcqRel) {
+                let lane = self.clone();
+                let make = move || {
+                    if let Ok(_only) = lane.catching_up.try_lock()
+                        && let Err(error) = lane.subtrees.catch_up(&lane.reader, size)
+                    {
+                        tracing::error!(%error, "the roots beside a lane cannot be made");
+                    }
+                    lane.making.store(false, Ordering::Release);
+                };
+                let name = format!("weft-roots-{}", self.reader.lane());
+                if let Err(error) = std::thread::Builder::new().name(name).spawn(make) {
+                    self.making.store(false, Ordering::Release);
+                    return Err(log(&error));
                 }
-            };
-            let name = format!("weft-roots-{}", self.reader.lane());
-            std::thread::Builder::new().name(name).spawn(make).map_err(|error| log(&error))?;
+            }
             let text = format!("roots of {} positions of the lane are being made first", missing());
             return Err(Refusal::not_yet(CATCHING_UP_MS, text));
         }
@@ -97,7 +110,8 @@ impl LaneProofs {
     }
 
     /// Runs `prove` over the hashes up to `size`. A hash that is missing or a proof that does not verify means that the
-    /// roots or the log are damaged: the roots are dropped, to be made again from the log.
+    /// roots or the log are damaged: the roots are dropped, to be made again from the log; once for a size, since if the log is what is
+    /// damaged that helps nobody and costs hashing all of it.
     fn prove(
         &self,
         size: u64,
@@ -107,6 +121,10 @@ impl LaneProofs {
         let hashes = LaneHashes::new(&self.reader, &self.subtrees);
         prove(&hashes).map_err(|error| {
             let cause = hashes.take_error().map_or_else(|| error.to_string(), |error| error.to_string());
+            if self.dropped_for.fetch_max(size, Ordering::AcqRel) >= size {
+                tracing::error!(lane = %self.reader.lane(), size, cause, "a proof failed again: the log is damaged");
+                return Refusal::internal(format!("no proof can be made: the log of the lane is damaged: {cause}"));
+            }
             tracing::error!(lane = %self.reader.lane(), size, cause, "a proof failed; its roots are made again");
             let _ = self.subtrees.truncate(0);
             Refusal::not_yet(CATCHING_UP_MS, "the proof failed here; its roots are made again")

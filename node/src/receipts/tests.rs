@@ -303,3 +303,19 @@ fn damaged_roots_give_no_false_proof_and_are_made_again() {
     });
     assert_eq!(subtrees.covered(), 1_024);
 }
+
+#[test]
+fn where_the_log_is_damaged_roots_are_made_again_once_for_a_size_and_not_at_each_request() {
+    let log = Log::new(&[600, 600]);
+    let size = Arc::new(AtomicU64::new(log.sizes[1]));
+    let receipts = log.receipts(0, &size, Arc::new(NoCosigners));
+    let lane = &receipts.own.lanes()[0];
+    let failing =
+        || lane.prove(log.sizes[1], |_| Err(MerkleError::Range { got: 1, limit: 0 })).unwrap_err().code;
+    assert_eq!(failing(), ErrorCode::NotYet);
+    assert_eq!(lane.subtrees.covered(), 0, "made again from the log");
+    for _ in 0..3 {
+        assert_eq!(failing(), ErrorCode::Internal);
+        assert_eq!(lane.subtrees.covered(), 1_024, "kept");
+    }
+}

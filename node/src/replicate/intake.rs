@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, select};
-use weft_core::confirm::Witness;
+use weft_core::confirm::{RECENT_IDS_MAX, Witness};
 use weft_core::{BatchView, LaneId, MessageView, NetworkId, NodeKey, PayloadKind};
 use weft_net::peer::{Hold, PeerNet, SubscriptionId};
 use weft_storage::LogError;
@@ -23,6 +23,7 @@ use super::fetch::FetchEvent;
 use super::store::{Stores, Taken};
 use crate::confirm::Confirm;
 use crate::confirm::driver::Event;
+use crate::confirm::events::EventSender;
 use crate::health::{Health, State};
 use crate::lane::with_sources;
 use crate::lanes::Lanes;
@@ -94,7 +95,7 @@ pub struct Intake {
     /// Recent witnesses.
     pub chains: Arc<Chains>,
     /// To the driver.
-    pub events: Sender<Event>,
+    pub events: EventSender,
     /// To whoever decides what is asked of whom.
     pub fetch: Sender<FetchEvent>,
     /// Wakes the sync.
@@ -196,20 +197,30 @@ impl Intake {
         let Some(validator) = validator.filter(|_| view.kind() == PayloadKind::WITNESS) else {
             return self.fault(peer, "a witness of nobody who votes");
         };
-        // Which were followed long ago need no verification.
+        // What was followed long ago needs no look: not even a second witness of that number would be recognised.
+        let followed = self.confirm.ask(|machine| machine.followed(validator));
+        if Witness::peek_number(view.payload())
+            .is_some_and(|number| number.saturating_add(RECENT_IDS_MAX as u64) <= followed)
+        {
+            return;
+        }
         let Ok(witness) = Witness::decode(view.payload()) else {
             return self.fault(peer, "a witness that says nothing");
         };
         let id = view.id();
         let valid = weft_crypto::serial::verify_one(&view.issuer().0, &id.0, view.signature());
         if !valid || view.network() != self.network {
-            return self.fault(peer, "a witness that its validator has not signed");
+            // Who passes on what lies in another's lane is not to blame for what is in it.
+            if validator == usize::from(peer.0) {
+                self.fault(peer, "a witness that its validator has not signed");
+            }
+            return;
         }
         // A genesis has at most 1,024 validators.
         let validator = validator as u16;
         let number = witness.number;
         self.chains.came(validator, id, message);
-        let gap = number > self.confirm.ask(|machine| machine.followed(usize::from(validator))) + 1;
+        let gap = number > followed.saturating_add(1);
         let _ = self.events.send(Event::Witness { validator, id, witness: Arc::new(witness) });
         if gap {
             let _ = self.fetch.send(FetchEvent::Gap { peer, validator });

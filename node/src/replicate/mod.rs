@@ -26,24 +26,25 @@ pub mod intake;
 pub mod serve;
 pub mod store;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use weft_core::confirm::{BatchDigest, Weights};
+use weft_core::confirm::Weights;
 use weft_core::{LaneId, Limits, MessageId, NetworkId, NodeKey, Reason};
 use weft_crypto::BatchVerifier;
 use weft_net::peer::{PeerConfig, PeerNet, PeerStartError};
 
 use self::chains::Chains;
-use self::check::{Checker, Window};
+use self::check::{Asked, Checker, Window};
 use self::fetch::{FetchEvent, Fetcher};
 use self::intake::{Intake, Urgent};
 use self::serve::Service;
 use self::store::Stores;
 use crate::confirm::Confirm;
 use crate::confirm::acks::ConfirmAcks;
-use crate::confirm::driver::Event;
+use crate::confirm::events::EventSender;
 use crate::health::{Health, State};
 use crate::lane::with_sources;
 use crate::lanes::Lanes;
@@ -77,7 +78,7 @@ pub struct Needs {
     /// Acks that wait for it.
     pub acks: Arc<ConfirmAcks>,
     /// To the driver.
-    pub events: Sender<Event>,
+    pub events: EventSender,
     /// Statistics.
     pub counters: Arc<Counters>,
     /// The node's health.
@@ -85,7 +86,7 @@ pub struct Needs {
     /// What the driver shares.
     pub link: Link,
     /// Asked for by the driver.
-    pub asked: Receiver<Arc<BatchDigest>>,
+    pub asked: Receiver<Asked>,
     /// Judges what this node cosigns.
     pub cosigner: Arc<Cosigner>,
 }
@@ -100,15 +101,17 @@ pub struct Link {
     /// Recent witnesses.
     pub chains: Arc<Chains>,
     /// Takes batches to be checked. Not bounded by itself: the machine bounds what it asks for.
-    pub check: Sender<Arc<BatchDigest>>,
+    pub check: Sender<Asked>,
+    /// How often the log of any lane was cut, or is being cut: what could not be read meanwhile may be there later.
+    pub cuts: Arc<AtomicU64>,
 }
 
 impl Link {
     /// The link, and where what is to be checked comes out.
-    pub fn new(stores: Arc<Stores>, validators: usize) -> (Self, Receiver<Arc<BatchDigest>>) {
+    pub fn new(stores: Arc<Stores>, validators: usize) -> (Self, Receiver<Asked>) {
         let (check, asked) = unbounded();
         let chains = Arc::new(Chains::new(validators));
-        (Self { net: Arc::default(), stores, chains, check }, asked)
+        (Self { net: Arc::default(), stores, chains, check, cuts: Arc::default() }, asked)
     }
 }
 
@@ -171,7 +174,9 @@ impl Replication {
             stores: stores.clone(),
             events: events.clone(),
             counters: needs.counters.clone(),
+            cuts: link.cuts.clone(),
             windows: vec![Window::default(); keys.len()],
+            ended: vec![None; keys.len()],
         };
         let asked = needs.asked.clone();
         threads.push(spawn("weft-check", Box::new(move || checker.run(&asked)))?);
@@ -222,7 +227,7 @@ pub enum ReplicationError {
 /// Group commit for all lanes of other nodes: one round of syncs for everything that was appended meanwhile.
 struct Syncing {
     stores: Arc<Stores>,
-    events: Sender<Event>,
+    events: EventSender,
     net: Arc<OnceLock<PeerNet>>,
     health: Arc<Health>,
     acks: Arc<ConfirmAcks>,
@@ -233,9 +238,9 @@ impl Syncing {
     fn run(self, dirty: &Receiver<()>) {
         while dirty.recv().is_ok() {
             let mut done = Vec::new();
-            let synced = self.stores.sync(|lane, size, cuts| done.push((lane, size, cuts)));
-            for (lane, size, cuts) in done {
-                let _ = self.events.send(Event::Durable { lane, size, cuts });
+            let synced = self.stores.sync(|lane, _, _| done.push(lane));
+            self.events.wake();
+            for lane in done {
                 if let Some(net) = self.net.get() {
                     net.lane_grew(lane);
                 }

@@ -117,8 +117,7 @@ impl PeerService for Service {
                 return end.root == EMPTY_ROOT;
             }
             let batch = reader.batch_ending_at(end.size).ok().flatten();
-            end.size <= durable
-                && batch.is_some_and(|batch| batch.view().is_ok_and(|view| *view.root() == end.root))
+            end.size <= durable && batch.is_some_and(|batch| batch.root() == Some(end.root))
         };
         let mut sorted = ends.to_vec();
         sorted.sort_unstable_by_key(|end| std::cmp::Reverse(end.size));
@@ -142,7 +141,9 @@ impl PeerService for Service {
         }
         let lane = LaneId(validator);
         match (self.lanes.get(lane), self.keys.get(usize::from(validator))) {
-            (Some(reader), Some(key)) => chains::stored(reader, key, after, count, bytes_max),
+            (Some(reader), Some(key)) if self.chains.knows(validator) => {
+                chains::stored(reader, key, after, count, bytes_max)
+            }
             _ => Vec::new(),
         }
     }

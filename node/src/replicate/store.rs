@@ -205,15 +205,14 @@ impl Stores {
         slot.syncer.sync()
     }
 
-    /// Lets go of sides that part from the lane below `final_size`: they are history.
-    pub fn prune_sides(&self, lane: LaneId, final_size: u64) {
-        let Some(slot) = self.slot(lane) else { return };
-        let mut store = slot.lock();
-        if store.sides.is_empty() {
-            return;
-        }
+    /// Lets go of sides that part from the lane below `final_size`: they are history. `false` if the lane is being written just now,
+    /// which may take as long as the disk does: then later.
+    pub fn prune_sides(&self, lane: LaneId, final_size: u64) -> bool {
+        let Some(slot) = self.slot(lane) else { return true };
+        let Ok(mut store) = slot.store.try_lock() else { return false };
         store.sides.retain(|side| side.after.size() > final_size);
         store.side_bytes = store.sides.iter().map(|side| side.bytes.len() + SIDE_OVERHEAD_BYTES).sum();
+        true
     }
 
     /// The bytes of a batch in the log or a side.
@@ -356,7 +355,14 @@ mod tests {
         let mut synced = Vec::new();
         stores.sync(|lane, size, cuts| synced.push((lane, size, cuts))).unwrap();
         assert_eq!(synced, [(LANE, liar.tree.size(), 1)]);
-        stores.prune_sides(LANE, reader.size());
+        {
+            let _writing = stores.slots[1].as_ref().unwrap().lock();
+            assert!(
+                !stores.prune_sides(LANE, reader.size()),
+                "whoever confirms does not wait for the disk of a lane"
+            );
+        }
+        assert!(stores.prune_sides(LANE, reader.size()));
         assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Side(_)), "let go of, so new");
     }
 

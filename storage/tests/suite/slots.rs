@@ -93,3 +93,18 @@ fn a_failed_sync_ends_all_writing_and_damage_to_both_slots_is_reported() {
     }
     assert!(matches!(open(&disk), Err(LogError::Damaged(_))));
 }
+
+#[test]
+fn a_record_that_needs_a_larger_file_on_a_full_disk_waits_and_loses_nothing() {
+    let disk = SimDisk::new(5);
+    let (mut slots, _) = open(&disk).expect("it opens");
+    slots.write(&record(1)).expect("a small one");
+    disk.fail_at(disk.operation_count(), Fault::StorageFull);
+    let refused = slots.write(&record(3)).expect_err("no room for a larger file");
+    assert!(matches!(refused, LogError::StorageFull { .. }), "{refused:?}");
+    assert_eq!(open(&disk.crash(&[])).expect("it opens").1, Some(record(1)));
+    // What fits is written all the while, and the larger one once there is room.
+    slots.write(&record(2)).expect("it fits");
+    slots.write(&record(3)).expect("there is room again");
+    assert_eq!(open(&disk.crash(&[])).expect("it opens").1, Some(record(3)));
+}

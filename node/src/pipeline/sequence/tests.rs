@@ -1,0 +1,77 @@
+//! The sequencer and a witness of the run before.
+
+use std::path::Path;
+use std::thread;
+
+use crossbeam::channel::{bounded, unbounded};
+use ed25519_dalek::SigningKey;
+use weft_core::LaneId;
+use weft_core::confirm::{Setup, Watermarks, Weights, Witness};
+use weft_core::tips::TipSelection;
+use weft_storage::{LaneLog, SimDisk};
+
+use super::*;
+use crate::confirm;
+use crate::confirm::events::events;
+use crate::lane::LaneConfig;
+use crate::lanes::Lanes;
+use crate::random::Random;
+use crate::testing::{Author, ROOTS, data, id, message, signer};
+
+#[test]
+fn a_recorded_witness_whose_parent_has_to_be_got_again_waits_for_it_and_does_not_stop_the_node() {
+    let author = |lane| Author::new(Arc::new(SimDisk::new(1)), Path::new("/lane"), lane);
+    let (own, mut other) = (author(0), author(1));
+    let parent = data(b"of another lane");
+    let digest = other.append_one(&parent);
+    let LaneLog { writer, syncer: _syncer, reader } = own.log;
+    let lanes = Lanes::new(LaneId(0), reader, std::iter::once(other.log.reader.clone()));
+    let setup = Setup {
+        weights: Weights::new(vec![1, 1]),
+        lanes: 2,
+        lane: Some(LaneId(0)),
+        balances: Vec::new(),
+        round_us: 1_000,
+    };
+    let confirm = Arc::new(Confirm::new(confirm::machine(setup, None), LaneId(0)));
+    let config = LaneConfig {
+        recent_ids_max: 1_024,
+        replay_issuers_max: 1_024,
+        tips_max: 64,
+        tip_selection: TipSelection::default(),
+        batch_messages_max: 4_096,
+    };
+    let key = SigningKey::from_bytes(&[50; 32]);
+    let dir = tempfile::tempdir().unwrap();
+    let random = Random::from_seed(&[1; 32]);
+    let lane = Lane::open(key, ROOTS, writer, (lanes, confirm.clone()), dir.path(), config, random).unwrap();
+    let payload = Witness { number: 1, ..Witness::default() }.encode().unwrap();
+    let bytes = message(&signer(0), PayloadKind::WITNESS, [id(&parent), ROOTS[1]], &payload);
+    let witness = OwnWitness { id: id(&bytes), bytes };
+    let (events_in, events_out) = events();
+    let (_witnesses_in, witnesses) = bounded(1);
+    let (_tips_in, tips_elsewhere) = bounded(1);
+    let health = Arc::new(Health::new());
+    health.set_state(State::CatchingUp, None);
+    let link = ConfirmLink {
+        confirm: confirm.clone(),
+        events: events_in,
+        witnesses,
+        witness: Some(witness.clone()),
+        tips_elsewhere,
+    };
+    let sequencer = Sequencer::new(lane, Arc::default(), health.clone(), link);
+    let (input, batches) = unbounded();
+    let (output, groups) = unbounded();
+    let running = thread::spawn(move || sequencer.run(&batches, &output));
+    thread::sleep(Duration::from_millis(150));
+    assert_eq!(health.state(), State::CatchingUp, "not poisoned");
+    assert!(groups.try_recv().is_err(), "nothing is appended meanwhile, nor synced");
+    let size = digest.size();
+    confirm.publish(LaneId(1), &Watermarks { final_size: size, certified: size, applied: size, held: size });
+    let placed = events_out.recv_timeout(Duration::from_secs(10)).unwrap();
+    let Event::Stored(batch) = placed else { panic!("{placed:?}") };
+    assert_eq!(batch.witness().map(|placed| placed.id), Some(witness.id));
+    drop(input);
+    running.join().unwrap();
+}
