@@ -115,9 +115,9 @@ fn a_later_checkpoint_is_shown_to_extend_an_earlier_one() {
         let file = ConsistencyFile::parse(&text).unwrap();
         assert_eq!((file.new.checkpoint, file.verify(&old)), (new, Ok(())));
         assert!(file.new.verify(&genesis(data.path()), verify).is_ok());
-        for (lane, old_size, wrong) in [(0, 1, ErrorCode::NotFound), (1, old.size, ErrorCode::NotFound)] {
-            let query = Query::Consistency { lane: LaneId(lane), old_size, size: 0 };
-            assert_eq!(code(session.query(query).await.unwrap_err()), wrong);
+        for (lane, old_size, size) in [(0, 1, 0), (1, old.size, 0), (1, old.size, new.size)] {
+            let query = Query::Consistency { lane: LaneId(lane), old_size, size };
+            assert_eq!(code(session.query(query).await.unwrap_err()), ErrorCode::NotFound, "{lane} {size}");
         }
     });
     node.stop();

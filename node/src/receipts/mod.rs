@@ -254,6 +254,7 @@ impl Receipts {
     /// A checkpoint of `lane` beyond `position`, cosigned as far as can be: at `size`, or where that is 0, at the newest
     /// final size. Takes at most twice [`COSIGN_WAIT`].
     async fn head(&self, lane: LaneId, position: u64, size: u64) -> Result<SignedCheckpoint, Refusal> {
+        self.own.lane(lane)?;
         if size == 0 {
             return self.newest_head(lane, position).await;
         }
@@ -268,7 +269,6 @@ impl Receipts {
     /// The same at the newest final size. Of one lane peers are asked about one checkpoint at a time. Whoever comes meanwhile waits, and
     /// takes what the one before got where that covers its message, quorum or not: so however many clients ask, peers are asked once.
     async fn newest_head(&self, lane: LaneId, position: u64) -> Result<SignedCheckpoint, Refusal> {
-        self.own.lane(lane)?;
         if let Some(head) = self.newest(lane, position) {
             return Ok(head);
         }
