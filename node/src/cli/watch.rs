@@ -80,7 +80,8 @@ pub struct WatchArgs {
     /// End after so many seconds
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// When the connection is lost, connect again and go on, until it is told to end
+    /// When the connection is lost, connect again and go on, until it is told to end. A node that goes down says so; one that
+    /// was killed is missed after 30 seconds of silence
     #[arg(long)]
     reconnect: bool,
     /// One JSON object a line on stdout
