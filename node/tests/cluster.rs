@@ -14,8 +14,8 @@ use weft_core::confirm::{Claim, Witness};
 use weft_core::endorse::EndorseError;
 use weft_core::receipt::VerifyError;
 use weft_core::{
-    BatchBuilder, BatchView, DeviceSigner, Draft, LaneId, LaneTree, MessageId, NodeKey, PayloadKind, Place,
-    Reason, Receipt, VerifiedMessage,
+    BatchBuilder, BatchView, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, NodeKey,
+    PayloadKind, Place, Reason, Receipt, VerifiedMessage,
 };
 use weft_net::peer::{
     CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
@@ -462,23 +462,34 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
     runtime().block_on(net.shutdown());
 }
 
-/// Batches of one witness each in the lane of node 3, sealed with its key; the messages themselves lack a valid signature.
+/// A witness that says nothing, with a signature that is not valid.
+fn unsigned_witness(
+    genesis: GenesisId,
+    signer: &DeviceSigner,
+    number: u64,
+    predecessor: MessageId,
+) -> Vec<u8> {
+    let payload = Witness { number, predecessor, ..Witness::default() }.encode().unwrap();
+    let draft = Draft {
+        network: genesis.network(),
+        issued_at_us: now_us(),
+        sequence: number,
+        parents: genesis.roots(),
+        kind: PayloadKind::WITNESS,
+        payload: &payload,
+    };
+    let mut message = draft.sign(signer).unwrap();
+    *message.last_mut().unwrap() ^= 1;
+    message
+}
+
+/// Batches of one such witness each in the lane of node 3, sealed with its key.
 fn unsigned_witnesses(dir: &DataDir, count: u64) -> Vec<Bytes> {
     let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
     let (mut tree, mut batches) = (LaneTree::new(), Vec::new());
     let mut predecessor = MessageId([0; 32]);
     for number in 1..=count {
-        let payload = Witness { number, predecessor, ..Witness::default() }.encode().unwrap();
-        let draft = Draft {
-            network: genesis.network(),
-            issued_at_us: now_us(),
-            sequence: number,
-            parents: genesis.roots(),
-            kind: PayloadKind::WITNESS,
-            payload: &payload,
-        };
-        let mut message = draft.sign(&signer).unwrap();
-        *message.last_mut().unwrap() ^= 1;
+        let message = unsigned_witness(genesis, &signer, number, predecessor);
         predecessor = id(&message);
         let view = weft_core::MessageView::parse(&message).unwrap();
         let mut builder = BatchBuilder::new(1, 10_000);
@@ -510,6 +521,31 @@ fn what_a_liar_puts_into_its_lane_is_held_against_no_honest_node_that_passes_it_
             let honest = peer.state == PeerState::Connected && peer.score == 0;
             assert!(honest, "node {node} of {}: {:?}, {} points", peer.peer, peer.state, peer.score);
         }
+    }
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_witness_without_a_valid_signature_is_held_against_its_validator_and_against_nobody_else() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let net = lie(&cluster, &dir, Liar { histories: [Vec::new(), Vec::new()] });
+    let score = |node: usize| {
+        let peers = cluster.node(node).peers();
+        peers.iter().find(|peer| peer.peer == LaneId(3)).map_or(0, |peer| peer.score)
+    };
+    (0..3).for_each(|node| wait_for("it is connected", || net.is_connected(LaneId(node))));
+    // Of validator 2, then of the node that sends them.
+    for validator in [2, 2, 2, 3] {
+        let signer = DeviceSigner::from_seed([100 + validator; 32]);
+        let message = unsigned_witness(dir.genesis_id(), &signer, 100, MessageId([1; 32]));
+        assert_eq!(net.broadcast_witness(&Bytes::from(message)), 3);
+    }
+    for node in 0..3 {
+        wait_for("the last one came", || score(node) > 0);
+        assert!(score(node) <= 25, "one fault and not four: {}", score(node));
     }
     runtime().block_on(net.shutdown());
 }

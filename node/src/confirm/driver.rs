@@ -95,17 +95,6 @@ pub enum Event {
     Stop,
 }
 
-impl Event {
-    /// Memory that it takes while it waits, if that is much.
-    pub fn held_bytes(&self) -> usize {
-        match self {
-            Self::Stored(digest) | Self::Side(digest) | Self::Again(digest) => digest.held_bytes(),
-            Self::Witness { witness, .. } => witness.held_bytes(),
-            Self::Formed { .. } | Self::Damaged(_) | Self::Wake | Self::Stop => 0,
-        }
-    }
-}
-
 /// A witness that this node has signed, on its way into the own lane.
 #[derive(Clone, Debug)]
 pub struct OwnWitness {
@@ -176,6 +165,8 @@ pub struct Driver {
     refused: Vec<Option<(u64, u64)>>,
     /// A lane had more than its share when lanes were last fed.
     hungry: bool,
+    /// Size of the own lane after the batch with the last own witness.
+    stated: u64,
     /// Final sizes of lanes whose sides are to be let go of.
     prune: BTreeMap<LaneId, u64>,
     /// Something was given to the machine since the last tick.
@@ -200,6 +191,7 @@ impl Driver {
             behind,
             refused,
             hungry: false,
+            stated: 0,
             prune: BTreeMap::new(),
             fresh: true,
             ticked: None,
@@ -315,9 +307,12 @@ impl Driver {
         if self.is_due(next, now) { Duration::ZERO } else { SLEEP_MAX }
     }
 
-    /// Whether a tick may have a result. One that had none has none again before something has happened or its time has come.
+    /// Whether a tick may have a result. One that had none has none again before something has happened or its time has come. The record
+    /// keeps one witness, so the next one is not made before that one is on the disk in its lane: a crash would leave a gap.
     fn is_due(&self, next: u64, now: u64) -> bool {
-        next <= now && (self.fresh || self.ticked != Some(next))
+        let own = self.parts.lanes.get(usize::from(self.validator()));
+        let is_kept = own.is_none_or(|own| own.reader.durable_size() >= self.stated);
+        is_kept && next <= now && (self.fresh || self.ticked != Some(next))
     }
 
     fn tick(&mut self) -> Result<(), LogError> {
@@ -337,6 +332,9 @@ impl Driver {
         let index = usize::from(digest.lane().0);
         let Some(behind) = self.behind.get_mut(index) else { return Ok(()) };
         *behind = true;
+        if digest.lane() == self.parts.confirm.lane() && digest.witness().is_some() {
+            self.stated = digest.size();
+        }
         let held = self.held(digest.lane());
         if digest.first() == held {
             let size = digest.size();

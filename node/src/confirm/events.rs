@@ -124,6 +124,17 @@ impl Drop for EventReceiver {
     }
 }
 
+impl Event {
+    /// Memory that it takes while it waits, if that is much.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Stored(digest) | Self::Side(digest) | Self::Again(digest) => digest.held_bytes(),
+            Self::Witness { witness, .. } => witness.held_bytes(),
+            Self::Formed { .. } | Self::Damaged(_) | Self::Wake | Self::Stop => 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -157,6 +157,28 @@ fn a_witness_names_messages_of_its_own_lane_only() {
 }
 
 #[test]
+fn the_next_witness_is_not_made_before_the_last_one_is_on_the_disk_in_its_lane() {
+    let mut bench = Bench::new(|authors| {
+        authors[1].append_one(&data(b"a"));
+        authors[1].sync();
+    });
+    let (_, first) = bench.witness();
+    let placed = bench.authors[0].append_one(&first);
+    bench.round(Event::Stored(placed));
+    let digest = bench.authors[1].append_one(&data(b"b"));
+    bench.authors[1].sync();
+    bench.round(Event::Stored(digest));
+    for _ in 0..30 {
+        thread::sleep(Duration::from_millis(1));
+        bench.round(Event::Wake);
+        assert_ne!(bench.driver.sleep(), Duration::ZERO, "it does not turn in circles");
+    }
+    assert!(bench.witnesses.try_recv().is_err(), "a crash now would leave a gap in the chain");
+    bench.authors[0].sync();
+    assert_eq!(bench.witness().0.number, 2);
+}
+
+#[test]
 fn votes_for_which_there_is_no_room_are_written_when_there_is_and_their_witness_waits() {
     let mut bench = Bench::new(|authors| {
         authors[1].append_one(&data(b"a"));
