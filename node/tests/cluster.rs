@@ -64,7 +64,11 @@ impl Cluster {
     fn start(&mut self, node: usize) {
         let config =
             Config { peer_listen: Some("127.0.0.1:0".parse().unwrap()), ..config(self.dirs[node].path()) };
-        self.nodes[node] = Some(start(&config));
+        self.start_with(node, &config);
+    }
+
+    fn start_with(&mut self, node: usize, config: &Config) {
+        self.nodes[node] = Some(start(config));
         for from in 0..NODES {
             for to in 0..NODES {
                 if let (Some(from), Some(there)) = (&self.nodes[from], &self.nodes[to]) {
@@ -281,9 +285,28 @@ fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
     }
 }
 
-/// A node that signs two histories of its lane and gives one to node 0 and the other to all others.
-struct Liar {
-    histories: [Vec<Bytes>; 2],
+type Ship = dyn Fn(LaneId, LaneId, &[LaneEnd]) -> ShipAnswer + Send + Sync;
+
+/// A node that ships what it likes: of which lane is asked by which peer, from which ends on.
+struct Liar(Box<Ship>);
+
+const NOTHING: LaneEnd = LaneEnd { size: 0, root: weft_core::merkle::EMPTY_ROOT };
+
+impl Liar {
+    /// Signs two histories of its lane, 3, and gives one to node 0 and the other to all others.
+    fn two_ways(histories: [Vec<Bytes>; 2]) -> Self {
+        Self(Box::new(move |peer, lane, ends| {
+            if lane != LaneId(3) || !ends.contains(&NOTHING) {
+                return ShipAnswer::NotHeld { held: 0 };
+            }
+            ships(&histories[usize::from(peer != LaneId(0))])
+        }))
+    }
+}
+
+/// Ships these batches and nothing more.
+fn ships(batches: &[Bytes]) -> ShipAnswer {
+    ShipAnswer::From(NOTHING, Box::new(Pages(batches.iter().cloned().collect())))
 }
 
 struct Pages(std::collections::VecDeque<Bytes>);
@@ -306,12 +329,7 @@ impl PeerService for Liar {
     fn chain_done(&self, _: LaneId, _: u16, _: u32, _: bool) {}
 
     fn ship(&self, peer: LaneId, lane: LaneId, ends: &[LaneEnd]) -> ShipAnswer {
-        let nothing = LaneEnd { size: 0, root: weft_core::merkle::EMPTY_ROOT };
-        if lane != LaneId(3) || !ends.contains(&nothing) {
-            return ShipAnswer::NotHeld { held: 0 };
-        }
-        let history = &self.histories[usize::from(peer != LaneId(0))];
-        ShipAnswer::From(nothing, Box::new(Pages(history.iter().cloned().collect())))
+        (self.0)(peer, lane, ends)
     }
 
     fn chain(&self, _: LaneId, _: u16, _: u64, _: usize, _: usize) -> Vec<Bytes> {
@@ -369,7 +387,7 @@ fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let liar = Liar { histories: [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})] };
+    let liar = Liar::two_ways([history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})]);
     let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
@@ -398,7 +416,7 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
             message[byte] ^= 1;
         }
     });
-    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled] });
+    let net = lie(&cluster, &dir, Liar::two_ways([spoiled.clone(), spoiled]));
     for node in cluster.up() {
         wait_for("the lane has ended", || node.confirm().faults(LaneId(3)).contains(&Fault::Ended));
     }
@@ -410,6 +428,149 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
         assert!((0..3).all(|lane| cluster.node(node).confirm().faults(LaneId(lane)).is_empty()));
     }
     runtime().block_on(net.shutdown());
+}
+
+/// What claims everything of all lanes and all chains.
+fn everything() -> Holdings {
+    let most = LaneEnd { size: u64::MAX, root: [7; 32] };
+    Holdings {
+        lanes: (0..NODES as u16).map(|lane| (LaneId(lane), most)).collect(),
+        followed: (0..NODES as u16).map(|validator| (validator, u64::MAX)).collect(),
+    }
+}
+
+#[test]
+fn a_lane_whose_node_refuses_it_to_most_is_had_from_whoever_has_it() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let batches = history(&dir, b"data", |_, _| {});
+    let liar = Liar(Box::new(move |peer, lane, _| match (peer, lane) {
+        (LaneId(0), LaneId(3)) => ships(&batches),
+        _ => ShipAnswer::NotHeld { held: 0 },
+    }));
+    let net = lie(&cluster, &dir, liar);
+    cluster.wait_final(3, 4);
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_node_that_claims_everything_and_ships_nothing_holds_up_no_lane_and_nobodys_state() {
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let batches = history(&dir, b"data", |_, _| {});
+    let liar = Liar(Box::new(move |peer, lane, _| match (peer, lane) {
+        (LaneId(0), LaneId(3)) => ships(&batches),
+        _ => ships(&[]),
+    }));
+    let net = lie(&cluster, &dir, liar);
+    wait_for("its claims have come", || {
+        net.send_holdings(None, &everything());
+        (0..3).all(|node| net.is_connected(LaneId(node)))
+    });
+    net.send_holdings(None, &everything());
+    cluster.wait_final(3, 4);
+    for node in 0..3 {
+        send(cluster.node(node), AckLevel::Final, 100, 1);
+    }
+    cluster.wait_live(0..3);
+    // Nor does it stop a node from coming back.
+    cluster.stop(2);
+    cluster.start(2);
+    net.set_address(LaneId(2), Some(cluster.node(2).peer_address().unwrap().to_string()));
+    wait_for("it is back", || {
+        net.send_holdings(None, &everything());
+        cluster.node(2).health().state == State::Live
+    });
+    send(cluster.node(2), AckLevel::Final, 100, 50);
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_restored_node_finds_out_though_somebody_claims_more_of_its_lane_and_shows_nothing() {
+    let mut cluster = Cluster::started(1);
+    send(cluster.node(1), AckLevel::Final, 50, 1);
+    cluster.stop(1);
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(cluster.dirs[1].path(), copy.path());
+    cluster.start(1);
+    cluster.wait_live([1]);
+    send(cluster.node(1), AckLevel::Final, 50, 2);
+    cluster.wait_final(1, cluster.final_size(1, 1));
+    cluster.stop(1);
+    cluster.stop(3);
+    std::fs::remove_dir_all(cluster.dirs[1].path()).unwrap();
+    copy_dir(copy.path(), cluster.dirs[1].path());
+    let settings = |dir: &Path| Config { peer_listen: Some("127.0.0.1:0".parse().unwrap()), ..config(dir) };
+    let restored = start(&settings(cluster.dirs[1].path()));
+    let address = restored.peer_address().unwrap().to_string();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let net = {
+        let asked = asked.clone();
+        let silent = Liar(Box::new(move |_, lane, ends| {
+            asked.fetch_or(lane == LaneId(1), std::sync::atomic::Ordering::AcqRel);
+            ShipAnswer::From(ends[0], Box::new(Pages(std::collections::VecDeque::new())))
+        }));
+        lie(&cluster, &dir, silent)
+    };
+    net.set_address(LaneId(1), Some(address.clone()));
+    wait_for("the liar is asked", || {
+        net.send_holdings(None, &everything());
+        asked.load(std::sync::atomic::Ordering::Acquire)
+    });
+    // Only now those come who have it.
+    restored.set_peer_address(LaneId(0), Some(cluster.node(0).peer_address().unwrap().to_string()));
+    cluster.node(2).set_peer_address(LaneId(1), Some(address));
+    wait_for("it finds out", || restored.health().state == State::Poisoned);
+    let cause = restored.health().cause.unwrap_or_default();
+    assert!(cause.contains("signed and does not have"), "{cause}");
+    restored.stop();
+    runtime().block_on(net.shutdown());
+}
+
+#[test]
+fn a_node_without_room_for_other_lanes_says_so_and_is_back_when_there_is_room() {
+    let mut cluster = Cluster::started(1);
+    cluster.stop(3);
+    // More than any disk has; segments are small, so that the next one is soon needed.
+    let settings = Config {
+        peer_listen: Some("127.0.0.1:0".parse().unwrap()),
+        free_space_watermark_bytes: 1 << 50,
+        segment_bytes: 1 << 20,
+        ..config(cluster.dirs[3].path())
+    };
+    cluster.start_with(3, &settings);
+    cluster.wait_live([3]);
+    let filled = runtime().block_on(async {
+        let (_client, session) = session(cluster.node(0), AckLevel::Durable).await;
+        let until = Instant::now() + Duration::from_secs(30);
+        for sequence in 1.. {
+            let mut sketch = Sketch::new(&session, sequence);
+            sketch.payload = vec![0; 16_000];
+            let messages: Vec<_> = (0..8).map(|n| sketch.sign(&device(10 + n))).collect();
+            assert_eq!(refusals(&submit(&session, &messages).await), []);
+            match cluster.node(3).health().state {
+                State::DiskFull => return sequence,
+                State::Poisoned => panic!("{:?}", cluster.node(3).health().cause),
+                _ => assert!(Instant::now() < until, "the watermark is never reached"),
+            }
+        }
+        0
+    });
+    assert!(filled > 0);
+    // The others go on, and it stays as it is.
+    send(cluster.node(1), AckLevel::Final, 50, 1);
+    assert_eq!(cluster.node(3).health().state, State::DiskFull, "{:?}", cluster.node(3).health().cause);
+    cluster.stop(3);
+    cluster.start(3);
+    cluster.wait_live([3]);
+    for lane in 0..3 {
+        cluster.wait_final(lane, cluster.final_size(lane, lane));
+    }
 }
 
 #[test]

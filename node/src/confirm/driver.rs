@@ -464,7 +464,8 @@ impl Driver {
                     (*behind, *refused) = (true, None);
                 }
                 if let Some(link) = &self.parts.link {
-                    link.stores.switch(*lane, *from, batches)?;
+                    let expire = || self.parts.acks.expire(Instant::now(), &self.parts.counters);
+                    link.stores.switch(*lane, *from, batches, expire)?;
                     if let Some(net) = link.net.get() {
                         net.lane_grew(*lane);
                     }

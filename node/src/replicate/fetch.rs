@@ -2,11 +2,13 @@
 //! to date.
 //!
 //! Owns these decisions, in one thread. Rules: a lane is taken from its own node while that is connected; from another holder when it is
-//! not, or when nothing comes although somebody has more; and from one holder after the other while what is held of it is not certified and
-//! nothing moves, since they may hold another history. Every second peers are told what is held here and durable, so that what was
-//! lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard from a quorum what they hold of
-//! its own lane, or long enough: it must not append to a lane that it has forgotten the end of. It is *catching up* while final is coming
-//! back after a start, or a peer has much more of a lane.
+//! not, or when nothing comes although somebody has more ([`sources`](super::sources)); and from one holder after the other while what is
+//! held of it is not certified and nothing moves, since they may hold another history. A holder is not to blame for what this node does not
+//! take: while its batches wait here, or for room, or its credit is kept back, nobody else is asked. Every second peers are told what is held
+//! here and durable, so that what was lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard
+//! from a quorum what they hold of its own lane, or long enough: it must not append to a lane that it has forgotten the end of; and until
+//! all who claim to have more of it were asked for it. It is *catching up* while final is coming back after a start, while it applies what
+//! it has much of in its logs, or while a third of the weight says that a lane is much longer: what fewer say proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +20,9 @@ use weft_core::confirm::Weights;
 use weft_net::peer::{Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
 use weft_storage::LogReader;
 
-use crate::confirm::Confirm;
+use super::credit::Credit;
+use super::sources::{Question, Sources};
+use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::lanes::Lanes;
 
@@ -30,6 +34,9 @@ const HOLDINGS_EVERY: Duration = Duration::from_secs(1);
 
 /// A subscription that brings nothing for this long although somebody has more is given up.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// A holder whose batches wait here all that time is given up after this long without growth: what it sends is of no use.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// A lane of which a subscription has just ended is asked for again after this.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -47,17 +54,19 @@ const AGAIN_AFTER_STRAY: Duration = Duration::from_secs(1);
 /// A chain that is behind a peer's for this long is asked for: usually the stream brings it.
 const CHAIN_LATE: Duration = Duration::from_millis(300);
 
-/// Credit asked for of a lane: a batch of the usual longest, and the next ones on their way.
-const CREDIT_BYTES: u64 = 8 << 20;
-
 /// Longest wait for word of a quorum before this node takes messages all the same.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 
-/// Longest wait for a peer to show what it claims to have of this node's lane: long enough for any honest one.
+/// Longest wait for a peer to show what it claims to have of this node's lane, once all who claim to have more were asked: long enough for
+/// any honest one.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
 /// Positions that a peer has more of a lane for this node to be catching up: some seconds of a busy lane.
 pub const LAG_POSITIONS: u64 = 1 << 20;
+
+/// What is in the log of a lane and is not applied is not being caught up on if nothing of it was applied for this long: it waits for
+/// something that may never come.
+const APPLIES_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the fetcher is told.
 #[derive(Debug)]
@@ -70,12 +79,12 @@ pub enum FetchEvent {
     Holdings(LaneId, Holdings, Hold),
     /// A subscription is over.
     Over {
-        /// Of whom.
-        peer: LaneId,
         /// Of what.
         lane: LaneId,
         /// Which.
         subscription: SubscriptionId,
+        /// The connection was lost: nothing is said of the holder.
+        lost: bool,
     },
     /// What a subscription brings follows nothing that is here.
     Stray {
@@ -112,6 +121,11 @@ struct Subscription {
     /// Size of the log when it last grew, and when that was.
     size: u64,
     grew: Instant,
+    /// It has grown since the subscription began, which was then.
+    grown: bool,
+    since: Instant,
+    /// It was begun for another history of a lane that does not move.
+    stuck: bool,
 }
 
 /// The fetcher.
@@ -121,7 +135,9 @@ pub struct Fetcher {
     confirm: Arc<Confirm>,
     health: Arc<Health>,
     net: Arc<OnceLock<PeerNet>>,
+    credit: Arc<Credit>,
     weights: Weights,
+    sources: Sources,
     connected: BTreeSet<LaneId>,
     holdings: BTreeMap<LaneId, Holdings>,
     subscriptions: BTreeMap<LaneId, Subscription>,
@@ -129,8 +145,10 @@ pub struct Fetcher {
     again: BTreeMap<LaneId, Instant>,
     /// What was held and certified of each lane when that last moved, when that was, and whom it is taken from in turn.
     moved: BTreeMap<LaneId, ((u64, u64), Instant, LaneId)>,
-    /// Number followed of each validator when that last moved, and when that was.
-    followed: Vec<(u64, Instant)>,
+    /// Number followed of each validator when that last moved, when that was, and who was asked for more last.
+    followed: Vec<(u64, Instant, LaneId)>,
+    /// How far each lane was applied when that last moved, and when that was.
+    applied: BTreeMap<LaneId, (u64, Instant)>,
     /// Peers that have said what they hold.
     heard: BTreeSet<LaneId>,
     started: Instant,
@@ -145,11 +163,15 @@ impl Fetcher {
         confirm: Arc<Confirm>,
         health: Arc<Health>,
         net: Arc<OnceLock<PeerNet>>,
+        credit: Arc<Credit>,
         weights: Weights,
     ) -> Self {
         let now = Instant::now();
         Self {
-            followed: vec![(0, now); weights.len()],
+            followed: vec![(0, now, LaneId(0)); weights.len()],
+            applied: BTreeMap::new(),
+            credit,
+            sources: Sources::default(),
             lanes,
             confirm,
             health,
@@ -206,15 +228,25 @@ impl Fetcher {
             FetchEvent::Disconnected(peer) => {
                 self.connected.remove(&peer);
                 self.holdings.remove(&peer);
-                self.subscriptions.retain(|_, subscription| subscription.peer != peer);
+                self.subscriptions.retain(|lane, held| {
+                    if held.peer == peer {
+                        self.credit.over(peer, *lane, held.id);
+                    }
+                    held.peer != peer
+                });
             }
             FetchEvent::Holdings(peer, holdings, _hold) => {
                 self.heard.insert(peer);
                 self.holdings.insert(peer, holdings);
             }
-            FetchEvent::Over { lane, subscription, .. } => self.give_up(lane, subscription, AGAIN_AFTER),
+            FetchEvent::Over { lane, subscription, lost } => {
+                let grown = self.subscriptions.get(&lane).is_some_and(|held| {
+                    held.grown || self.lanes.get(lane).is_some_and(|reader| reader.size() != held.size)
+                });
+                self.give_up(lane, subscription, AGAIN_AFTER, !lost && !grown);
+            }
             FetchEvent::Stray { lane, subscription } => {
-                self.give_up(lane, subscription, AGAIN_AFTER_STRAY);
+                self.give_up(lane, subscription, AGAIN_AFTER_STRAY, true);
             }
             FetchEvent::Gap { peer, validator } | FetchEvent::ChainDone { peer, validator, more: true } => {
                 if let Some(net) = net {
@@ -231,12 +263,24 @@ impl Fetcher {
     }
 
     /// A subscription is over, or brings nothing that is of use.
-    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, again_after: Duration) {
-        if self.subscriptions.get(&lane).is_some_and(|held| held.id == subscription) {
-            self.subscriptions.remove(&lane);
-            self.again.insert(lane, Instant::now() + again_after);
+    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, again_after: Duration, failed: bool) {
+        if let Some(held) = self.subscriptions.get(&lane).filter(|held| held.id == subscription) {
+            let now = Instant::now();
+            if failed {
+                self.sources.failed(lane, held.peer, now);
+            }
+            // Somebody else may be asked at once.
+            self.again.insert(lane, now + if failed { AGAIN_AFTER } else { again_after });
+            self.end(lane);
+        }
+    }
+
+    /// Ends the subscription to `lane`, if there is one.
+    fn end(&mut self, lane: LaneId) {
+        if let Some(held) = self.subscriptions.remove(&lane) {
+            self.credit.over(held.peer, lane, held.id);
             if let Some(net) = self.net.get() {
-                net.unsubscribe(subscription);
+                net.unsubscribe(held.id);
             }
         }
     }
@@ -259,11 +303,6 @@ impl Fetcher {
     fn held_by(&self, peer: LaneId, lane: LaneId) -> u64 {
         let held = self.holdings.get(&peer).and_then(|held| of(&held.lanes, lane));
         held.map_or(0, |end| end.size)
-    }
-
-    /// The connected peer that has most of `lane`, and how much.
-    fn most(&self, lane: LaneId) -> Option<(u64, LaneId)> {
-        self.connected.iter().map(|peer| (self.held_by(*peer, lane), *peer)).max()
     }
 
     /// Whom to ask next of a lane that is stuck, if it is.
@@ -294,51 +333,87 @@ impl Fetcher {
             let Some(reader) = self.lanes.readers().get(index) else { continue };
             let (lane, size) = (reader.lane(), reader.size());
             if let Some(next) = self.next_holder(lane, size, now) {
-                if let Some(held) = self.subscriptions.remove(&lane) {
-                    net.unsubscribe(held.id);
+                self.end(lane);
+                self.start(net, lane, next, true, now);
+            } else if let Some((next, but)) = self.next_source(lane, size, now) {
+                self.end(lane);
+                let chosen = next.or_else(|| {
+                    self.with(lane, size, now, |sources, question| sources.choose(question, but))
+                });
+                if let Some(chosen) = chosen {
+                    self.start(net, lane, chosen, false, now);
                 }
-                self.start(net, lane, Some(next), now);
-                continue;
             }
-            let most = self.most(lane).filter(|(held, _)| *held > size);
-            if let Some(held) = self.subscriptions.get_mut(&lane) {
-                if size != held.size {
-                    (held.size, held.grew) = (size, now);
-                    continue;
-                }
-                // Nothing new, and nobody has more, or it has only just come to a halt.
-                let Some((_, other)) = most.filter(|_| now.duration_since(held.grew) >= STALLED) else {
-                    continue;
-                };
-                let stalled = held.id;
-                let other = if other == held.peer { None } else { Some(other) };
-                net.unsubscribe(stalled);
-                self.subscriptions.remove(&lane);
-                self.start(net, lane, other.or(most.map(|most| most.1)), now);
-                continue;
-            }
-            if self.again.get(&lane).is_some_and(|again| *again > now) {
-                continue;
-            }
-            let chosen = if lane == self.lanes.own() {
-                // Only when somebody claims to have more of it than this node has.
-                most.map(|most| most.1)
-            } else if self.connected.contains(&lane) {
-                Some(lane)
-            } else {
-                most.map(|most| most.1)
-            };
-            self.start(net, lane, chosen, now);
         }
     }
 
-    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: Option<LaneId>, now: Instant) {
-        let Some(peer) = peer else { return };
+    /// Asks what is known of sources of `lane`.
+    fn with<T>(
+        &mut self,
+        lane: LaneId,
+        size: u64,
+        now: Instant,
+        ask: impl FnOnce(&mut Sources, &Question<'_, &dyn Fn(LaneId) -> u64>) -> T,
+    ) -> T {
+        let holdings = &self.holdings;
+        let claim = |peer: LaneId| {
+            let held = holdings.get(&peer).and_then(|held| of(&held.lanes, lane));
+            held.map_or(0, |end| end.size)
+        };
+        let own = lane == self.lanes.own();
+        let question = Question {
+            lane,
+            own,
+            size,
+            connected: &self.connected,
+            claim: &claim as &dyn Fn(LaneId) -> u64,
+            now,
+        };
+        ask(&mut self.sources, &question)
+    }
+
+    /// Whether somebody else is to be asked for `lane` now: who, if that is settled, and who was asked in vain.
+    fn next_source(
+        &mut self,
+        lane: LaneId,
+        size: u64,
+        now: Instant,
+    ) -> Option<(Option<LaneId>, Option<LaneId>)> {
+        let Some(held) = self.subscriptions.get_mut(&lane) else {
+            return self.again.get(&lane).is_none_or(|again| *again <= now).then_some((None, None));
+        };
+        if size != held.size {
+            (held.size, held.grew, held.grown) = (size, now, true);
+            self.sources.served(lane, held.peer);
+        }
+        if held.stuck && size <= self.confirm.marks(lane).certified {
+            held.stuck = false;
+        }
+        let held = *held;
+        let (queued, withheld) = self.credit.waits(held.peer, lane);
+        let idle = now.duration_since(held.grew);
+        let waits = withheld || (queued && idle < BUSY_MAX) || self.health.full_elsewhere().is_some();
+        if held.stuck || waits {
+            return None;
+        }
+        let (goes_home, is_further) = self.with(lane, size, now, |sources, question| {
+            let further = (question.claim)(held.peer) > size || sources.has_other(question, held.peer);
+            (sources.goes_home(question, held.peer), further)
+        });
+        if idle >= STALLED && is_further {
+            self.sources.failed(lane, held.peer, now);
+            return Some((None, Some(held.peer)));
+        }
+        (goes_home && now.duration_since(held.since) >= STALLED).then_some((Some(lane), None))
+    }
+
+    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: LaneId, stuck: bool, now: Instant) {
         let ends = self.locator(lane);
         self.again.insert(lane, now + AGAIN_AFTER);
-        if let Ok(id) = net.subscribe(peer, lane, ends, CREDIT_BYTES) {
+        if let Some(id) = self.credit.subscribe(peer, lane, |bytes| net.subscribe(peer, lane, ends, bytes)) {
             let size = self.lanes.get(lane).map_or(0, LogReader::size);
-            self.subscriptions.insert(lane, Subscription { peer, id, size, grew: now });
+            let held = Subscription { peer, id, size, grew: now, grown: false, since: now, stuck };
+            self.subscriptions.insert(lane, held);
         }
     }
 
@@ -359,21 +434,40 @@ impl Fetcher {
             let number = self.confirm.ask(|machine| machine.followed(usize::from(validator)));
             let Some(slot) = self.followed.get_mut(usize::from(validator)) else { continue };
             if slot.0 != number {
-                *slot = (number, now);
+                (slot.0, slot.1) = (number, now);
                 continue;
             }
             if now.duration_since(slot.1) < CHAIN_LATE {
                 continue;
             }
-            let further = self.connected.iter().copied().find(|peer| {
+            // In turn: who claims to have followed further may not show it.
+            let last = slot.2;
+            let after = self.connected.iter().filter(|peer| **peer > last);
+            let further = after.chain(&self.connected).copied().find(|peer| {
                 let held = self.holdings.get(peer).and_then(|held| of(&held.followed, validator));
                 held.is_some_and(|held| held > number)
             });
             if let Some(peer) = further {
-                slot.1 = now;
+                (slot.1, slot.2) = (now, peer);
                 let _ = net.want_witnesses(peer, validator, number);
             }
         }
+    }
+
+    /// Whether there is much of `lane` that this node has yet to get or to apply.
+    fn lags(&mut self, lane: LaneId, size: u64, now: Instant) -> bool {
+        let applied = self.confirm.applied(lane);
+        let moved = self.applied.entry(lane).or_insert((applied, now));
+        if moved.0 != applied {
+            *moved = (applied, now);
+        }
+        let moves = now.duration_since(moved.1) < APPLIES_WITHIN;
+        // A lane that is closed or has ended goes no further, whatever lies beyond.
+        if self.confirm.faults(lane).iter().any(|fault| matches!(fault, Fault::Forked | Fault::Ended)) {
+            return false;
+        }
+        let claim = |peer: &LaneId| (self.held_by(*peer, lane), self.weights.of(usize::from(peer.0)));
+        is_behind(&self.weights, self.connected.iter().map(claim).collect(), size, applied, moves)
     }
 
     /// Whether this node has joined, and is up to date.
@@ -384,10 +478,13 @@ impl Fetcher {
             let heard = self.heard.iter().map(|peer| self.weights.of(usize::from(peer.0))).sum::<u64>();
             let enough = self.weights.is_quorum(heard + self.weights.of(own));
             let late = now.duration_since(self.started) >= JOIN_WAIT;
-            // Somebody's claim to have more of the own lane is looked into first.
-            let own_size = self.lanes.get(self.lanes.own()).map_or(0, LogReader::size);
-            let claimed = self.most(self.lanes.own()).is_some_and(|(held, _)| held > own_size);
-            let unproven = now.duration_since(self.started) >= CLAIM_WAIT;
+            // Everybody's claim to have more of the own lane is looked into first.
+            let own = self.lanes.own();
+            let own_size = self.lanes.get(own).map_or(0, LogReader::size);
+            let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
+            let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
+            let claimed = claimants.next().is_some();
+            let unproven = asked_all && now.duration_since(self.started) >= CLAIM_WAIT;
             if (!enough && !late) || (claimed && !unproven) {
                 return;
             }
@@ -398,11 +495,12 @@ impl Fetcher {
             }
             self.joined = true;
         }
-        let behind = self.lanes.readers().iter().any(|reader| {
-            let lane = reader.lane();
-            let known = self.most(lane).map_or(0, |most| most.0).max(reader.size());
-            lane != self.lanes.own() && known.saturating_sub(self.confirm.applied(lane)) > LAG_POSITIONS
-        });
+        let mut behind = false;
+        for index in 0..self.lanes.readers().len() {
+            let Some(reader) = self.lanes.readers().get(index) else { continue };
+            let (lane, size) = (reader.lane(), reader.size());
+            behind |= lane != self.lanes.own() && self.lags(lane, size, now);
+        }
         let wanted = if behind || self.confirm.is_restoring() { State::CatchingUp } else { State::Live };
         // A full disk, a failure and the end are not this thread's to change.
         if matches!(state, State::Joining | State::CatchingUp | State::Live) && state != wanted {
@@ -412,7 +510,42 @@ impl Fetcher {
     }
 }
 
+/// Whether so much is missing that a node is catching up: `claims` are what peers of which weight say to have of a lane, `size` is in the
+/// log here and `applied` of it applied; `moves` if more of it was applied lately.
+fn is_behind(weights: &Weights, mut claims: Vec<(u64, u64)>, size: u64, applied: u64, moves: bool) -> bool {
+    claims.sort_unstable_by(|left, right| right.cmp(left));
+    let mut weight = 0u64;
+    // One of a third is honest.
+    let claimed = claims.into_iter().find_map(|(size, own)| {
+        weight = weight.saturating_add(own);
+        weights.is_third(weight).then_some(size)
+    });
+    let missing = claimed.unwrap_or(0).saturating_sub(size);
+    missing > LAG_POSITIONS || (moves && size.saturating_sub(applied) > LAG_POSITIONS)
+}
+
 fn of<K: Ord + Copy, V: Copy>(list: &[(K, V)], key: impl Into<K>) -> Option<V> {
     let key = key.into();
     list.binary_search_by_key(&key, |entry| entry.0).ok().and_then(|at| list.get(at)).map(|entry| entry.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_less_than_a_third_claims_makes_nobody_catch_up() {
+        let weights = Weights::new(vec![1; 4]);
+        let much = 2 * LAG_POSITIONS;
+        let behind = |claims: &[(u64, u64)], size, applied, moves| {
+            is_behind(&weights, claims.to_vec(), size, applied, moves)
+        };
+        assert!(!behind(&[(u64::MAX, 1), (10, 1), (10, 1)], 10, 10, true), "one liar");
+        assert!(!behind(&[(u64::MAX, 1), (u64::MAX, 0)], 10, 10, true), "one without a vote helps nothing");
+        assert!(behind(&[(u64::MAX, 1), (much, 1), (10, 1)], 10, 10, true), "a third says so");
+        assert!(behind(&[], much, 10, true), "it lies in the log");
+        assert!(!behind(&[], much, 10, false), "and nothing of it can be applied");
+        assert!(!behind(&[(much, 1), (much, 1)], much, 10, false), "nor can it elsewhere");
+        assert!(!behind(&[(LAG_POSITIONS, 1), (LAG_POSITIONS, 1)], 0, 0, true));
+    }
 }
