@@ -39,7 +39,8 @@ impl Ahead {
 
     /// Whether a log of this size is too far ahead of what is applied.
     pub fn is_too_far(&mut self, size: u64, applied: u64) -> bool {
-        while let Some((_, bytes)) = self.pieces.pop_front_if(|piece| piece.0 <= applied) {
+        while let Some((_, bytes)) = self.pieces.front().copied().filter(|piece| piece.0 <= applied) {
+            self.pieces.pop_front();
             self.bytes -= bytes;
         }
         size.saturating_sub(applied) > POSITIONS_MAX || self.bytes > BYTES_MAX
