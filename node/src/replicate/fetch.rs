@@ -48,8 +48,8 @@ const STUCK: Duration = Duration::from_secs(2);
 /// The same for a lane that is known to be signed two ways: what was lost of a side is asked for again, but not often.
 const STUCK_CLOSED: Duration = Duration::from_secs(10);
 
-/// The same when what came was of no use: it would come again.
-const AGAIN_AFTER_STRAY: Duration = Duration::from_secs(1);
+/// The same when it came to nothing and nobody else has more: it would come to nothing again.
+const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A chain that is behind a peer's for this long is asked for: usually the stream brings it.
 const CHAIN_LATE: Duration = Duration::from_millis(300);
@@ -124,8 +124,8 @@ struct Subscription {
     /// It has grown since the subscription began, which was then.
     grown: bool,
     since: Instant,
-    /// It was begun for another history of a lane that does not move.
-    stuck: bool,
+    /// It was begun for another history of a lane that did not move: what was certified of it then.
+    stuck: Option<u64>,
 }
 
 /// The fetcher.
@@ -243,10 +243,10 @@ impl Fetcher {
                 let grown = self.subscriptions.get(&lane).is_some_and(|held| {
                     held.grown || self.lanes.get(lane).is_some_and(|reader| reader.size() != held.size)
                 });
-                self.give_up(lane, subscription, AGAIN_AFTER, !lost && !grown);
+                self.give_up(lane, subscription, !lost && !grown);
             }
             FetchEvent::Stray { lane, subscription } => {
-                self.give_up(lane, subscription, AGAIN_AFTER_STRAY, true);
+                self.give_up(lane, subscription, true);
             }
             FetchEvent::Gap { peer, validator } | FetchEvent::ChainDone { peer, validator, more: true } => {
                 if let Some(net) = net {
@@ -263,16 +263,19 @@ impl Fetcher {
     }
 
     /// A subscription is over, or brings nothing that is of use.
-    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, again_after: Duration, failed: bool) {
-        if let Some(held) = self.subscriptions.get(&lane).filter(|held| held.id == subscription) {
-            let now = Instant::now();
-            if failed {
-                self.sources.failed(lane, held.peer, now);
+    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, failed: bool) {
+        let Some(held) = self.subscriptions.get(&lane).filter(|held| held.id == subscription) else { return };
+        let (peer, now) = (held.peer, Instant::now());
+        let mut after = AGAIN_AFTER;
+        if failed {
+            self.sources.failed(lane, peer, now);
+            let size = self.lanes.get(lane).map_or(0, LogReader::size);
+            if !self.with(lane, size, now, |sources, question| sources.has_other(question, peer)) {
+                after = AGAIN_AFTER_FAILURE;
             }
-            // Somebody else may be asked at once.
-            self.again.insert(lane, now + if failed { AGAIN_AFTER } else { again_after });
-            self.end(lane);
         }
+        self.again.insert(lane, now + after);
+        self.end(lane);
     }
 
     /// Ends the subscription to `lane`, if there is one.
@@ -334,14 +337,15 @@ impl Fetcher {
             let (lane, size) = (reader.lane(), reader.size());
             if let Some(next) = self.next_holder(lane, size, now) {
                 self.end(lane);
-                self.start(net, lane, next, true, now);
+                let stuck = Some(self.confirm.marks(lane).certified);
+                self.start(net, lane, next, stuck, now);
             } else if let Some((next, but)) = self.next_source(lane, size, now) {
                 self.end(lane);
                 let chosen = next.or_else(|| {
                     self.with(lane, size, now, |sources, question| sources.choose(question, but))
                 });
                 if let Some(chosen) = chosen {
-                    self.start(net, lane, chosen, false, now);
+                    self.start(net, lane, chosen, None, now);
                 }
             }
         }
@@ -386,14 +390,14 @@ impl Fetcher {
             (held.size, held.grew, held.grown) = (size, now, true);
             self.sources.served(lane, held.peer);
         }
-        if held.stuck && size <= self.confirm.marks(lane).certified {
-            held.stuck = false;
-        }
+        let certified = self.confirm.marks(lane).certified;
+        // It moves again.
+        held.stuck = held.stuck.filter(|then| certified == *then && size > certified);
         let held = *held;
         let (queued, withheld) = self.credit.waits(held.peer, lane);
         let idle = now.duration_since(held.grew);
         let waits = withheld || (queued && idle < BUSY_MAX) || self.health.full_elsewhere().is_some();
-        if held.stuck || waits {
+        if held.stuck.is_some() || waits {
             return None;
         }
         let (goes_home, is_further) = self.with(lane, size, now, |sources, question| {
@@ -407,7 +411,7 @@ impl Fetcher {
         (goes_home && now.duration_since(held.since) >= STALLED).then_some((Some(lane), None))
     }
 
-    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: LaneId, stuck: bool, now: Instant) {
+    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: LaneId, stuck: Option<u64>, now: Instant) {
         let ends = self.locator(lane);
         self.again.insert(lane, now + AGAIN_AFTER);
         if let Some(id) = self.credit.subscribe(peer, lane, |bytes| net.subscribe(peer, lane, ends, bytes)) {
@@ -531,7 +535,58 @@ fn of<K: Ord + Copy, V: Copy>(list: &[(K, V)], key: impl Into<K>) -> Option<V> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{LANE, ground};
     use super::*;
+
+    /// A fetcher with three peers that claim to have 20 of lane 1; a subscription to peer 1, its node, which has brought nothing.
+    fn asking() -> (Fetcher, Instant) {
+        let ground = ground();
+        let credit = Arc::new(Credit::default());
+        let weights = Weights::new(vec![1; 2]);
+        let (lanes, health) = (ground.lanes, ground.health);
+        let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), credit, weights);
+        for peer in [LANE, LaneId(2), LaneId(3)] {
+            fetcher.connected.insert(peer);
+            let lanes = vec![(LANE, LaneEnd { size: 20, root: [1; 32] })];
+            fetcher.holdings.insert(peer, Holdings { lanes, followed: Vec::new() });
+        }
+        let now = fetcher.started;
+        let id = fetcher.credit.subscribe(LANE, LANE, |_| Ok::<_, ()>(SubscriptionId(1))).unwrap();
+        let held = Subscription { peer: LANE, id, size: 0, grew: now, grown: false, since: now, stuck: None };
+        fetcher.subscriptions.insert(LANE, held);
+        (fetcher, now)
+    }
+
+    #[test]
+    fn a_holder_is_not_given_up_for_what_this_node_does_not_take() {
+        let (mut fetcher, now) = asking();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(fetcher.next_source(LANE, 0, now), None, "not at once");
+        fetcher.credit.came(LANE, LANE, 1_000);
+        assert_eq!(fetcher.next_source(LANE, 0, later(5)), None, "its batches wait here");
+        fetcher.credit.withhold(LANE, LANE, 1_000);
+        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), None, "it has no credit");
+        assert_eq!(fetcher.credit.release(|_| true).len(), 1);
+        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), Some((None, Some(LANE))), "now it may ship");
+        fetcher.credit.came(LANE, LANE, 1_000);
+        assert!(fetcher.next_source(LANE, 0, later(3_600)).is_some(), "not for ever for batches of no use");
+    }
+
+    #[test]
+    fn a_lane_that_nobody_has_more_of_stays_where_it_is_and_one_that_comes_to_nothing_is_not_asked_at_once() {
+        let (mut fetcher, now) = asking();
+        assert_eq!(fetcher.next_source(LANE, 20, now + Duration::from_secs(60)), None);
+        let (mut fetcher, _) = asking();
+        for peer in [LANE, LaneId(2), LaneId(3)] {
+            let held = fetcher.subscriptions.values().next().copied().unwrap();
+            fetcher.subscriptions.insert(LANE, Subscription { peer, ..held });
+            fetcher.take(FetchEvent::Over { lane: LANE, subscription: held.id, lost: false });
+            let soon = Instant::now() + AGAIN_AFTER;
+            let asked = fetcher.next_source(LANE, 0, soon).is_some();
+            assert_eq!(asked, peer != LaneId(3), "as long as there is somebody else");
+            fetcher.subscriptions.insert(LANE, held);
+        }
+    }
 
     #[test]
     fn what_less_than_a_third_claims_makes_nobody_catch_up() {

@@ -402,16 +402,15 @@ impl Running {
     fn batch(&mut self, shipped: &Shipped) -> Result<bool, LogError> {
         let Shipped { peer, lane, subscription, batch } = shipped;
         let (peer, lane, subscription, bytes) = (*peer, *lane, *subscription, batch.len() as u64);
-        // Of a subscription before the newest one it is not known any more what it follows.
+        // What an older one brought comes again by the newest, and of that it is known what it follows.
         let stream = self.streams.get(&(peer, lane)).filter(|stream| stream.subscription == subscription);
-        let stream = stream.copied();
         let mut follows = None;
         let mut withhold = false;
-        if stream.is_none_or(|stream| !stream.dead) {
+        if let Some(stream) = stream.filter(|stream| !stream.dead) {
             let taken = if lane == self.parts.lanes.own() {
                 self.own(batch)?
             } else {
-                self.parts.stores.take(lane, batch, stream.map(|stream| stream.follows))?
+                self.parts.stores.take(lane, batch, Some(stream.follows))?
             };
             match taken {
                 Taken::Stored(digest) => {

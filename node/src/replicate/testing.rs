@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use weft_core::confirm::{Setup, Weights};
 use weft_core::{
     BatchBuilder, DeviceSigner, Draft, LaneId, LaneTree, MessageId, NetworkId, NodeKey, PayloadKind, Place,
     VerifiedMessage,
@@ -11,7 +12,9 @@ use weft_core::{
 use weft_storage::{LaneLog, LogConfig, LogReader, SimDisk};
 
 use super::store::Stores;
-use crate::health::Health;
+use crate::confirm::{Confirm, machine};
+use crate::health::{Health, State};
+use crate::lanes::Lanes;
 
 /// The ledger.
 pub(super) const NETWORK: NetworkId = NetworkId([7; 4]);
@@ -78,12 +81,36 @@ pub(super) fn log(disk: &SimDisk, lane: LaneId) -> LaneLog {
     log
 }
 
+/// A live node of two: logs on one disk, and confirmation.
+pub(super) struct Ground {
+    pub(super) disk: SimDisk,
+    pub(super) own: LaneLog,
+    pub(super) other: LaneLog,
+    pub(super) lanes: Lanes,
+    pub(super) health: Arc<Health>,
+    pub(super) confirm: Arc<Confirm>,
+}
+
+pub(super) fn ground() -> Ground {
+    let disk = SimDisk::new(1);
+    let (own, other) = (log(&disk, LaneId(0)), log(&disk, LANE));
+    let lanes = Lanes::new(LaneId(0), own.reader.clone(), [other.reader.clone()].into_iter());
+    let health = Arc::new(Health::new());
+    health.set_state(State::Live, None);
+    let setup = Setup {
+        weights: Weights::new(vec![1, 1]),
+        lanes: 2,
+        lane: Some(LaneId(0)),
+        balances: Vec::new(),
+        round_us: 100_000,
+    };
+    let confirm = Arc::new(Confirm::new(machine(setup, None), LaneId(0)));
+    Ground { disk, own, other, lanes, health, confirm }
+}
+
 /// Stores with lane 1, its reader, and the disk.
 pub(super) fn stores() -> (Stores, LogReader, SimDisk) {
-    let disk = SimDisk::new(1);
-    let log = log(&disk, LANE);
-    let reader = log.reader.clone();
-    let health = Arc::new(Health::new());
-    health.set_state(crate::health::State::Live, None);
-    (Stores::new(LaneId(0), &keys(), vec![log], health), reader, disk)
+    let Ground { disk, other, health, .. } = ground();
+    let reader = other.reader.clone();
+    (Stores::new(LaneId(0), &keys(), vec![other], health), reader, disk)
 }

@@ -1,15 +1,14 @@
 //! What the intake does with what comes.
 
 use crossbeam::channel::unbounded;
-use weft_core::confirm::{Setup, Weights, Witness};
+use weft_core::confirm::Witness;
 use weft_core::merkle::EMPTY_ROOT;
 use weft_core::{DeviceSigner, Draft, LaneTree, MessageId, PayloadKind};
 use weft_storage::SimDisk;
 
 use super::super::store::Stores;
-use super::super::testing::{Author, LANE, NETWORK, keys, log, own_signer};
+use super::super::testing::{Author, Ground, LANE, NETWORK, ground, keys, own_signer};
 use super::*;
-use crate::confirm::machine;
 
 const PEER: LaneId = LaneId(3);
 const START: LaneEnd = LaneEnd { size: 0, root: EMPTY_ROOT };
@@ -28,18 +27,7 @@ struct Bench {
 }
 
 fn bench() -> (Intake, Bench) {
-    let disk = SimDisk::new(1);
-    let (own, other) = (log(&disk, LaneId(0)), log(&disk, LANE));
-    let lanes = Lanes::new(LaneId(0), own.reader.clone(), [other.reader.clone()].into_iter());
-    let health = Arc::new(Health::new());
-    health.set_state(State::Live, None);
-    let setup = Setup {
-        weights: Weights::new(vec![1, 1]),
-        lanes: 2,
-        lane: Some(LaneId(0)),
-        balances: Vec::new(),
-        round_us: 100_000,
-    };
+    let Ground { disk, own, other, lanes, health, confirm } = ground();
     let (events_in, events) = unbounded();
     let (fetch_in, fetch) = unbounded();
     let (dirty, _dirty) = unbounded();
@@ -50,7 +38,7 @@ fn bench() -> (Intake, Bench) {
         keys: keys().to_vec(),
         validators: 2,
         network: NETWORK,
-        confirm: Arc::new(Confirm::new(machine(setup, None), LaneId(0))),
+        confirm,
         chains: Arc::new(Chains::new(2)),
         events: events_in,
         fetch: fetch_in,
