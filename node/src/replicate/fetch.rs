@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often peers are told what is held here.
 const HOLDINGS_EVERY: Duration = Duration::from_secs(1);
 
-/// A subscription that brings nothing for this long although somebody has more is given up.
+/// A subscription that brings nothing for this long, the first time, although somebody has more is given up.
 const STALLED: Duration = Duration::from_secs(1);
 
 /// A holder whose batches wait here all that time is given up after this long without growth: what it sends is of no use.
@@ -404,7 +404,7 @@ impl Fetcher {
             let further = (question.claim)(held.peer) > size || sources.has_other(question, held.peer);
             (sources.goes_home(question, held.peer), further)
         });
-        if idle >= STALLED && is_further {
+        if is_further && idle >= self.sources.patience(lane, held.peer, STALLED) {
             self.sources.failed(lane, held.peer, now);
             return Some((None, Some(held.peer)));
         }

@@ -41,6 +41,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Witnesses and proofs in a row while batches wait.
 const URGENT_RUN_MAX: u32 = 32;
 
+/// While the machine does not know that a lane was signed two ways, it is given the oldest sides of it again this often: they may have come
+/// before it had what they part from.
+const SIDES_AGAIN: Duration = Duration::from_secs(2);
+
+/// So many of them.
+const SIDES_AGAIN_MAX: usize = 16;
+
 /// A proof of one peer about one lane that led nowhere keeps others away for this long: looking costs reading a segment.
 const PROOF_EVERY: Duration = Duration::from_secs(1);
 
@@ -202,6 +209,8 @@ struct Running {
     /// Until when no proof of a peer about a lane is looked at.
     proofs_after: BTreeMap<(LaneId, LaneId), Instant>,
     ahead: BTreeMap<LaneId, Ahead>,
+    /// When sides are given to the machine again.
+    sides_at: Instant,
     /// Witnesses and proofs in a row.
     urgent_run: u32,
 }
@@ -218,6 +227,7 @@ impl Running {
             proofs: BTreeMap::new(),
             proofs_after: BTreeMap::new(),
             ahead: BTreeMap::new(),
+            sides_at: Instant::now() + SIDES_AGAIN,
             urgent_run: 0,
         }
     }
@@ -322,6 +332,15 @@ impl Running {
         if !self.parked.is_empty() && now >= self.retry {
             self.retry_parked()?;
             self.retry = Instant::now() + FULL_RETRY;
+        }
+        if now >= self.sides_at {
+            self.sides_at = now + SIDES_AGAIN;
+            for (lane, sides) in self.parts.stores.sides(SIDES_AGAIN_MAX) {
+                if !self.parts.confirm.ask(|machine| machine.is_closed(lane)) {
+                    let give = |side| self.parts.events.send(Event::Side(side));
+                    sides.into_iter().map(give).for_each(drop);
+                }
+            }
         }
         self.proofs_after.retain(|_, after| *after > now);
         let size = |lane: &LaneId| self.parts.lanes.get(*lane).map_or(0, LogReader::size);

@@ -17,6 +17,9 @@ const WAIT_LEAST: Duration = Duration::from_secs(1);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(32);
 
+/// So often the time for the next batch doubles.
+const PATIENCE_DOUBLES_MAX: u32 = 2;
+
 #[derive(Clone, Copy, Debug)]
 struct Note {
     failures: u32,
@@ -60,6 +63,13 @@ impl Sources {
     /// A subscription has made the log grow.
     pub fn served(&mut self, lane: LaneId, peer: LaneId) {
         self.notes.remove(&(lane, peer));
+    }
+
+    /// How long `peer` has for the next batch, where the usual one is `least`: longer after a failure, since a long batch on a slow link takes
+    /// its time.
+    pub fn patience(&self, lane: LaneId, peer: LaneId, least: Duration) -> Duration {
+        let failures = self.notes.get(&(lane, peer)).map_or(0, |note| note.failures);
+        least * (1 << failures.min(PATIENCE_DOUBLES_MAX))
     }
 
     /// Whether `peer` has ever come to nothing for `lane`, since it last served it.
@@ -212,7 +222,9 @@ mod tests {
         assert!(ask(&sources, &[0, 2], 10, now + WAIT_LEAST));
         sources.failed(LANE, LANE, now);
         assert!(!ask(&sources, &[0, 2], 10, now + WAIT_LEAST), "for longer each time");
+        assert_eq!(sources.patience(LANE, LANE, WAIT_LEAST), 4 * WAIT_LEAST, "and it has longer");
         sources.served(LANE, LANE);
+        assert_eq!(sources.patience(LANE, LANE, WAIT_LEAST), WAIT_LEAST);
         assert!(ask(&sources, &[0, 2], 10, now));
     }
 }

@@ -373,6 +373,17 @@ impl Stores {
         store.side_bytes = store.sides.iter().map(Side::cost).sum();
     }
 
+    /// The oldest sides of each lane that has some, at most so many of each.
+    pub fn sides(&self, most: usize) -> Vec<(LaneId, Vec<Arc<BatchDigest>>)> {
+        let sides = |slot: &Slot| {
+            let store = slot.lock();
+            let oldest =
+                store.sides.iter().take(most).map(|side| Arc::clone(&side.digest)).collect::<Vec<_>>();
+            (!oldest.is_empty()).then(|| (slot.reader.lane(), oldest))
+        };
+        self.slots.iter().flatten().filter_map(sides).collect()
+    }
+
     /// The bytes of a batch in the log or a side.
     pub fn bytes_of(&self, digest: &BatchDigest) -> Option<Bytes> {
         let slot = self.slot(digest.lane())?;

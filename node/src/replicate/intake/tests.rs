@@ -136,8 +136,13 @@ fn a_side_that_comes_again_is_given_to_the_machine_again() {
         running.bulk(started(number, START)).unwrap();
         running.bulk(bench.batch(number, &there)).unwrap();
     }
-    let sides = bench.events.try_iter().filter(|event| matches!(event, Event::Side(_)));
-    assert_eq!(sides.count(), 2, "it may have been too early for it, or was let go of");
+    let sides = || bench.events.try_iter().filter(|event| matches!(event, Event::Side(_))).count();
+    assert_eq!(sides(), 2, "it may have been too early for it, or was let go of");
+    running.look().unwrap();
+    assert_eq!(sides(), 0, "not all the time");
+    running.sides_at = Instant::now();
+    running.look().unwrap();
+    assert_eq!(sides(), 1, "nor only when somebody shows it again");
 }
 
 fn witness(number: u64) -> Urgent {
