@@ -35,6 +35,10 @@ const HOLDINGS_EVERY: Duration = Duration::from_secs(1);
 /// A subscription that brings nothing for this long, the first time, although somebody has more is given up.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// A subscription that after this long has not brought what somebody else claimed to have when it began is given up, however much it brought:
+/// the other one may be faster, and this one may be slow on purpose.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// A holder whose batches wait here all that time is given up after this long without growth: what it sends is of no use.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
@@ -124,6 +128,8 @@ struct Subscription {
     /// It has grown since the subscription began, which was then.
     grown: bool,
     since: Instant,
+    /// What others claimed to have when the present stretch of [`SLOW`] began, and when that was.
+    behind: (u64, Instant),
     /// It was begun for another history of a lane that did not move: what was certified of it then.
     stuck: Option<u64>,
 }
@@ -397,14 +403,21 @@ impl Fetcher {
         let (queued, withheld) = self.credit.waits(held.peer, lane);
         let idle = now.duration_since(held.grew);
         let waits = withheld || (queued && idle < BUSY_MAX) || self.health.full_elsewhere().is_some();
+        let (goes_home, others, is_further) = self.with(lane, size, now, |sources, question| {
+            let others = sources.most_of_others(question, held.peer);
+            let further = (question.claim)(held.peer) > size || others > size;
+            (sources.goes_home(question, held.peer, held.since), others, further)
+        });
+        let stretch = now.duration_since(held.behind.1);
+        let slow = stretch >= SLOW && held.behind.0.min(others) > size;
+        if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (stretch >= SLOW && !slow))
+        {
+            held.behind = (others, now);
+        }
         if held.stuck.is_some() || waits {
             return None;
         }
-        let (goes_home, is_further) = self.with(lane, size, now, |sources, question| {
-            let further = (question.claim)(held.peer) > size || sources.has_other(question, held.peer);
-            (sources.goes_home(question, held.peer), further)
-        });
-        if is_further && idle >= self.sources.patience(lane, held.peer, STALLED) {
+        if slow || (is_further && idle >= self.sources.patience(lane, held.peer, STALLED)) {
             self.sources.failed(lane, held.peer, now);
             return Some((None, Some(held.peer)));
         }
@@ -416,7 +429,10 @@ impl Fetcher {
         self.again.insert(lane, now + AGAIN_AFTER);
         if let Some(id) = self.credit.subscribe(peer, lane, |bytes| net.subscribe(peer, lane, ends, bytes)) {
             let size = self.lanes.get(lane).map_or(0, LogReader::size);
-            let held = Subscription { peer, id, size, grew: now, grown: false, since: now, stuck };
+            let claimed =
+                self.with(lane, size, now, |sources, question| sources.most_of_others(question, peer));
+            let behind = (claimed, now);
+            let held = Subscription { peer, id, size, grew: now, grown: false, since: now, behind, stuck };
             self.subscriptions.insert(lane, held);
         }
     }
@@ -552,7 +568,17 @@ mod tests {
         }
         let now = fetcher.started;
         let id = fetcher.credit.subscribe(LANE, LANE, |_| Ok::<_, ()>(SubscriptionId(1))).unwrap();
-        let held = Subscription { peer: LANE, id, size: 0, grew: now, grown: false, since: now, stuck: None };
+        let behind = (20, now);
+        let held = Subscription {
+            peer: LANE,
+            id,
+            size: 0,
+            grew: now,
+            grown: false,
+            since: now,
+            behind,
+            stuck: None,
+        };
         fetcher.subscriptions.insert(LANE, held);
         (fetcher, now)
     }
@@ -570,6 +596,27 @@ mod tests {
         assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), Some((None, Some(LANE))), "now it may ship");
         fetcher.credit.came(LANE, LANE, 1_000);
         assert!(fetcher.next_source(LANE, 0, later(3_600)).is_some(), "not for ever for batches of no use");
+    }
+
+    #[test]
+    fn a_holder_that_ships_a_lane_drop_by_drop_is_given_up_for_one_who_has_it_and_one_that_catches_up_is_not()
+    {
+        for (each, given_up) in [(1, true), (3, false)] {
+            let (mut fetcher, now) = asking();
+            let asked = (1..=12).find_map(|second| {
+                fetcher
+                    .next_source(LANE, each * second, now + Duration::from_secs(second))
+                    .map(|next| (second, next))
+            });
+            assert_eq!(asked, given_up.then_some((10, (None, Some(LANE)))), "{each} a second");
+        }
+        let (mut fetcher, now) = asking();
+        fetcher.credit.came(LANE, LANE, 1);
+        fetcher.credit.withhold(LANE, LANE, 1);
+        for second in 1..=20 {
+            let next = fetcher.next_source(LANE, second, now + Duration::from_secs(second));
+            assert_eq!(next, None, "it has no credit for more");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ const WAIT_LEAST: Duration = Duration::from_secs(1);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(32);
 
+/// A subscription to another holder goes home after this long, whatever that holder claims to have more.
+const HOME_AFTER: Duration = Duration::from_secs(60);
+
 /// So often the time for the next batch doubles.
 const PATIENCE_DOUBLES_MAX: u32 = 2;
 
@@ -100,13 +103,26 @@ impl Sources {
         self.other(question, &[Some(peer)]).is_some()
     }
 
-    /// Whether the subscription to `peer` should go to the lane's own node: it is there, has at least as much as this node, and is not known
-    /// to give nothing.
-    pub fn goes_home<C: Fn(LaneId) -> u64>(&self, question: &Question<'_, C>, peer: LaneId) -> bool {
+    /// What others than `peer` claim to have at most, of those that have not been found not to.
+    pub fn most_of_others<C: Fn(LaneId) -> u64>(&self, question: &Question<'_, C>, peer: LaneId) -> u64 {
+        let Question { lane, connected, claim, now, .. } = question;
+        let others = connected.iter().filter(|other| **other != peer && self.is_ready(*lane, **other, *now));
+        others.map(|other| claim(*other)).max().unwrap_or(0)
+    }
+
+    /// Whether the subscription to `peer`, which began `since`, should go to the lane's own node: that is there, has at least as much as
+    /// this node, and is not known to give nothing; and `peer` has brought what it claims to have, or has had long enough for it.
+    pub fn goes_home<C: Fn(LaneId) -> u64>(
+        &self,
+        question: &Question<'_, C>,
+        peer: LaneId,
+        since: Instant,
+    ) -> bool {
         let Question { lane, own, size, connected, claim, now } = question;
         !own && peer != *lane
             && connected.contains(lane)
             && claim(*lane) >= *size
+            && (claim(peer) <= *size || now.saturating_duration_since(since) >= HOME_AFTER)
             && self.is_ready(*lane, *lane, *now)
     }
 
@@ -206,25 +222,26 @@ mod tests {
     #[test]
     fn a_subscription_goes_back_to_the_lanes_node_once_it_is_there_and_has_as_much() {
         let (mut sources, now) = (Sources::default(), Instant::now());
-        let ask = |sources: &Sources, numbers: &[u16], home: u64, now| {
+        let start = now;
+        let ask = |sources: &Sources, numbers: &[u16], (home, there): (u64, u64), now| {
             let connected = peers(numbers);
-            let claim = |_: LaneId| home;
-            sources.goes_home(
-                &Question { lane: LANE, own: false, size: 10, connected: &connected, claim, now },
-                LaneId(2),
-            )
+            let claim = |peer: LaneId| if peer == LANE { home } else { there };
+            let question = Question { lane: LANE, own: false, size: 10, connected: &connected, claim, now };
+            sources.goes_home(&question, LaneId(2), start)
         };
-        assert!(!ask(&sources, &[1, 2], 10, now), "it is not there");
-        assert!(!ask(&sources, &[0, 2], 9, now), "it has less");
-        assert!(ask(&sources, &[0, 2], 10, now));
+        assert!(!ask(&sources, &[1, 2], (10, 10), now), "it is not there");
+        assert!(!ask(&sources, &[0, 2], (9, 10), now), "it has less");
+        assert!(ask(&sources, &[0, 2], (10, 10), now));
+        assert!(!ask(&sources, &[0, 2], (u64::MAX, 20), now), "there is more to be had where it is");
+        assert!(ask(&sources, &[0, 2], (10, u64::MAX), now + HOME_AFTER), "or so it claims, for ever");
         sources.failed(LANE, LANE, now);
-        assert!(!ask(&sources, &[0, 2], 10, now), "it has just come to nothing");
-        assert!(ask(&sources, &[0, 2], 10, now + WAIT_LEAST));
+        assert!(!ask(&sources, &[0, 2], (10, 10), now), "it has just come to nothing");
+        assert!(ask(&sources, &[0, 2], (10, 10), now + WAIT_LEAST));
         sources.failed(LANE, LANE, now);
-        assert!(!ask(&sources, &[0, 2], 10, now + WAIT_LEAST), "for longer each time");
+        assert!(!ask(&sources, &[0, 2], (10, 10), now + WAIT_LEAST), "for longer each time");
         assert_eq!(sources.patience(LANE, LANE, WAIT_LEAST), 4 * WAIT_LEAST, "and it has longer");
         sources.served(LANE, LANE);
         assert_eq!(sources.patience(LANE, LANE, WAIT_LEAST), WAIT_LEAST);
-        assert!(ask(&sources, &[0, 2], 10, now));
+        assert!(ask(&sources, &[0, 2], (10, 10), now));
     }
 }
