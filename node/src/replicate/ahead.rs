@@ -12,7 +12,7 @@ pub const POSITIONS_MAX: u64 = 1 << 22;
 pub const BYTES_MAX: u64 = 1 << 30;
 
 /// Batches are noted together up to so many bytes.
-const PIECE_BYTES: u64 = 1 << 20;
+pub const PIECE_BYTES: u64 = 1 << 20;
 
 /// What lies in a lane's log and is not applied, as far as it came since the start.
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ use weft_storage::LogReader;
 
 use super::credit::Credit;
 use super::sources::{Question, Sources};
+use super::store::Stores;
 use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::lanes::Lanes;
@@ -142,6 +143,7 @@ pub struct Fetcher {
     health: Arc<Health>,
     net: Arc<OnceLock<PeerNet>>,
     credit: Arc<Credit>,
+    stores: Arc<Stores>,
     weights: Weights,
     sources: Sources,
     connected: BTreeSet<LaneId>,
@@ -169,7 +171,7 @@ impl Fetcher {
         confirm: Arc<Confirm>,
         health: Arc<Health>,
         net: Arc<OnceLock<PeerNet>>,
-        credit: Arc<Credit>,
+        (credit, stores): (Arc<Credit>, Arc<Stores>),
         weights: Weights,
     ) -> Self {
         let now = Instant::now();
@@ -177,6 +179,7 @@ impl Fetcher {
             followed: vec![(0, now, LaneId(0)); weights.len()],
             applied: BTreeMap::new(),
             credit,
+            stores,
             sources: Sources::default(),
             lanes,
             confirm,
@@ -437,7 +440,8 @@ impl Fetcher {
         }
     }
 
-    /// Ends of the lane here, from the log's end down; the machine may not have all of the log yet.
+    /// Ends of the lane here, from the log's end down; the machine may not have all of the log yet. What follows an end has to find its place
+    /// in the log or a side: where the machine has changed to what is not all here, it knows ends that are of no use.
     fn locator(&self, lane: LaneId) -> Vec<LaneEnd> {
         let end = self.lanes.get(lane).and_then(|reader| {
             let batch = reader.batch_ending_at(reader.size()).ok()??;
@@ -445,7 +449,9 @@ impl Fetcher {
             Some(LaneEnd { size: batch.size, root })
         });
         let ends = self.confirm.ask(|machine| machine.locator(lane));
-        end.into_iter().chain(ends.into_iter().map(|(size, root)| LaneEnd { size, root })).collect()
+        let own = lane == self.lanes.own();
+        let ends = ends.into_iter().filter(|(size, root)| own || self.stores.has_end(lane, *size, root));
+        end.into_iter().chain(ends.map(|(size, root)| LaneEnd { size, root })).collect()
     }
 
     /// Asks for chains that peers have followed further for a while.
@@ -551,7 +557,7 @@ fn of<K: Ord + Copy, V: Copy>(list: &[(K, V)], key: impl Into<K>) -> Option<V> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{LANE, ground};
+    use super::super::testing::{LANE, ground, keys};
     use super::*;
 
     /// A fetcher with three peers that claim to have 20 of lane 1; a subscription to peer 1, its node, which has brought nothing.
@@ -560,7 +566,9 @@ mod tests {
         let credit = Arc::new(Credit::default());
         let weights = Weights::new(vec![1; 2]);
         let (lanes, health) = (ground.lanes, ground.health);
-        let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), credit, weights);
+        let stores = Arc::new(Stores::new(LaneId(0), &keys(), vec![ground.other], health.clone()));
+        let shared = (credit, stores);
+        let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), shared, weights);
         for peer in [LANE, LaneId(2), LaneId(3)] {
             fetcher.connected.insert(peer);
             let lanes = vec![(LANE, LaneEnd { size: 20, root: [1; 32] })];

@@ -39,7 +39,7 @@ use crate::lanes::Lanes;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Witnesses and proofs in a row while batches wait.
-const URGENT_RUN_MAX: u32 = 32;
+pub const URGENT_RUN_MAX: u32 = 32;
 
 /// While the machine does not know that a lane was signed two ways, it is given the oldest sides of it again this often: they may have come
 /// before it had what they part from.

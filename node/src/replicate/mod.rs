@@ -200,7 +200,7 @@ impl Replication {
             confirm.clone(),
             health.clone(),
             link.net.clone(),
-            credit,
+            (credit, stores.clone()),
             weights.clone(),
         );
         threads.push(spawn("weft-fetch", Box::new(move || fetcher.run(&fetch)))?);

@@ -168,8 +168,38 @@ impl PeerService for Service {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Author, LANE, stores};
+    use crossbeam::channel::unbounded;
+
+    use super::super::testing::{Author, LANE, ground, keys, stores};
     use super::*;
+
+    #[test]
+    fn what_a_holder_answers_to_a_locator_counts_against_its_credit_like_what_it_ships() {
+        let (urgent_in, urgent) = unbounded();
+        let (bulk, _bulk) = unbounded();
+        let (fetch, over) = unbounded();
+        let credit = Arc::new(Credit::default());
+        let service = Service {
+            urgent: urgent_in,
+            bulk,
+            credit: credit.clone(),
+            fetch,
+            lanes: ground().lanes,
+            keys: keys().to_vec(),
+            chains: Arc::new(Chains::new(2)),
+        };
+        let (peer, batch) = (LaneId(3), Author::new().batch(b"other"));
+        service.shipping(peer, LANE, SubscriptionId(1), Shipping::Fork(batch.clone()));
+        assert!(credit.waits(peer, LANE).0);
+        let Ok(Urgent::Proof { room: Counted::Credit(bytes), .. }) = urgent.try_recv() else {
+            panic!("a proof")
+        };
+        assert_eq!(bytes, batch.len() as u64);
+        let ended = over.try_recv();
+        assert!(matches!(ended, Ok(FetchEvent::Over { lane: LANE, lost: false, .. })), "{ended:?}");
+        service.shipping(peer, LANE, SubscriptionId(2), Shipping::Ended(ShipEnd::Lost));
+        assert!(matches!(over.try_recv(), Ok(FetchEvent::Over { lost: true, .. })));
+    }
 
     #[test]
     fn a_cursor_beyond_the_place_where_its_lane_was_cut_says_that_the_lane_has_changed() {

@@ -15,7 +15,7 @@ use weft_core::LaneId;
 const WAIT_LEAST: Duration = Duration::from_secs(1);
 
 /// The longest wait.
-const WAIT_MAX: Duration = Duration::from_secs(32);
+pub const WAIT_MAX: Duration = Duration::from_secs(32);
 
 /// A subscription to another holder goes home after this long, whatever that holder claims to have more.
 const HOME_AFTER: Duration = Duration::from_secs(60);

@@ -313,7 +313,7 @@ impl Stores {
             match self.change(slot, from, batches, &mut rest) {
                 Ok(()) => break Ok(()),
                 Err(error) => match no_room(&error) {
-                    Some(room) if !matches!(self.health.state(), State::Starting | State::Stopping) => {
+                    Some(room) if self.waits_for_room() => {
                         self.health.found_full(Full::Change, room);
                         meanwhile();
                         std::thread::sleep(FULL_RETRY);
@@ -326,6 +326,11 @@ impl Stores {
         self.health.found_room(Full::Change);
         self.ring();
         done
+    }
+
+    /// Whether a full disk is waited for: not by a node that starts, ends, or is of no use any more.
+    fn waits_for_room(&self) -> bool {
+        !matches!(self.health.state(), State::Starting | State::Stopping | State::Poisoned)
     }
 
     /// One attempt to change; what is left to be done is in `rest`, once the log is cut.
@@ -371,6 +376,13 @@ impl Stores {
             !goes
         });
         store.side_bytes = store.sides.iter().map(Side::cost).sum();
+    }
+
+    /// Whether what follows this end can be taken: it is one of the log, or of a side. The machine may know more than lies here.
+    pub fn has_end(&self, lane: LaneId, size: u64, root: &Hash) -> bool {
+        let Some(slot) = self.slot(lane) else { return false };
+        slot.root_at(size).is_ok_and(|held| held.as_ref() == Some(root))
+            || slot.lock().sides.iter().any(|side| side.digest.size() == size && side.digest.root() == root)
     }
 
     /// The oldest sides of each lane that has some, at most so many of each.

@@ -12,10 +12,10 @@ use weft_core::confirm::Witness;
 use weft_core::{MessageId, MessageView, NetworkId, NodeKey, PayloadKind};
 
 /// Witnesses of one validator that are verified a second: a chain grows by ten, one that is caught up on comes as fast as this.
-const PER_SECOND: u64 = 2_000;
+pub const PER_SECOND: u64 = 2_000;
 
 /// Witnesses of one validator that are verified at once: several answers to a question for a chain.
-const BURST: u64 = 1_024;
+pub const BURST: u64 = 1_024;
 
 /// A witness so far behind the last one followed proves nothing: the machine remembers as many ids.
 const PROVES_WITHIN: u64 = 64;

@@ -138,6 +138,40 @@ fn a_sealed_batch_that_does_not_fit_what_it_is_said_to_follow_is_its_senders_fau
     assert!(matches!(stores.take(LANE, &author.batch(b"next"), Some(end)).unwrap(), Taken::Stored(_)));
 }
 
+#[test]
+fn a_lane_that_changed_to_a_history_of_which_a_part_was_let_go_of_gets_it_from_where_its_log_ends() {
+    let (stores, reader, _) = stores();
+    let mut author = Author::new();
+    let shared = author.batch(b"shared");
+    let from = (author.tree.size(), author.tree.root());
+    let mut liar = author.fork();
+    let (mut there, mut ends) = (Vec::new(), Vec::new());
+    for payload in [b"there 1", b"there 2"] {
+        there.push(liar.batch(payload));
+        ends.push((liar.tree.size(), liar.tree.root()));
+    }
+    for batch in [&shared, &author.batch(b"here")] {
+        assert!(matches!(stores.take(LANE, batch, None).unwrap(), Taken::Stored(_)));
+    }
+    let mut sides = Vec::new();
+    for batch in &there {
+        let Taken::Side(side) = stores.take(LANE, batch, None).unwrap() else { panic!("another history") };
+        sides.push(side);
+    }
+    // The first one has made room for something else.
+    stores.slots[1].as_ref().unwrap().lock().drop_side(0);
+    stores.switch(LANE, from.0, &sides, || {}).unwrap();
+    assert_eq!(reader.size(), from.0);
+    let has = |(size, root): (u64, Hash)| stores.has_end(LANE, size, &root);
+    assert!(has((0, EMPTY_ROOT)) && has(from) && !has((from.0, [7; 32])));
+    assert!(!has(ends[0]), "what follows it could not be taken");
+    for batch in &there {
+        assert!(matches!(stores.take(LANE, batch, None).unwrap(), Taken::Stored(_)), "also what is a side");
+    }
+    assert!(has(ends[0]) && has(ends[1]));
+    assert_eq!(stores.slots[1].as_ref().unwrap().lock().side_bytes, 0);
+}
+
 /// Fills the log until it wants another segment and there is no room for one.
 fn fill(stores: &Stores, author: &mut Author) -> Bytes {
     for _ in 0..50 {
@@ -198,9 +232,11 @@ fn a_lane_that_has_to_change_on_a_full_disk_changes_when_there_is_room_and_wakes
     let mut synced = Vec::new();
     stores.sync(|lane, size, cuts| synced.push((lane, size, cuts))).unwrap();
     assert_eq!(synced, [(LANE, liar.tree.size(), 1)]);
-    // At the end of the node it is not waited for.
+    // At the end of the node it is not waited for, nor by one that is of no use any more.
     disk.set_capacity_bytes(1);
-    stores.health.set_state(State::Stopping, None);
-    let error = stores.switch(LANE, 0, &[], || panic!("no waiting")).unwrap_err();
-    assert!(no_room(&error).is_some(), "{error}");
+    for state in [State::Stopping, State::Poisoned] {
+        stores.health.set_state(state, None);
+        let error = stores.switch(LANE, 0, &[], || panic!("no waiting")).unwrap_err();
+        assert!(no_room(&error).is_some(), "{error}");
+    }
 }
