@@ -2,6 +2,8 @@
 //!
 //! `Health` is shared by all stages; each publishes what it knows. One thing is decided by it: a poisoned node acknowledges nothing. A node that has work which
 //! is not durable is judged by how long that work has waited; an idle node is healthy however long ago its last write was.
+//!
+//! A full disk lies over the state that the node is in: when there is room again it is back in that state, also if it was catching up.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -59,11 +61,37 @@ impl State {
     }
 }
 
+/// Who finds no room on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The log of this node's lane.
+    OwnLane = 1,
+    /// Logs of other nodes' lanes.
+    OtherLanes = 2,
+    /// The log of a lane that changes to another history.
+    Change = 4,
+}
+
+/// No room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Bytes that must be free.
+    pub needed_bytes: u64,
+    /// For the operator.
+    pub cause: String,
+}
+
 /// The shared state.
 #[derive(Debug)]
 pub struct Health {
     started: Instant,
     state: AtomicU8,
+    /// Bits of [`Full`].
+    full: AtomicU8,
+    /// What was found last.
+    no_room: Mutex<Option<NoRoom>>,
     written_size: AtomicU64,
     durable_size: AtomicU64,
     /// Microseconds after `started` of the last durable write, plus one; 0 before the first.
@@ -100,6 +128,8 @@ impl Health {
         Self {
             started: Instant::now(),
             state: AtomicU8::new(State::Starting as u8),
+            full: AtomicU8::new(0),
+            no_room: Mutex::new(None),
             written_size: AtomicU64::new(0),
             durable_size: AtomicU64::new(0),
             last_durable_us: AtomicU64::new(0),
@@ -110,7 +140,45 @@ impl Health {
 
     /// What the node is doing.
     pub fn state(&self) -> State {
-        State::ALL.get(usize::from(self.state.load(Ordering::Acquire))).copied().unwrap_or(State::Starting)
+        let state = State::ALL
+            .get(usize::from(self.state.load(Ordering::Acquire)))
+            .copied()
+            .unwrap_or(State::Starting);
+        let takes = matches!(state, State::Live | State::CatchingUp);
+        if takes && self.full.load(Ordering::Acquire) != 0 { State::DiskFull } else { state }
+    }
+
+    /// Somebody finds no room on the disk.
+    pub fn found_full(&self, who: Full, room: NoRoom) {
+        if self.full.load(Ordering::Acquire) == 0 {
+            let NoRoom { free_bytes, needed_bytes, cause } = &room;
+            tracing::warn!(
+                free_bytes,
+                needed_bytes,
+                cause,
+                "the disk is full: messages are refused until there is room"
+            );
+        }
+        if let Ok(mut slot) = self.no_room.lock() {
+            *slot = Some(room);
+        }
+        self.full.fetch_or(who as u8, Ordering::AcqRel);
+    }
+
+    /// Who found no room has found some.
+    pub fn found_room(&self, who: Full) {
+        let before = self.full.fetch_and(!(who as u8), Ordering::AcqRel);
+        if before == who as u8 {
+            tracing::info!("the disk has room again: taking messages");
+        }
+    }
+
+    /// The room that was missing last, if there is none for lanes of other nodes.
+    pub fn full_elsewhere(&self) -> Option<NoRoom> {
+        if self.full.load(Ordering::Acquire) & !(Full::OwnLane as u8) == 0 {
+            return None;
+        }
+        self.no_room.lock().ok()?.clone()
     }
 
     /// Enters `state`, with the reason where there is one. A poisoned node stays poisoned.
@@ -178,6 +246,9 @@ impl Health {
         let pending_age_ms = age_ms(self.pending_since_us.load(Ordering::Acquire));
         let stuck = pending_age_ms.is_some_and(|ms| u128::from(ms) > PENDING_AGE_MAX.as_millis());
         let mut cause = self.cause.lock().ok().and_then(|cause| cause.clone());
+        if cause.is_none() && self.full.load(Ordering::Acquire) != 0 {
+            cause = self.no_room.lock().ok().and_then(|room| room.as_ref().map(|room| room.cause.clone()));
+        }
         if stuck && cause.is_none() {
             cause = Some(format!(
                 "appended messages have waited {} ms to become durable (limit {} ms)",
@@ -227,6 +298,26 @@ mod tests {
             (report.state, report.healthy, report.cause.as_deref()),
             (State::Poisoned, false, Some("sync failed"))
         );
+    }
+
+    #[test]
+    fn a_full_disk_lies_over_the_state_and_goes_when_everybody_has_room() {
+        let health = Health::new();
+        let room = || NoRoom { free_bytes: 1, needed_bytes: 2, cause: "full".into() };
+        health.set_state(State::Joining, None);
+        health.found_full(Full::OtherLanes, room());
+        assert_eq!(health.state(), State::Joining, "room makes nobody join");
+        health.set_state(State::CatchingUp, None);
+        health.found_full(Full::OwnLane, room());
+        let report = health.report();
+        assert_eq!((report.state, report.cause.as_deref()), (State::DiskFull, Some("full")));
+        health.found_room(Full::OtherLanes);
+        assert_eq!((health.state(), health.full_elsewhere()), (State::DiskFull, None));
+        health.found_room(Full::OwnLane);
+        assert_eq!((health.state(), health.report().cause), (State::CatchingUp, None));
+        health.found_full(Full::Change, room());
+        health.set_state(State::Poisoned, None);
+        assert_eq!(health.state(), State::Poisoned);
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl RunningNode {
             let subtrees = Arc::new(Subtrees::open(&data.lane_dir(id), data.network(), id, tree)?);
             proofs.push(LaneProofs::new(reader.clone(), subtrees, *node));
         }
-        let stores = Arc::new(Stores::new(own, &keys, others));
+        let stores = Arc::new(Stores::new(own, &keys, others, health.clone()));
         let (record, recorded) = RecordFile::open(data.path())?;
         let votes = recorded.as_ref().map(|recorded| &recorded.votes);
         let weights = setup.weights.clone();

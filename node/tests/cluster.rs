@@ -4,11 +4,11 @@
 
 mod common;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::four::{Cluster, NODES, wait_for};
+use common::four::{Cluster, NODES, copy_dir, wait_for};
+use common::liar::{Liar, batch_of, history, lie};
 use common::{Sketch, device, id, now_us, pay, refusals, runtime, send, session, submit};
 use weft_core::confirm::{Claim, Witness};
 use weft_core::endorse::EndorseError;
@@ -17,10 +17,7 @@ use weft_core::{
     BatchBuilder, BatchView, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, NodeKey,
     PayloadKind, Place, Reason, Receipt, VerifiedMessage,
 };
-use weft_net::peer::{
-    CosignAnswer, Hold, Holdings, LaneEnd, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerMember,
-    PeerNet, PeerService, PeerState, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
-};
+use weft_net::peer::PeerState;
 use weft_net::{AckLevel, Answer, ErrorCode, Lookup, NetError, Query, Session};
 use weft_node::confirm::Fault;
 use weft_node::health::State;
@@ -124,19 +121,6 @@ fn a_node_that_was_down_catches_up_and_takes_part_again() {
     assert_eq!(found(cluster.node(0), &sent), sent.len());
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
     let mut cluster = Cluster::started(1);
@@ -168,114 +152,13 @@ fn a_node_restored_from_an_older_copy_stops_before_it_signs_anything_twice() {
     }
 }
 
-/// A node that signs two histories of its lane and gives one to node 0 and the other to all others.
-struct Liar {
-    histories: [Vec<Bytes>; 2],
-    /// Gives signatures that are none.
-    forges: bool,
-}
-
-struct Pages(std::collections::VecDeque<Bytes>);
-
-impl ShipCursor for Pages {
-    fn read(&mut self, _: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd> {
-        out.extend(self.0.drain(..));
-        Ok(())
-    }
-}
-
-impl PeerService for Liar {
-    fn connected(&self, _: LaneId) {}
-    fn disconnected(&self, _: LaneId, _: Option<PeerCode>, _: &str) {}
-    fn witness(&self, _: LaneId, _: Bytes, _: Hold) {}
-    fn holdings(&self, _: LaneId, _: Holdings, _: Hold) {}
-    fn fork_proof(&self, _: LaneId, _: LaneId, _: [Bytes; 2], _: Hold) {}
-    fn batch(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Bytes) {}
-    fn shipping(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Shipping) {}
-    fn chain_done(&self, _: LaneId, _: u16, _: u32, _: bool) {}
-
-    fn ship(&self, peer: LaneId, lane: LaneId, ends: &[LaneEnd]) -> ShipAnswer {
-        let nothing = LaneEnd { size: 0, root: weft_core::merkle::EMPTY_ROOT };
-        if lane != LaneId(3) || !ends.contains(&nothing) {
-            return ShipAnswer::NotHeld { held: 0 };
-        }
-        let history = &self.histories[usize::from(peer != LaneId(0))];
-        ShipAnswer::From(nothing, Box::new(Pages(history.iter().cloned().collect())))
-    }
-
-    fn chain(&self, _: LaneId, _: u16, _: u64, _: usize, _: usize) -> Vec<Bytes> {
-        Vec::new()
-    }
-
-    fn cosign(&self, _: LaneId, _: LaneId, _: LaneEnd) -> CosignAnswer {
-        match self.forges {
-            true => CosignAnswer::Given { time_s: 1_800_000_000, signature: [1; 64] },
-            false => CosignAnswer::Refused(NotCosigned::Failed),
-        }
-    }
-}
-
-/// A batch of one message in the lane of node 3, sealed with its key, at the end of `tree`. `spoil` may change the message after it was
-/// signed.
-fn batch_of(
-    dir: &DataDir,
-    tree: &mut LaneTree,
-    (sequence, payload): (u64, &[u8]),
-    spoil: impl Fn(&mut Vec<u8>),
-) -> Bytes {
-    let (genesis, signer) = (dir.genesis_id(), DeviceSigner::from_seed(*dir.node_seed()));
-    let draft = Draft {
-        network: genesis.network(),
-        issued_at_us: now_us(),
-        sequence,
-        parents: genesis.roots(),
-        kind: PayloadKind::DATA,
-        payload,
-    };
-    let mut message = draft.sign(&device(5)).unwrap();
-    spoil(&mut message);
-    let mut builder = BatchBuilder::new(1, 10_000);
-    let view = weft_core::MessageView::parse(&message).unwrap();
-    builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
-    let seal = |text: &[u8]| signer.sign_bytes(text);
-    let sealed = builder.seal(tree, genesis.network(), LaneId(3), seal).unwrap();
-    Bytes::copy_from_slice(sealed.bytes())
-}
-
-/// Two batches of node 3's lane.
-fn history(dir: &DataDir, payload: &[u8], spoil: impl Fn(u64, &mut Vec<u8>)) -> Vec<Bytes> {
-    let mut tree = LaneTree::new();
-    (1..=2)
-        .map(|sequence| batch_of(dir, &mut tree, (sequence, payload), |bytes| spoil(sequence, bytes)))
-        .collect()
-}
-
-/// Node 3 of the cluster is this liar from now on.
-fn lie(cluster: &Cluster, dir: &DataDir, liar: Liar) -> PeerNet {
-    let members = dir.genesis().node_keys().enumerate().map(|(lane, key)| PeerMember {
-        key,
-        address: cluster.nodes[lane].as_ref().map(|node| node.peer_address().unwrap().to_string()),
-    });
-    let config = PeerConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        seed: *dir.node_seed(),
-        genesis: dir.genesis_id(),
-        lane: LaneId(3),
-        members: members.collect(),
-        latency: Duration::ZERO,
-        limits: PeerLimits::default(),
-    };
-    PeerNet::start(config, runtime().handle(), std::sync::Arc::new(liar)).unwrap()
-}
-
 #[test]
 fn a_lane_that_its_node_signs_two_ways_is_closed_everywhere_and_all_others_go_on() {
     let mut cluster = Cluster::new(1);
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let histories = [history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})];
-    let liar = Liar { histories, forges: false };
+    let liar = Liar::two_ways([history(&dir, b"one", |_, _| {}), history(&dir, b"another", |_, _| {})]);
     let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         wait_for("the fork is known", || node.confirm().faults(LaneId(3)).contains(&Fault::Forked));
@@ -339,7 +222,7 @@ fn a_node_that_holds_the_losing_side_of_a_fork_changes_to_the_certified_one_and_
     let before = send(cluster.node(0), AckLevel::Final, 50, 1);
 
     // Node 0 gets the one history, nodes 1 and 2 the other; all three cut what they have. The liar's vote certifies the other.
-    let net = lie(&cluster, &dir, Liar { histories, forges: false });
+    let net = lie(&cluster, &dir, Liar::two_ways(histories));
     let lane = LaneId(3);
     let (end, lost_end) = (end_of(&won[1]), end_of(&lost));
     let held = |node: usize| cluster.node(node).confirm().marks(lane).held;
@@ -448,7 +331,7 @@ fn a_replicated_batch_with_a_bad_device_signature_ends_its_lane_before_it_on_eve
             message[byte] ^= 1;
         }
     });
-    let net = lie(&cluster, &dir, Liar { histories: [spoiled.clone(), spoiled], forges: false });
+    let net = lie(&cluster, &dir, Liar::two_ways([spoiled.clone(), spoiled]));
     for node in cluster.up() {
         wait_for("the lane has ended", || node.confirm().faults(LaneId(3)).contains(&Fault::Ended));
     }
@@ -508,7 +391,7 @@ fn what_a_liar_puts_into_its_lane_is_held_against_no_honest_node_that_passes_it_
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
     // Node 0 gets the lane; the others have to ask it, for the chain of witnesses first.
-    let liar = Liar { histories: [unsigned_witnesses(&dir, 8), Vec::new()], forges: false };
+    let liar = Liar::two_ways([unsigned_witnesses(&dir, 8), Vec::new()]);
     let net = lie(&cluster, &dir, liar);
     for node in cluster.up() {
         let followed = || node.confirm().ask(|machine| machine.followed(3));
@@ -531,7 +414,7 @@ fn a_witness_without_a_valid_signature_is_held_against_its_validator_and_against
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let net = lie(&cluster, &dir, Liar { histories: [Vec::new(), Vec::new()] });
+    let net = lie(&cluster, &dir, Liar::two_ways([Vec::new(), Vec::new()]));
     let score = |node: usize| {
         let peers = cluster.node(node).peers();
         peers.iter().find(|peer| peer.peer == LaneId(3)).map_or(0, |peer| peer.score)
@@ -577,7 +460,7 @@ fn a_validator_that_gives_wrong_signatures_spoils_no_receipt_and_is_banned_for_t
     (0..3).for_each(|node| cluster.start(node));
     cluster.wait_live(0..3);
     let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
-    let net = lie(&cluster, &dir, Liar { histories: [vec![], vec![]], forges: true });
+    let net = lie(&cluster, &dir, Liar { forges: true, ..Liar::two_ways([vec![], vec![]]) });
     wait_for("the liar is connected", || net.is_connected(LaneId(0)));
     let ids = send(cluster.node(0), AckLevel::Final, 10, 1);
     let genesis = dir.genesis();

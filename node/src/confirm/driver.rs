@@ -521,7 +521,8 @@ impl Driver {
                 if let Some(link) = &self.parts.link {
                     // From here on what is read of the log may be of either history.
                     link.cuts.fetch_add(1, Ordering::AcqRel);
-                    let size = link.stores.switch(*lane, *from, batches)?;
+                    let expire = || self.parts.acks.expire(Instant::now(), &self.parts.counters);
+                    let size = link.stores.switch(*lane, *from, batches, expire)?;
                     self.inputs.push_back(Input::Durable { lane: *lane, size });
                     if let Some(net) = link.net.get() {
                         net.lane_grew(*lane);

@@ -27,7 +27,7 @@ use super::{Outcome, PendingAck, VerifiedBatch, VerifiedJob, Waiting};
 use crate::confirm::Confirm;
 use crate::confirm::driver::{Event, OwnWitness};
 use crate::confirm::events::EventSender;
-use crate::health::{Health, State};
+use crate::health::{Full, Health, NoRoom, State};
 use crate::lane::{AppendError, Lane};
 use crate::stats::Counters;
 
@@ -307,7 +307,11 @@ impl Sequencer {
             _ => {}
         }
         self.look_for_room();
-        self.full_until?;
+        if self.full_until.is_none() {
+            // What cannot be confirmed for want of room is not taken: it would wait in the queues.
+            let NoRoom { free_bytes, needed_bytes, .. } = self.health.full_elsewhere()?;
+            return Some(Reason::LogFailed.with(free_bytes, needed_bytes));
+        }
         let (free, watermark) = self.lane.free_space();
         Some(Reason::LogFailed.with(free, watermark))
     }
@@ -352,9 +356,8 @@ impl Sequencer {
             return;
         }
         if self.lane.has_room() {
-            tracing::info!("the disk has room again: taking messages");
             self.full_until = None;
-            self.health.set_state(State::Live, None);
+            self.health.found_room(Full::OwnLane);
         } else {
             self.full_until = Some(Instant::now() + FULL_RETRY);
         }
@@ -379,16 +382,11 @@ impl Sequencer {
     fn fail(&mut self, error: &AppendError, acks: Vec<PendingAck>) {
         let rejection = match error {
             AppendError::Full { free_bytes, watermark_bytes } => {
-                if self.health.state() != State::DiskFull {
-                    tracing::warn!(
-                        free_bytes,
-                        watermark_bytes,
-                        "the disk is full: messages are refused until there is room"
-                    );
-                }
-                self.health.set_state(State::DiskFull, Some(error.to_string()));
+                let (free_bytes, needed_bytes) = (*free_bytes, *watermark_bytes);
+                self.health
+                    .found_full(Full::OwnLane, NoRoom { free_bytes, needed_bytes, cause: error.to_string() });
                 self.full_until = Some(Instant::now() + FULL_RETRY);
-                Reason::LogFailed.with(*free_bytes, *watermark_bytes)
+                Reason::LogFailed.with(free_bytes, needed_bytes)
             }
             AppendError::Failed { .. } => {
                 tracing::error!(%error, "an append to the log failed: nothing more is acknowledged");

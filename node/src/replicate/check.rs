@@ -465,7 +465,7 @@ mod tests {
             },
             roots: ROOTS,
             lanes,
-            stores: Arc::new(Stores::new(LaneId(0), &keys(3), others)),
+            stores: Arc::new(Stores::new(LaneId(0), &keys(3), others, Arc::default())),
             events: sender,
             counters: Arc::default(),
             cuts: Arc::default(),

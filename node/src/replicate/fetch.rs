@@ -2,11 +2,13 @@
 //! to date.
 //!
 //! Owns these decisions, in one thread. Rules: a lane is taken from its own node while that is connected; from another holder when it is
-//! not, or when nothing comes although somebody has more; and from one holder after the other while what is held of it is not certified and
-//! nothing moves, since they may hold another history. Every second peers are told what is held here and durable, so that what was
-//! lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard from a quorum what they hold of
-//! its own lane, or long enough: it must not append to a lane that it has forgotten the end of. It is *catching up* while final is coming
-//! back after a start, or a peer has much more of a lane.
+//! not, or when nothing comes although somebody has more ([`sources`](super::sources)); and from one holder after the other while what is
+//! held of it is not certified and nothing moves, since they may hold another history. A holder is not to blame for what this node does not
+//! take: while its batches wait here, or for room, or its credit is kept back, nobody else is asked. Every second peers are told what is held
+//! here and durable, so that what was lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard
+//! from a quorum what they hold of its own lane, or long enough: it must not append to a lane that it has forgotten the end of; and until
+//! all who claim to have more of it were asked for it. It is *catching up* while final is coming back after a start, while it applies what
+//! it has much of in its logs, or while a third of the weight says that a lane is much longer: what fewer say proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +20,10 @@ use weft_core::confirm::Weights;
 use weft_net::peer::{Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
 use weft_storage::LogReader;
 
-use crate::confirm::Confirm;
+use super::credit::Credit;
+use super::sources::{Question, Sources};
+use super::store::Stores;
+use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::lanes::Lanes;
 
@@ -28,8 +33,15 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often peers are told what is held here.
 const HOLDINGS_EVERY: Duration = Duration::from_secs(1);
 
-/// A subscription that brings nothing for this long although somebody has more is given up.
+/// A subscription that brings nothing for this long, the first time, although somebody has more is given up.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// A subscription that after this long has not brought what somebody else claimed to have when it began is given up, however much it brought:
+/// the other one may be faster, and this one may be slow on purpose.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// A holder whose batches wait here all that time is given up after this long without growth: what it sends is of no use.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// A lane of which a subscription has just ended is asked for again after this.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -41,23 +53,25 @@ const STUCK: Duration = Duration::from_secs(2);
 /// The same for a lane that is known to be signed two ways: what was lost of a side is asked for again, but not often.
 const STUCK_CLOSED: Duration = Duration::from_secs(10);
 
-/// The same when what came was of no use: it would come again.
-const AGAIN_AFTER_STRAY: Duration = Duration::from_secs(1);
+/// The same when it came to nothing and nobody else has more: it would come to nothing again.
+const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A chain that is behind a peer's for this long is asked for: usually the stream brings it.
 const CHAIN_LATE: Duration = Duration::from_millis(300);
 
-/// Credit asked for of a lane: a batch of the usual longest, and the next ones on their way.
-const CREDIT_BYTES: u64 = 8 << 20;
-
 /// Longest wait for word of a quorum before this node takes messages all the same.
 const JOIN_WAIT: Duration = Duration::from_secs(5);
 
-/// Longest wait for a peer to show what it claims to have of this node's lane: long enough for any honest one.
+/// Longest wait for a peer to show what it claims to have of this node's lane, once all who claim to have more were asked: long enough for
+/// any honest one.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
 /// Positions that a peer has more of a lane for this node to be catching up: some seconds of a busy lane.
 pub const LAG_POSITIONS: u64 = 1 << 20;
+
+/// What is in the log of a lane and is not applied is not being caught up on if nothing of it was applied for this long: it waits for
+/// something that may never come.
+const APPLIES_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the fetcher is told.
 #[derive(Debug)]
@@ -70,12 +84,12 @@ pub enum FetchEvent {
     Holdings(LaneId, Holdings, Hold),
     /// A subscription is over.
     Over {
-        /// Of whom.
-        peer: LaneId,
         /// Of what.
         lane: LaneId,
         /// Which.
         subscription: SubscriptionId,
+        /// The connection was lost: nothing is said of the holder.
+        lost: bool,
     },
     /// What a subscription brings follows nothing that is here.
     Stray {
@@ -112,6 +126,13 @@ struct Subscription {
     /// Size of the log when it last grew, and when that was.
     size: u64,
     grew: Instant,
+    /// It has grown since the subscription began, which was then.
+    grown: bool,
+    since: Instant,
+    /// What others claimed to have when the present stretch of [`SLOW`] began, and when that was.
+    behind: (u64, Instant),
+    /// It was begun for another history of a lane that did not move: what was certified of it then.
+    stuck: Option<u64>,
 }
 
 /// The fetcher.
@@ -121,7 +142,10 @@ pub struct Fetcher {
     confirm: Arc<Confirm>,
     health: Arc<Health>,
     net: Arc<OnceLock<PeerNet>>,
+    credit: Arc<Credit>,
+    stores: Arc<Stores>,
     weights: Weights,
+    sources: Sources,
     connected: BTreeSet<LaneId>,
     holdings: BTreeMap<LaneId, Holdings>,
     subscriptions: BTreeMap<LaneId, Subscription>,
@@ -129,8 +153,10 @@ pub struct Fetcher {
     again: BTreeMap<LaneId, Instant>,
     /// What was held and certified of each lane when that last moved, when that was, and whom it is taken from in turn.
     moved: BTreeMap<LaneId, ((u64, u64), Instant, LaneId)>,
-    /// Number followed of each validator when that last moved, and when that was.
-    followed: Vec<(u64, Instant)>,
+    /// Number followed of each validator when that last moved, when that was, and who was asked for more last.
+    followed: Vec<(u64, Instant, LaneId)>,
+    /// How far each lane was applied when that last moved, and when that was.
+    applied: BTreeMap<LaneId, (u64, Instant)>,
     /// Peers that have said what they hold.
     heard: BTreeSet<LaneId>,
     started: Instant,
@@ -145,11 +171,16 @@ impl Fetcher {
         confirm: Arc<Confirm>,
         health: Arc<Health>,
         net: Arc<OnceLock<PeerNet>>,
+        (credit, stores): (Arc<Credit>, Arc<Stores>),
         weights: Weights,
     ) -> Self {
         let now = Instant::now();
         Self {
-            followed: vec![(0, now); weights.len()],
+            followed: vec![(0, now, LaneId(0)); weights.len()],
+            applied: BTreeMap::new(),
+            credit,
+            stores,
+            sources: Sources::default(),
             lanes,
             confirm,
             health,
@@ -206,15 +237,25 @@ impl Fetcher {
             FetchEvent::Disconnected(peer) => {
                 self.connected.remove(&peer);
                 self.holdings.remove(&peer);
-                self.subscriptions.retain(|_, subscription| subscription.peer != peer);
+                self.subscriptions.retain(|lane, held| {
+                    if held.peer == peer {
+                        self.credit.over(peer, *lane, held.id);
+                    }
+                    held.peer != peer
+                });
             }
             FetchEvent::Holdings(peer, holdings, _hold) => {
                 self.heard.insert(peer);
                 self.holdings.insert(peer, holdings);
             }
-            FetchEvent::Over { lane, subscription, .. } => self.give_up(lane, subscription, AGAIN_AFTER),
+            FetchEvent::Over { lane, subscription, lost } => {
+                let grown = self.subscriptions.get(&lane).is_some_and(|held| {
+                    held.grown || self.lanes.get(lane).is_some_and(|reader| reader.size() != held.size)
+                });
+                self.give_up(lane, subscription, !lost && !grown);
+            }
             FetchEvent::Stray { lane, subscription } => {
-                self.give_up(lane, subscription, AGAIN_AFTER_STRAY);
+                self.give_up(lane, subscription, true);
             }
             FetchEvent::Gap { peer, validator } | FetchEvent::ChainDone { peer, validator, more: true } => {
                 if let Some(net) = net {
@@ -231,12 +272,27 @@ impl Fetcher {
     }
 
     /// A subscription is over, or brings nothing that is of use.
-    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, again_after: Duration) {
-        if self.subscriptions.get(&lane).is_some_and(|held| held.id == subscription) {
-            self.subscriptions.remove(&lane);
-            self.again.insert(lane, Instant::now() + again_after);
+    fn give_up(&mut self, lane: LaneId, subscription: SubscriptionId, failed: bool) {
+        let Some(held) = self.subscriptions.get(&lane).filter(|held| held.id == subscription) else { return };
+        let (peer, now) = (held.peer, Instant::now());
+        let mut after = AGAIN_AFTER;
+        if failed {
+            self.sources.failed(lane, peer, now);
+            let size = self.lanes.get(lane).map_or(0, LogReader::size);
+            if !self.with(lane, size, now, |sources, question| sources.has_other(question, peer)) {
+                after = AGAIN_AFTER_FAILURE;
+            }
+        }
+        self.again.insert(lane, now + after);
+        self.end(lane);
+    }
+
+    /// Ends the subscription to `lane`, if there is one.
+    fn end(&mut self, lane: LaneId) {
+        if let Some(held) = self.subscriptions.remove(&lane) {
+            self.credit.over(held.peer, lane, held.id);
             if let Some(net) = self.net.get() {
-                net.unsubscribe(subscription);
+                net.unsubscribe(held.id);
             }
         }
     }
@@ -259,11 +315,6 @@ impl Fetcher {
     fn held_by(&self, peer: LaneId, lane: LaneId) -> u64 {
         let held = self.holdings.get(&peer).and_then(|held| of(&held.lanes, lane));
         held.map_or(0, |end| end.size)
-    }
-
-    /// The connected peer that has most of `lane`, and how much.
-    fn most(&self, lane: LaneId) -> Option<(u64, LaneId)> {
-        self.connected.iter().map(|peer| (self.held_by(*peer, lane), *peer)).max()
     }
 
     /// Whom to ask next of a lane that is stuck, if it is.
@@ -294,55 +345,103 @@ impl Fetcher {
             let Some(reader) = self.lanes.readers().get(index) else { continue };
             let (lane, size) = (reader.lane(), reader.size());
             if let Some(next) = self.next_holder(lane, size, now) {
-                if let Some(held) = self.subscriptions.remove(&lane) {
-                    net.unsubscribe(held.id);
+                self.end(lane);
+                let stuck = Some(self.confirm.marks(lane).certified);
+                self.start(net, lane, next, stuck, now);
+            } else if let Some((next, but)) = self.next_source(lane, size, now) {
+                self.end(lane);
+                let chosen = next.or_else(|| {
+                    self.with(lane, size, now, |sources, question| sources.choose(question, but))
+                });
+                if let Some(chosen) = chosen {
+                    self.start(net, lane, chosen, None, now);
                 }
-                self.start(net, lane, Some(next), now);
-                continue;
             }
-            let most = self.most(lane).filter(|(held, _)| *held > size);
-            if let Some(held) = self.subscriptions.get_mut(&lane) {
-                if size != held.size {
-                    (held.size, held.grew) = (size, now);
-                    continue;
-                }
-                // Nothing new, and nobody has more, or it has only just come to a halt.
-                let Some((_, other)) = most.filter(|_| now.duration_since(held.grew) >= STALLED) else {
-                    continue;
-                };
-                let stalled = held.id;
-                let other = if other == held.peer { None } else { Some(other) };
-                net.unsubscribe(stalled);
-                self.subscriptions.remove(&lane);
-                self.start(net, lane, other.or(most.map(|most| most.1)), now);
-                continue;
-            }
-            if self.again.get(&lane).is_some_and(|again| *again > now) {
-                continue;
-            }
-            let chosen = if lane == self.lanes.own() {
-                // Only when somebody claims to have more of it than this node has.
-                most.map(|most| most.1)
-            } else if self.connected.contains(&lane) {
-                Some(lane)
-            } else {
-                most.map(|most| most.1)
-            };
-            self.start(net, lane, chosen, now);
         }
     }
 
-    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: Option<LaneId>, now: Instant) {
-        let Some(peer) = peer else { return };
+    /// Asks what is known of sources of `lane`.
+    fn with<T>(
+        &mut self,
+        lane: LaneId,
+        size: u64,
+        now: Instant,
+        ask: impl FnOnce(&mut Sources, &Question<'_, &dyn Fn(LaneId) -> u64>) -> T,
+    ) -> T {
+        let holdings = &self.holdings;
+        let claim = |peer: LaneId| {
+            let held = holdings.get(&peer).and_then(|held| of(&held.lanes, lane));
+            held.map_or(0, |end| end.size)
+        };
+        let own = lane == self.lanes.own();
+        let question = Question {
+            lane,
+            own,
+            size,
+            connected: &self.connected,
+            claim: &claim as &dyn Fn(LaneId) -> u64,
+            now,
+        };
+        ask(&mut self.sources, &question)
+    }
+
+    /// Whether somebody else is to be asked for `lane` now: who, if that is settled, and who was asked in vain.
+    fn next_source(
+        &mut self,
+        lane: LaneId,
+        size: u64,
+        now: Instant,
+    ) -> Option<(Option<LaneId>, Option<LaneId>)> {
+        let Some(held) = self.subscriptions.get_mut(&lane) else {
+            return self.again.get(&lane).is_none_or(|again| *again <= now).then_some((None, None));
+        };
+        if size != held.size {
+            (held.size, held.grew, held.grown) = (size, now, true);
+            self.sources.served(lane, held.peer);
+        }
+        let certified = self.confirm.marks(lane).certified;
+        // It moves again.
+        held.stuck = held.stuck.filter(|then| certified == *then && size > certified);
+        let held = *held;
+        let (queued, withheld) = self.credit.waits(held.peer, lane);
+        let idle = now.duration_since(held.grew);
+        let waits = withheld || (queued && idle < BUSY_MAX) || self.health.full_elsewhere().is_some();
+        let (goes_home, others, is_further) = self.with(lane, size, now, |sources, question| {
+            let others = sources.most_of_others(question, held.peer);
+            let further = (question.claim)(held.peer) > size || others > size;
+            (sources.goes_home(question, held.peer, held.since), others, further)
+        });
+        let stretch = now.duration_since(held.behind.1);
+        let slow = stretch >= SLOW && held.behind.0.min(others) > size;
+        if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (stretch >= SLOW && !slow))
+        {
+            held.behind = (others, now);
+        }
+        if held.stuck.is_some() || waits {
+            return None;
+        }
+        if slow || (is_further && idle >= self.sources.patience(lane, held.peer, STALLED)) {
+            self.sources.failed(lane, held.peer, now);
+            return Some((None, Some(held.peer)));
+        }
+        (goes_home && now.duration_since(held.since) >= STALLED).then_some((Some(lane), None))
+    }
+
+    fn start(&mut self, net: &PeerNet, lane: LaneId, peer: LaneId, stuck: Option<u64>, now: Instant) {
         let ends = self.locator(lane);
         self.again.insert(lane, now + AGAIN_AFTER);
-        if let Ok(id) = net.subscribe(peer, lane, ends, CREDIT_BYTES) {
+        if let Some(id) = self.credit.subscribe(peer, lane, |bytes| net.subscribe(peer, lane, ends, bytes)) {
             let size = self.lanes.get(lane).map_or(0, LogReader::size);
-            self.subscriptions.insert(lane, Subscription { peer, id, size, grew: now });
+            let claimed =
+                self.with(lane, size, now, |sources, question| sources.most_of_others(question, peer));
+            let behind = (claimed, now);
+            let held = Subscription { peer, id, size, grew: now, grown: false, since: now, behind, stuck };
+            self.subscriptions.insert(lane, held);
         }
     }
 
-    /// Ends of the lane here, from the log's end down; the machine may not have all of the log yet.
+    /// Ends of the lane here, from the log's end down; the machine may not have all of the log yet. What follows an end has to find its place
+    /// in the log or a side: where the machine has changed to what is not all here, it knows ends that are of no use.
     fn locator(&self, lane: LaneId) -> Vec<LaneEnd> {
         let end = self.lanes.get(lane).and_then(|reader| {
             let batch = reader.batch_ending_at(reader.size()).ok()??;
@@ -350,7 +449,9 @@ impl Fetcher {
             Some(LaneEnd { size: batch.size, root })
         });
         let ends = self.confirm.ask(|machine| machine.locator(lane));
-        end.into_iter().chain(ends.into_iter().map(|(size, root)| LaneEnd { size, root })).collect()
+        let own = lane == self.lanes.own();
+        let ends = ends.into_iter().filter(|(size, root)| own || self.stores.has_end(lane, *size, root));
+        end.into_iter().chain(ends.map(|(size, root)| LaneEnd { size, root })).collect()
     }
 
     /// Asks for chains that peers have followed further for a while.
@@ -359,21 +460,40 @@ impl Fetcher {
             let number = self.confirm.ask(|machine| machine.followed(usize::from(validator)));
             let Some(slot) = self.followed.get_mut(usize::from(validator)) else { continue };
             if slot.0 != number {
-                *slot = (number, now);
+                (slot.0, slot.1) = (number, now);
                 continue;
             }
             if now.duration_since(slot.1) < CHAIN_LATE {
                 continue;
             }
-            let further = self.connected.iter().copied().find(|peer| {
+            // In turn: who claims to have followed further may not show it.
+            let last = slot.2;
+            let after = self.connected.iter().filter(|peer| **peer > last);
+            let further = after.chain(&self.connected).copied().find(|peer| {
                 let held = self.holdings.get(peer).and_then(|held| of(&held.followed, validator));
                 held.is_some_and(|held| held > number)
             });
             if let Some(peer) = further {
-                slot.1 = now;
+                (slot.1, slot.2) = (now, peer);
                 let _ = net.want_witnesses(peer, validator, number);
             }
         }
+    }
+
+    /// Whether there is much of `lane` that this node has yet to get or to apply.
+    fn lags(&mut self, lane: LaneId, size: u64, now: Instant) -> bool {
+        let applied = self.confirm.applied(lane);
+        let moved = self.applied.entry(lane).or_insert((applied, now));
+        if moved.0 != applied {
+            *moved = (applied, now);
+        }
+        let moves = now.duration_since(moved.1) < APPLIES_WITHIN;
+        // A lane that is closed or has ended goes no further, whatever lies beyond.
+        if self.confirm.faults(lane).iter().any(|fault| matches!(fault, Fault::Forked | Fault::Ended)) {
+            return false;
+        }
+        let claim = |peer: &LaneId| (self.held_by(*peer, lane), self.weights.of(usize::from(peer.0)));
+        is_behind(&self.weights, self.connected.iter().map(claim).collect(), size, applied, moves)
     }
 
     /// Whether this node has joined, and is up to date.
@@ -384,10 +504,13 @@ impl Fetcher {
             let heard = self.heard.iter().map(|peer| self.weights.of(usize::from(peer.0))).sum::<u64>();
             let enough = self.weights.is_quorum(heard + self.weights.of(own));
             let late = now.duration_since(self.started) >= JOIN_WAIT;
-            // Somebody's claim to have more of the own lane is looked into first.
-            let own_size = self.lanes.get(self.lanes.own()).map_or(0, LogReader::size);
-            let claimed = self.most(self.lanes.own()).is_some_and(|(held, _)| held > own_size);
-            let unproven = now.duration_since(self.started) >= CLAIM_WAIT;
+            // Everybody's claim to have more of the own lane is looked into first.
+            let own = self.lanes.own();
+            let own_size = self.lanes.get(own).map_or(0, LogReader::size);
+            let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
+            let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
+            let claimed = claimants.next().is_some();
+            let unproven = asked_all && now.duration_since(self.started) >= CLAIM_WAIT;
             if (!enough && !late) || (claimed && !unproven) {
                 return;
             }
@@ -398,11 +521,12 @@ impl Fetcher {
             }
             self.joined = true;
         }
-        let behind = self.lanes.readers().iter().any(|reader| {
-            let lane = reader.lane();
-            let known = self.most(lane).map_or(0, |most| most.0).max(reader.size());
-            lane != self.lanes.own() && known.saturating_sub(self.confirm.applied(lane)) > LAG_POSITIONS
-        });
+        let mut behind = false;
+        for index in 0..self.lanes.readers().len() {
+            let Some(reader) = self.lanes.readers().get(index) else { continue };
+            let (lane, size) = (reader.lane(), reader.size());
+            behind |= lane != self.lanes.own() && self.lags(lane, size, now);
+        }
         let wanted = if behind || self.confirm.is_restoring() { State::CatchingUp } else { State::Live };
         // A full disk, a failure and the end are not this thread's to change.
         if matches!(state, State::Joining | State::CatchingUp | State::Live) && state != wanted {
@@ -412,7 +536,126 @@ impl Fetcher {
     }
 }
 
+/// Whether so much is missing that a node is catching up: `claims` are what peers of which weight say to have of a lane, `size` is in the
+/// log here and `applied` of it applied; `moves` if more of it was applied lately.
+fn is_behind(weights: &Weights, mut claims: Vec<(u64, u64)>, size: u64, applied: u64, moves: bool) -> bool {
+    claims.sort_unstable_by(|left, right| right.cmp(left));
+    let mut weight = 0u64;
+    // One of a third is honest.
+    let claimed = claims.into_iter().find_map(|(size, own)| {
+        weight = weight.saturating_add(own);
+        weights.is_third(weight).then_some(size)
+    });
+    let missing = claimed.unwrap_or(0).saturating_sub(size);
+    missing > LAG_POSITIONS || (moves && size.saturating_sub(applied) > LAG_POSITIONS)
+}
+
 fn of<K: Ord + Copy, V: Copy>(list: &[(K, V)], key: impl Into<K>) -> Option<V> {
     let key = key.into();
     list.binary_search_by_key(&key, |entry| entry.0).ok().and_then(|at| list.get(at)).map(|entry| entry.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{LANE, ground, keys};
+    use super::*;
+
+    /// A fetcher with three peers that claim to have 20 of lane 1; a subscription to peer 1, its node, which has brought nothing.
+    fn asking() -> (Fetcher, Instant) {
+        let ground = ground();
+        let credit = Arc::new(Credit::default());
+        let weights = Weights::new(vec![1; 2]);
+        let (lanes, health) = (ground.lanes, ground.health);
+        let stores = Arc::new(Stores::new(LaneId(0), &keys(), vec![ground.other], health.clone()));
+        let shared = (credit, stores);
+        let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), shared, weights);
+        for peer in [LANE, LaneId(2), LaneId(3)] {
+            fetcher.connected.insert(peer);
+            let lanes = vec![(LANE, LaneEnd { size: 20, root: [1; 32] })];
+            fetcher.holdings.insert(peer, Holdings { lanes, followed: Vec::new() });
+        }
+        let now = fetcher.started;
+        let id = fetcher.credit.subscribe(LANE, LANE, |_| Ok::<_, ()>(SubscriptionId(1))).unwrap();
+        let behind = (20, now);
+        let held = Subscription {
+            peer: LANE,
+            id,
+            size: 0,
+            grew: now,
+            grown: false,
+            since: now,
+            behind,
+            stuck: None,
+        };
+        fetcher.subscriptions.insert(LANE, held);
+        (fetcher, now)
+    }
+
+    #[test]
+    fn a_holder_is_not_given_up_for_what_this_node_does_not_take() {
+        let (mut fetcher, now) = asking();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(fetcher.next_source(LANE, 0, now), None, "not at once");
+        fetcher.credit.came(LANE, LANE, 1_000);
+        assert_eq!(fetcher.next_source(LANE, 0, later(5)), None, "its batches wait here");
+        fetcher.credit.withhold(LANE, LANE, 1_000);
+        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), None, "it has no credit");
+        assert_eq!(fetcher.credit.release(|_| true).len(), 1);
+        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), Some((None, Some(LANE))), "now it may ship");
+        fetcher.credit.came(LANE, LANE, 1_000);
+        assert!(fetcher.next_source(LANE, 0, later(3_600)).is_some(), "not for ever for batches of no use");
+    }
+
+    #[test]
+    fn a_holder_that_ships_a_lane_drop_by_drop_is_given_up_for_one_who_has_it_and_one_that_catches_up_is_not()
+    {
+        for (each, given_up) in [(1, true), (3, false)] {
+            let (mut fetcher, now) = asking();
+            let asked = (1..=12).find_map(|second| {
+                fetcher
+                    .next_source(LANE, each * second, now + Duration::from_secs(second))
+                    .map(|next| (second, next))
+            });
+            assert_eq!(asked, given_up.then_some((10, (None, Some(LANE)))), "{each} a second");
+        }
+        let (mut fetcher, now) = asking();
+        fetcher.credit.came(LANE, LANE, 1);
+        fetcher.credit.withhold(LANE, LANE, 1);
+        for second in 1..=20 {
+            let next = fetcher.next_source(LANE, second, now + Duration::from_secs(second));
+            assert_eq!(next, None, "it has no credit for more");
+        }
+    }
+
+    #[test]
+    fn a_lane_that_nobody_has_more_of_stays_where_it_is_and_one_that_comes_to_nothing_is_not_asked_at_once() {
+        let (mut fetcher, now) = asking();
+        assert_eq!(fetcher.next_source(LANE, 20, now + Duration::from_secs(60)), None);
+        let (mut fetcher, _) = asking();
+        for peer in [LANE, LaneId(2), LaneId(3)] {
+            let held = fetcher.subscriptions.values().next().copied().unwrap();
+            fetcher.subscriptions.insert(LANE, Subscription { peer, ..held });
+            fetcher.take(FetchEvent::Over { lane: LANE, subscription: held.id, lost: false });
+            let soon = Instant::now() + AGAIN_AFTER;
+            let asked = fetcher.next_source(LANE, 0, soon).is_some();
+            assert_eq!(asked, peer != LaneId(3), "as long as there is somebody else");
+            fetcher.subscriptions.insert(LANE, held);
+        }
+    }
+
+    #[test]
+    fn what_less_than_a_third_claims_makes_nobody_catch_up() {
+        let weights = Weights::new(vec![1; 4]);
+        let much = 2 * LAG_POSITIONS;
+        let behind = |claims: &[(u64, u64)], size, applied, moves| {
+            is_behind(&weights, claims.to_vec(), size, applied, moves)
+        };
+        assert!(!behind(&[(u64::MAX, 1), (10, 1), (10, 1)], 10, 10, true), "one liar");
+        assert!(!behind(&[(u64::MAX, 1), (u64::MAX, 0)], 10, 10, true), "one without a vote helps nothing");
+        assert!(behind(&[(u64::MAX, 1), (much, 1), (10, 1)], 10, 10, true), "a third says so");
+        assert!(behind(&[], much, 10, true), "it lies in the log");
+        assert!(!behind(&[], much, 10, false), "and nothing of it can be applied");
+        assert!(!behind(&[(much, 1), (much, 1)], much, 10, false), "nor can it elsewhere");
+        assert!(!behind(&[(LAG_POSITIONS, 1), (LAG_POSITIONS, 1)], 0, 0, true));
+    }
 }

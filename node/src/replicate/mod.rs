@@ -10,21 +10,30 @@
 //! | file | owns |
 //! |---|---|
 //! | [`store`] | logs and sides of other lanes: the first gate |
-//! | [`intake`] | what comes, in order; credit; faults |
+//! | [`intake`] | what comes, in order; faults; a full disk |
+//! | [`witnesses`] | the gate for witnesses: budgets and signatures |
+//! | [`credit`], [`ahead`] | what peers have sent and have no credit for again; lanes whose logs are far ahead |
 //! | [`check`] | the third gate: signatures and places, in batches as large as the lag |
 //! | [`chains`] | witnesses for whoever asks |
 //! | [`fetch`] | subscriptions, chains wanted, holdings, joining and catching up |
+//! | [`sources`] | who is asked for a lane next |
 //! | [`serve`] | the callbacks of the network |
 //!
 //! The log is the buffer: an authentic batch goes to the disk at once, whatever it waits for then, so that memory is bounded by
 //! credit on the way in, by the machine's own limits, and by the sides. This file puts the threads together and takes them apart.
 
+pub mod ahead;
 pub mod chains;
 pub mod check;
+pub mod credit;
 pub mod fetch;
 pub mod intake;
 pub mod serve;
+pub mod sources;
 pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod witnesses;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -38,6 +47,7 @@ use weft_net::peer::{PeerConfig, PeerNet, PeerStartError};
 
 use self::chains::Chains;
 use self::check::{Asked, Checker, Window};
+use self::credit::Credit;
 use self::fetch::{FetchEvent, Fetcher};
 use self::intake::{Intake, Urgent};
 use self::serve::Service;
@@ -122,6 +132,7 @@ pub struct Replication {
     urgent: Sender<Urgent>,
     fetch: Sender<FetchEvent>,
     dirty: Sender<()>,
+    stores: Arc<Stores>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -140,9 +151,12 @@ impl Replication {
         let (bulk_in, bulk) = unbounded();
         let (fetch_in, fetch) = unbounded();
         let (dirty_in, dirty) = bounded::<()>(1);
+        stores.set_bell(Some(dirty_in.clone()));
+        let credit = Arc::new(Credit::default());
         let service = Service {
             urgent: urgent_in.clone(),
             bulk: bulk_in,
+            credit: credit.clone(),
             fetch: fetch_in.clone(),
             lanes: lanes.clone(),
             keys: keys.clone(),
@@ -160,6 +174,7 @@ impl Replication {
             chains: link.chains.clone(),
             events: events.clone(),
             fetch: fetch_in.clone(),
+            credit: credit.clone(),
             dirty: dirty_in.clone(),
             net: link.net.clone(),
             health: health.clone(),
@@ -189,13 +204,20 @@ impl Replication {
             counters: needs.counters.clone(),
         };
         threads.push(spawn("weft-sync", Box::new(move || sync.run(&dirty)))?);
-        let fetcher =
-            Fetcher::new(lanes.clone(), confirm.clone(), health.clone(), link.net.clone(), weights.clone());
+        let fetcher = Fetcher::new(
+            lanes.clone(),
+            confirm.clone(),
+            health.clone(),
+            link.net.clone(),
+            (credit, stores.clone()),
+            weights.clone(),
+        );
         threads.push(spawn("weft-fetch", Box::new(move || fetcher.run(&fetch)))?);
         let net = PeerNet::start(peers.clone(), runtime, Arc::new(service))?;
         tracing::info!(address = %net.local_addr(), nodes = keys.len(), "listening for other nodes");
         let _ = link.net.set(net.clone());
-        Ok(Self { net, urgent: urgent_in, fetch: fetch_in, dirty: dirty_in, threads })
+        let stores = stores.clone();
+        Ok(Self { net, urgent: urgent_in, fetch: fetch_in, dirty: dirty_in, stores, threads })
     }
 
     /// The connections.
@@ -209,6 +231,7 @@ impl Replication {
         let _ = self.urgent.send(Urgent::Stop);
         let _ = self.fetch.send(FetchEvent::Stop);
         drop(self.dirty);
+        self.stores.set_bell(None);
         self.threads
     }
 }

@@ -1,6 +1,7 @@
 //! What this node does for its peers: shipping lanes and chains from its logs, and handing on what comes.
 //!
-//! Owns the callbacks. Invariants: those that run on network tasks push into a queue and return; what is shipped is durable here.
+//! Owns the callbacks. Invariants: those that run on network tasks push into a queue and return; what is shipped is durable here; every
+//! batch that comes is counted against its sender before it is queued.
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use weft_net::peer::{
 use weft_storage::LogReader;
 
 use super::chains::{self, Chains};
+use super::credit::Credit;
 use super::fetch::FetchEvent;
-use super::intake::{Shipped, Urgent};
+use super::intake::{Bulk, Counted, Shipped, Urgent};
 use crate::lanes::Lanes;
 use crate::receipts::cosign::Cosigner;
 
@@ -27,7 +29,9 @@ pub struct Service {
     /// To the intake, ahead of batches.
     pub urgent: Sender<Urgent>,
     /// To the intake.
-    pub bulk: Sender<Shipped>,
+    pub bulk: Sender<Bulk>,
+    /// What has come and waits.
+    pub credit: Arc<Credit>,
     /// To whoever decides what is asked of whom.
     pub fetch: Sender<FetchEvent>,
     /// All logs.
@@ -50,6 +54,10 @@ struct Cursor {
 impl ShipCursor for Cursor {
     fn read(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> Result<(), ShipEnd> {
         let durable = self.reader.durable_size();
+        // Also where nothing is left to read: a log that was cut below this place may end before it.
+        if self.reader.cuts() != self.cuts {
+            return Err(ShipEnd::Changed);
+        }
         let mut bytes = 0;
         while bytes < bytes_max && self.at < durable {
             let batch = self.reader.batch_at(self.at).map_err(|_| ShipEnd::Failed)?;
@@ -87,22 +95,37 @@ impl PeerService for Service {
     }
 
     fn fork_proof(&self, peer: LaneId, lane: LaneId, batches: [Bytes; 2], hold: Hold) {
-        let _ = self.urgent.send(Urgent::Proof { peer, lane, batches: batches.into(), hold });
+        let _ = self.urgent.send(Urgent::Proof {
+            peer,
+            lane,
+            batches: batches.into(),
+            room: Counted::Held(hold),
+        });
     }
 
     fn batch(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, batch: Bytes) {
-        let _ = self.bulk.send(Shipped { peer, lane, subscription, batch });
+        self.credit.came(peer, lane, batch.len() as u64);
+        let _ = self.bulk.send(Bulk::Batch(Shipped { peer, lane, subscription, batch }));
     }
 
     fn shipping(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, event: Shipping) {
-        if let Shipping::Fork(batch) = &event {
-            let batches = vec![batch.clone()];
-            let _ = self.urgent.send(Urgent::Proof { peer, lane, batches, hold: Hold::free() });
-        }
-        let over = !matches!(event, Shipping::Started(_));
-        if over {
-            let _ = self.fetch.send(FetchEvent::Over { peer, lane, subscription });
-        }
+        let lost = match event {
+            Shipping::Started(end) => {
+                let _ = self.bulk.send(Bulk::Started { peer, lane, subscription, end });
+                return;
+            }
+            Shipping::Fork(batch) => {
+                // It came outside the credit, and counts all the same.
+                let bytes = batch.len() as u64;
+                self.credit.came(peer, lane, bytes);
+                let room = Counted::Credit(bytes);
+                let _ = self.urgent.send(Urgent::Proof { peer, lane, batches: vec![batch], room });
+                false
+            }
+            Shipping::NotHeld { .. } => false,
+            Shipping::Ended(end) => end == ShipEnd::Lost,
+        };
+        let _ = self.fetch.send(FetchEvent::Over { lane, subscription, lost });
     }
 
     fn chain_done(&self, peer: LaneId, validator: u16, received: u32, complete: bool) {
@@ -163,5 +186,69 @@ impl PeerService for Service {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::unbounded;
+
+    use weft_core::Genesis;
+
+    use super::super::testing::{Author, LANE, ground, keys, own_signer, stores};
+    use super::*;
+
+    /// Of a node that has no lane to sign.
+    fn cosigner() -> Arc<Cosigner> {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+        let genesis = Genesis::single("test", 1, own_signer().public());
+        Arc::new(Cosigner::new(&genesis, key, Vec::new(), Arc::new(|_| 0)).unwrap())
+    }
+
+    #[test]
+    fn what_a_holder_answers_to_a_locator_counts_against_its_credit_like_what_it_ships() {
+        let (urgent_in, urgent) = unbounded();
+        let (bulk, _bulk) = unbounded();
+        let (fetch, over) = unbounded();
+        let credit = Arc::new(Credit::default());
+        let service = Service {
+            urgent: urgent_in,
+            bulk,
+            credit: credit.clone(),
+            fetch,
+            lanes: ground().lanes,
+            keys: keys().to_vec(),
+            chains: Arc::new(Chains::new(2)),
+            cosigner: cosigner(),
+        };
+        let (peer, batch) = (LaneId(3), Author::new().batch(b"other"));
+        service.shipping(peer, LANE, SubscriptionId(1), Shipping::Fork(batch.clone()));
+        assert!(credit.waits(peer, LANE).0);
+        let Ok(Urgent::Proof { room: Counted::Credit(bytes), .. }) = urgent.try_recv() else {
+            panic!("a proof")
+        };
+        assert_eq!(bytes, batch.len() as u64);
+        let ended = over.try_recv();
+        assert!(matches!(ended, Ok(FetchEvent::Over { lane: LANE, lost: false, .. })), "{ended:?}");
+        service.shipping(peer, LANE, SubscriptionId(2), Shipping::Ended(ShipEnd::Lost));
+        assert!(matches!(over.try_recv(), Ok(FetchEvent::Over { lost: true, .. })));
+    }
+
+    #[test]
+    fn a_cursor_beyond_the_place_where_its_lane_was_cut_says_that_the_lane_has_changed() {
+        let (stores, reader, _) = stores();
+        let mut author = Author::new();
+        let (shared, gone) = (author.batch(b"shared"), author.batch(b"gone"));
+        for batch in [&shared, &gone] {
+            stores.take(LANE, batch, None).unwrap();
+        }
+        stores.sync(|_, _, _| {}).unwrap();
+        let mut cursor = Cursor { reader: reader.clone(), at: 0, cuts: reader.cuts() };
+        let mut out = Vec::new();
+        assert!(cursor.read(1 << 20, &mut out).is_ok() && out == [shared.clone(), gone]);
+        assert!(cursor.read(1 << 20, &mut out).is_ok() && out.len() == 2, "nothing more for now");
+        let from = weft_core::BatchView::parse(&shared).unwrap().size();
+        stores.switch(LANE, from, &[], || {}).unwrap();
+        assert_eq!(cursor.read(1 << 20, &mut out), Err(ShipEnd::Changed), "though there is nothing to read");
     }
 }

@@ -2,45 +2,77 @@
 //!
 //! Owns their writers, and the batches of other histories ("sides") that are kept until one of them is the copy or forgotten. Invariants:
 //! only a batch whose body hash, root over the tree before it, and seal are right gets into a log or a side, and it gets there as it came;
-//! a log is one history. Bounded: [`SIDE_BYTES_MAX`] a lane for sides; what does not fit is not taken, and whoever holds it offers it
-//! again. What a batch means is the machine's business; a batch may lie here that is not well formed.
+//! a log is one history; reading a segment again to look at a batch is done only for one that the lane's node has sealed, and where a
+//! batch ends. Bounded: [`SIDE_BYTES_MAX`] a lane for sides, or one batch; the oldest makes room, and whoever holds it offers it again.
+//! What a batch means is the machine's business, which keeps fewer sides than this module: a side that comes again is handed to it again.
+//!
+//! A full disk is waited for: what has no room is not taken, and a lane that changes to another history changes once there is room.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam::channel::Sender;
 use weft_core::confirm::BatchDigest;
 use weft_core::hash::Domain;
-use weft_core::merkle::Hash;
+use weft_core::merkle::{EMPTY_ROOT, Hash};
 use weft_core::{BatchError, BatchView, LaneId, LaneTree, MessageId, NodeKey};
 use weft_crypto::simd::{Context, Hashes};
 use weft_storage::{LaneLog, LaneWriter, LogError, LogReader, Syncer};
 
-/// Bytes of one lane's sides.
+use crate::health::{Full, Health, NoRoom, State};
+
+/// Bytes of one lane's sides. One batch is kept whatever its length.
 pub const SIDE_BYTES_MAX: usize = 64 << 20;
 
-/// What one batch of a side costs beside its bytes: its tree, mostly.
+/// What one batch of a side costs beside its bytes and its digest: its tree, mostly.
 const SIDE_OVERHEAD_BYTES: usize = 2_048;
+
+/// How often a full disk is looked at.
+pub const FULL_RETRY: Duration = Duration::from_millis(500);
 
 /// What became of a batch.
 #[derive(Debug)]
 pub enum Taken {
     /// It is in the log now.
     Stored(Arc<BatchDigest>),
-    /// It is of another history than the log, and kept.
+    /// It is of another history than the log, and kept, now or already.
     Side(Arc<BatchDigest>),
-    /// It is here already.
-    Held,
-    /// Nothing that it could follow is here, or there is no room for it: later perhaps.
+    /// It is in the log already: the lane's size after it, and its root there.
+    Held(u64, Hash),
+    /// Nothing that it could follow is here.
     Stray,
-    /// It is not what the lane's node signed, so this copy of it was damaged, on the way or on purpose.
+    /// There is no room on the disk for it now.
+    Full(NoRoom),
+    /// It is not what the lane's node signed, or not what its sender said it would be: whoever sent it is to blame.
     NotAuthentic(BatchError),
+}
+
+/// What an error that only says that there is no room says, in numbers.
+pub fn no_room(error: &LogError) -> Option<NoRoom> {
+    let cause = error.to_string();
+    match error {
+        LogError::StorageFull { free_bytes, needed_bytes, .. } => {
+            Some(NoRoom { free_bytes: *free_bytes, needed_bytes: *needed_bytes, cause })
+        }
+        LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Some(NoRoom { free_bytes: 0, needed_bytes: 0, cause })
+        }
+        _ => None,
+    }
 }
 
 struct Side {
     bytes: Bytes,
-    root: Hash,
+    digest: Arc<BatchDigest>,
     after: LaneTree,
+}
+
+impl Side {
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.digest.held_bytes() + SIDE_OVERHEAD_BYTES
+    }
 }
 
 /// One lane's log and sides.
@@ -48,6 +80,29 @@ struct LaneStore {
     writer: LaneWriter,
     sides: VecDeque<Side>,
     side_bytes: usize,
+    /// What lies below is history: nothing parts from it any more.
+    final_size: u64,
+    /// The log is to change to a side and waits for room: nothing else goes into it, and no side goes.
+    changing: bool,
+}
+
+impl LaneStore {
+    /// Keeps a side. The oldest ones make room; one batch is kept whatever its length.
+    fn keep(&mut self, side: Side) {
+        while self.side_bytes + side.cost() > SIDE_BYTES_MAX && self.drop_side(0) {}
+        self.side_bytes += side.cost();
+        self.sides.push_back(side);
+    }
+
+    fn drop_side(&mut self, at: usize) -> bool {
+        let dropped = self.sides.remove(at);
+        self.side_bytes -= dropped.as_ref().map_or(0, Side::cost);
+        dropped.is_some()
+    }
+
+    fn find_side(&self, first: u64, root: &Hash) -> Option<usize> {
+        self.sides.iter().position(|side| side.digest.first() == first && side.digest.root() == root)
+    }
 }
 
 /// A lane as this module has it.
@@ -63,6 +118,9 @@ pub struct Stores {
     slots: Vec<Option<Slot>>,
     hashes: Hashes,
     context: Context,
+    health: Arc<Health>,
+    /// Wakes the sync.
+    bell: Mutex<Option<Sender<()>>>,
 }
 
 impl std::fmt::Debug for Stores {
@@ -73,20 +131,35 @@ impl std::fmt::Debug for Stores {
 
 impl Stores {
     /// The stores over the opened logs of all lanes but `own`, in order; `keys` are those of all nodes.
-    pub fn new(own: LaneId, keys: &[NodeKey], others: Vec<LaneLog>) -> Self {
+    pub fn new(own: LaneId, keys: &[NodeKey], others: Vec<LaneLog>, health: Arc<Health>) -> Self {
         let mut others = others.into_iter();
         let slot = |(index, key): (usize, &NodeKey)| {
             if index == usize::from(own.0) {
                 return None;
             }
             let LaneLog { writer, syncer, reader } = others.next()?;
-            let store = LaneStore { writer, sides: VecDeque::new(), side_bytes: 0 };
+            let sides = VecDeque::new();
+            let store = LaneStore { writer, sides, side_bytes: 0, final_size: 0, changing: false };
             Some(Slot { store: Mutex::new(store), syncer, reader, key: *key })
         };
         Self {
             slots: keys.iter().enumerate().map(slot).collect(),
             hashes: Hashes::detect(),
             context: Context::new(Domain::MESSAGE.context()),
+            health,
+            bell: Mutex::new(None),
+        }
+    }
+
+    /// What wakes the sync, from now on; `None` at the end.
+    pub fn set_bell(&self, bell: Option<Sender<()>>) {
+        *self.bell.lock().unwrap_or_else(PoisonError::into_inner) = bell;
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = &*self.bell.lock().unwrap_or_else(PoisonError::into_inner) {
+            // One that waits is enough.
+            let _ = bell.try_send(());
         }
     }
 
@@ -107,11 +180,12 @@ impl Stores {
         ids.into_iter().map(MessageId).collect()
     }
 
-    /// Takes a batch that came from somewhere: the first gate. `lane` is what it was said to belong to.
+    /// Takes a batch that came from somewhere: the first gate. `lane` is what it was said to belong to; `follows` the end that it follows
+    /// by what its sender has said and shipped before.
     ///
     /// # Errors
     /// Those of the log.
-    pub fn take(&self, lane: LaneId, bytes: &Bytes) -> Result<Taken, LogError> {
+    pub fn take(&self, lane: LaneId, bytes: &Bytes, follows: Option<(u64, Hash)>) -> Result<Taken, LogError> {
         let Some(slot) = self.slot(lane) else { return Ok(Taken::Stray) };
         let view = match BatchView::parse(bytes) {
             Ok(view) => view,
@@ -122,14 +196,16 @@ impl Stores {
         }
         let mut store = slot.lock();
         let (first, size) = (view.first(), store.writer.size());
+        if let Some((end, _)) = follows
+            && first != end
+        {
+            return Ok(Taken::NotAuthentic(BatchError::First { got: first, limit: end }));
+        }
         if let Some(held) = slot.reader.batch_at(first)?
             && held.first == first
             && held.view().is_ok_and(|held| held.root() == view.root())
         {
-            return Ok(Taken::Held);
-        }
-        if store.sides.iter().any(|side| side.root == *view.root()) {
-            return Ok(Taken::Held);
+            return Ok(Taken::Held(view.size(), *view.root()));
         }
         let ids = self.ids(&view);
         let read = |before: &LaneTree| {
@@ -141,39 +217,52 @@ impl Stores {
                 |key, text, signature| weft_crypto::serial::verify_one(&key.0, text, signature),
             )
         };
+        // Where it is known what a batch follows, another root than its own is its sender's doing.
+        let said = |root: &Hash| follows.is_some_and(|(_, said)| said == *root);
+        let could = |root: &Hash| follows.is_none_or(|(_, said)| said == *root);
         let mut refused = None;
-        if first == size {
+        if first == size && could(&store.writer.tree().root()) {
             match read(store.writer.tree()) {
+                Ok(_) if store.changing => return Ok(Taken::Full(self.changing(lane))),
                 Ok((digest, after)) => {
-                    store.writer.append_view(&view, &ids, &after)?;
+                    if let Err(error) = store.writer.append_view(&view, &ids, &after) {
+                        return no_room(&error).map(Taken::Full).ok_or(error);
+                    }
+                    if let Some(side) = store.find_side(first, view.root()) {
+                        store.drop_side(side);
+                    }
                     return Ok(Taken::Stored(Arc::new(digest)));
                 }
+                Err(error) if said(&store.writer.tree().root()) => return Ok(Taken::NotAuthentic(error)),
                 Err(error) => refused = Some(error),
             }
         }
-        // Another history: it parts from the log, or goes on where a side ends. Looking costs reading a segment, so nobody but the lane's
-        // node may ask for it.
-        if let Err(error) = view.verify_seal(&slot.key, |key, text, signature| {
-            weft_crypto::serial::verify_one(&key.0, text, signature)
-        }) {
+        if let Some(side) = store.find_side(first, view.root()).and_then(|side| store.sides.get(side)) {
+            return Ok(Taken::Side(Arc::clone(&side.digest)));
+        }
+        // Another history: it parts from the log beyond final, or goes on where a side ends. Looking costs reading a segment, so nobody
+        // but the lane's node may ask for it, and only where a batch ends.
+        if let Err(error) = slot.verify_seal(&view) {
             return Ok(Taken::NotAuthentic(error));
         }
-        let fork = if first < size { slot.reader.tree_at(first)? } else { None };
+        let parts = first < size
+            && first >= store.final_size
+            && slot.root_at(first)?.is_some_and(|root| could(&root));
+        let fork = if parts { slot.reader.tree_at(first)? } else { None };
         let befores: Vec<LaneTree> = {
-            let sides = store.sides.iter().map(|side| &side.after).filter(|tree| tree.size() == first);
-            fork.iter().chain(sides).cloned().collect()
+            let sides = store.sides.iter().map(|side| (&side.after, side.digest.root()));
+            let sides = sides.filter(|(tree, root)| tree.size() == first && could(root));
+            fork.iter().chain(sides.map(|(tree, _)| tree)).cloned().collect()
         };
         for before in &befores {
             match read(before) {
+                Ok(_) if store.changing => return Ok(Taken::Full(self.changing(lane))),
                 Ok((digest, after)) => {
-                    let cost = bytes.len() + SIDE_OVERHEAD_BYTES;
-                    if store.side_bytes + cost > SIDE_BYTES_MAX {
-                        return Ok(Taken::Stray);
-                    }
-                    store.side_bytes += cost;
-                    store.sides.push_back(Side { bytes: bytes.clone(), root: *view.root(), after });
-                    return Ok(Taken::Side(Arc::new(digest)));
+                    let digest = Arc::new(digest);
+                    store.keep(Side { bytes: bytes.clone(), digest: Arc::clone(&digest), after });
+                    return Ok(Taken::Side(digest));
                 }
+                Err(error) if said(&before.root()) => return Ok(Taken::NotAuthentic(error)),
                 Err(error) => refused = Some(error),
             }
         }
@@ -184,35 +273,130 @@ impl Stores {
         })
     }
 
+    fn changing(&self, lane: LaneId) -> NoRoom {
+        let cause = format!("the log of lane {lane} waits for room to change to another history");
+        self.health.full_elsewhere().unwrap_or(NoRoom { free_bytes: 0, needed_bytes: 0, cause })
+    }
+
+    /// Whether two batches are two for one position of `lane`, both sealed by its node: whoever shows them proves something.
+    pub fn is_proof(&self, lane: LaneId, batches: &[Bytes]) -> bool {
+        let (Some(slot), [first, second]) = (self.slot(lane), batches) else { return false };
+        let (Ok(first), Ok(second)) = (BatchView::parse(first), BatchView::parse(second)) else {
+            return false;
+        };
+        let belongs = |view: &BatchView<'_>| view.lane() == lane && view.network() == slot.reader.network();
+        belongs(&first)
+            && belongs(&second)
+            && first.first() == second.first()
+            && first.root() != second.root()
+            && slot.verify_seal(&first).is_ok()
+            && slot.verify_seal(&second).is_ok()
+    }
+
     /// Changes the log of `lane` to the history that the machine has changed to: cut at `from`, then these batches, as far as they are
-    /// kept here. What was cut is kept as a side no more; whoever has it may offer it again. Returns the log's size, all of it durable:
-    /// nothing else may come for this lane that would have it synced.
+    /// kept here. What was cut is kept as a side no more; whoever has it may offer it again. Returns the log's
+    /// size, all of it durable: nothing else may come for this lane that would have it synced. Waits while the disk is full, and calls
+    /// `meanwhile` now and then: nothing may be said of the lane before its log is what the machine holds.
     ///
     /// # Errors
-    /// Those of the log.
-    pub fn switch(&self, lane: LaneId, from: u64, batches: &[Arc<BatchDigest>]) -> Result<u64, LogError> {
+    /// Those of the log; that there is no room, of a node that only starts, or ends.
+    pub fn switch(
+        &self,
+        lane: LaneId,
+        from: u64,
+        batches: &[Arc<BatchDigest>],
+        mut meanwhile: impl FnMut(),
+    ) -> Result<u64, LogError> {
         let Some(slot) = self.slot(lane) else { return Ok(0) };
+        let mut rest = None;
+        slot.lock().changing = true;
+        let done = loop {
+            match self.change(slot, from, batches, &mut rest) {
+                Ok(size) => break Ok(size),
+                Err(error) => match no_room(&error) {
+                    Some(room) if self.waits_for_room() => {
+                        self.health.found_full(Full::Change, room);
+                        meanwhile();
+                        std::thread::sleep(FULL_RETRY);
+                    }
+                    _ => break Err(error),
+                },
+            }
+        };
+        slot.lock().changing = false;
+        self.health.found_room(Full::Change);
+        self.ring();
+        done
+    }
+
+    /// Whether a full disk is waited for: not by a node that starts, ends, or is of no use any more.
+    fn waits_for_room(&self) -> bool {
+        !matches!(self.health.state(), State::Starting | State::Stopping | State::Poisoned)
+    }
+
+    /// One attempt to change; what is left to be done is in `rest`, once the log is cut.
+    fn change(
+        &self,
+        slot: &Slot,
+        from: u64,
+        batches: &[Arc<BatchDigest>],
+        rest: &mut Option<usize>,
+    ) -> Result<u64, LogError> {
         let mut store = slot.lock();
-        store.writer.cut(from)?;
-        for digest in batches {
-            let found = store.sides.iter().position(|side| side.root == *digest.root());
-            let Some(side) = found.and_then(|found| store.sides.remove(found)) else { break };
-            store.side_bytes -= side.bytes.len() + SIDE_OVERHEAD_BYTES;
-            let Ok(view) = BatchView::parse(&side.bytes) else { break };
-            let ids = self.ids(&view);
-            store.writer.append_view(&view, &ids, &side.after)?;
+        if rest.is_none() {
+            store.writer.cut(from)?;
+            *rest = Some(0);
+        }
+        while let Some(next) = *rest
+            && let Some(digest) = batches.get(next)
+            && let Some(at) = store.find_side(digest.first(), digest.root())
+            && let Some(side) = store.sides.get(at)
+        {
+            let (bytes, after) = (side.bytes.clone(), side.after.clone());
+            let Ok(view) = BatchView::parse(&bytes) else { break };
+            store.writer.append_view(&view, &self.ids(&view), &after)?;
+            store.drop_side(at);
+            *rest = Some(next + 1);
         }
         slot.syncer.sync()
     }
 
-    /// Lets go of sides that part from the lane below `final_size`: they are history. `false` if the lane is being written just now,
-    /// which may take as long as the disk does: then later.
+    /// Lets go of sides that part from the lane below `final_size`, with all that follows them: they are history. `false` if the lane
+    /// is being written just now, which may take as long as the disk does: then later.
     pub fn prune_sides(&self, lane: LaneId, final_size: u64) -> bool {
         let Some(slot) = self.slot(lane) else { return true };
         let Ok(mut store) = slot.store.try_lock() else { return false };
-        store.sides.retain(|side| side.after.size() > final_size);
-        store.side_bytes = store.sides.iter().map(|side| side.bytes.len() + SIDE_OVERHEAD_BYTES).sum();
+        store.final_size = store.final_size.max(final_size);
+        let mut gone: BTreeSet<(u64, Hash)> = BTreeSet::new();
+        // A batch comes after the one that it follows.
+        store.sides.retain(|side| {
+            let digest = &side.digest;
+            let goes = digest.first() < final_size || gone.contains(&(digest.first(), *digest.before()));
+            if goes {
+                gone.insert((digest.size(), *digest.root()));
+            }
+            !goes
+        });
+        store.side_bytes = store.sides.iter().map(Side::cost).sum();
         true
+    }
+
+    /// Whether what follows this end can be taken: it is one of the log, or of a side. The machine may know more than lies here.
+    pub fn has_end(&self, lane: LaneId, size: u64, root: &Hash) -> bool {
+        let Some(slot) = self.slot(lane) else { return false };
+        slot.root_at(size).is_ok_and(|held| held.as_ref() == Some(root))
+            || slot.lock().sides.iter().any(|side| side.digest.size() == size && side.digest.root() == root)
+    }
+
+    /// The oldest sides of each lane that has some, at most so many of each.
+    pub fn sides(&self, most: usize) -> Vec<(LaneId, Vec<Arc<BatchDigest>>)> {
+        let sides = |slot: &Slot| {
+            let store = slot.lock();
+            let oldest =
+                store.sides.iter().take(most).map(|side| Arc::clone(&side.digest)).collect::<Vec<_>>();
+            (!oldest.is_empty()).then(|| (slot.reader.lane(), oldest))
+        };
+        self.slots.iter().flatten().filter_map(sides).collect()
     }
 
     /// The bytes of a batch in the log or a side.
@@ -223,7 +407,8 @@ impl Stores {
             return Some(Bytes::from_owner(held.bytes));
         }
         let store = slot.lock();
-        store.sides.iter().find(|side| side.root == *digest.root()).map(|side| side.bytes.clone())
+        let side = store.find_side(digest.first(), digest.root()).and_then(|side| store.sides.get(side));
+        side.map(|side| side.bytes.clone())
     }
 
     /// Makes everything durable that is written; tells `done` what is durable of each lane that was behind, and of which history (how
@@ -260,145 +445,22 @@ impl Slot {
         // Every change is whole in the log before the lock is let go of.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn verify_seal(&self, view: &BatchView<'_>) -> Result<(), BatchError> {
+        view.verify_seal(&self.key, |key, text, signature| {
+            weft_crypto::serial::verify_one(&key.0, text, signature)
+        })
+    }
+
+    /// Root of the log at `size`, if a batch ends there.
+    fn root_at(&self, size: u64) -> Result<Option<Hash>, LogError> {
+        if size == 0 {
+            return Ok(Some(EMPTY_ROOT));
+        }
+        let batch = self.reader.batch_ending_at(size)?;
+        Ok(batch.and_then(|batch| batch.view().ok().map(|view| *view.root())))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use weft_core::{BatchBuilder, DeviceSigner, Draft, NetworkId, PayloadKind, Place, VerifiedMessage};
-    use weft_storage::{LogConfig, SimDisk};
-
-    use super::*;
-
-    const NETWORK: NetworkId = NetworkId([7; 4]);
-    const LANE: LaneId = LaneId(1);
-
-    /// Makes batches of lane 1, honestly or not.
-    struct Author {
-        signer: DeviceSigner,
-        tree: LaneTree,
-    }
-
-    impl Author {
-        fn new() -> Self {
-            Self { signer: DeviceSigner::from_seed([5; 32]), tree: LaneTree::new() }
-        }
-
-        /// A batch of one message that follows `self.tree`.
-        fn batch(&mut self, payload: &[u8]) -> Bytes {
-            let parents = [MessageId([1; 32]), MessageId([2; 32])];
-            let draft = Draft {
-                network: NETWORK,
-                issued_at_us: 1,
-                sequence: 1,
-                parents,
-                kind: PayloadKind::DATA,
-                payload,
-            };
-            let bytes = draft.sign(&self.signer).unwrap();
-            let view = weft_core::MessageView::parse(&bytes).unwrap();
-            let mut builder = BatchBuilder::new(1, 10_000);
-            builder.push([Place::root(0), Place::root(1)], &VerifiedMessage::vouch(view)).unwrap();
-            let signer = &self.signer;
-            let sealed = builder.seal(&mut self.tree, NETWORK, LANE, |text| signer.sign_bytes(text)).unwrap();
-            Bytes::copy_from_slice(sealed.bytes())
-        }
-    }
-
-    fn stores() -> (Stores, LogReader) {
-        let author = Author::new();
-        let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false };
-        let (log, _) =
-            LaneLog::open(Arc::new(SimDisk::new(1)), Path::new("/lanes/1"), NETWORK, LANE, config, &|_| true)
-                .unwrap();
-        let reader = log.reader.clone();
-        let own = NodeKey::from([9; 32]);
-        (Stores::new(LaneId(0), &[own, author.signer.public()], vec![log]), reader)
-    }
-
-    fn root(batch: &Bytes) -> Hash {
-        *BatchView::parse(batch).unwrap().root()
-    }
-
-    #[test]
-    fn a_lane_that_was_signed_two_ways_is_kept_both_ways_and_its_log_changes_to_the_other_one() {
-        let (stores, reader) = stores();
-        let mut author = Author::new();
-        let shared = author.batch(b"shared");
-        let mut liar = Author { signer: DeviceSigner::from_seed([5; 32]), tree: author.tree.clone() };
-        let here = [author.batch(b"here 1"), author.batch(b"here 2")];
-        let there = [liar.batch(b"there 1"), liar.batch(b"there 2"), liar.batch(b"there 3")];
-        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Stray), "what it follows is not here");
-        for batch in [&shared, &here[0], &here[1]] {
-            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Stored(_)));
-            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Held));
-        }
-        assert!(matches!(stores.take(LANE, &there[1]).unwrap(), Taken::Stray), "its beginning is missing");
-        let mut side = Vec::new();
-        for batch in &there[..2] {
-            let Taken::Side(digest) = stores.take(LANE, batch).unwrap() else { panic!("another history") };
-            assert_eq!(stores.bytes_of(&digest).as_ref(), Some(batch));
-            side.push(digest);
-            assert!(matches!(stores.take(LANE, batch).unwrap(), Taken::Held));
-        }
-        let from = BatchView::parse(&shared).unwrap().size();
-        assert_eq!(stores.switch(LANE, from, &side).unwrap(), liar.tree.size() - 2);
-        assert_eq!(
-            (reader.size(), reader.durable_size(), reader.cuts()),
-            (liar.tree.size() - 2, reader.size(), 1)
-        );
-        let last = reader.batch_at(reader.size() - 1).unwrap().unwrap();
-        assert_eq!(*last.view().unwrap().root(), root(&there[1]));
-        assert!(matches!(stores.take(LANE, &there[2]).unwrap(), Taken::Stored(_)), "it goes on from there");
-        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Side(_)), "the former one is a side");
-        let mut synced = Vec::new();
-        stores.sync(|lane, size, cuts| synced.push((lane, size, cuts))).unwrap();
-        assert_eq!(synced, [(LANE, liar.tree.size(), 1)]);
-        {
-            let _writing = stores.slots[1].as_ref().unwrap().lock();
-            assert!(
-                !stores.prune_sides(LANE, reader.size()),
-                "whoever confirms does not wait for the disk of a lane"
-            );
-        }
-        assert!(stores.prune_sides(LANE, reader.size()));
-        assert!(matches!(stores.take(LANE, &here[0]).unwrap(), Taken::Side(_)), "let go of, so new");
-    }
-
-    #[test]
-    fn a_batch_that_was_changed_on_the_way_is_not_authentic_and_nothing_is_stored() {
-        let (stores, reader) = stores();
-        let mut author = Author::new();
-        let batch = author.batch(b"payload");
-        let mut refused = 0;
-        for byte in 0..batch.len() {
-            let mut changed = batch.to_vec();
-            changed[byte] ^= 1;
-            match stores.take(LANE, &Bytes::from(changed)).unwrap() {
-                Taken::NotAuthentic(_) => refused += 1,
-                // Another position or root: it might follow a history that is not here.
-                Taken::Stray => {}
-                other => panic!("byte {byte}: {other:?}"),
-            }
-        }
-        assert!(refused > batch.len() / 2, "{refused}");
-        let mut stranger = Author { signer: DeviceSigner::from_seed([6; 32]), tree: LaneTree::new() };
-        let forged = stranger.batch(b"payload");
-        assert!(matches!(stores.take(LANE, &forged).unwrap(), Taken::NotAuthentic(BatchError::Seal)));
-        assert_eq!(reader.size(), 0);
-        assert!(matches!(stores.take(LaneId(0), &batch).unwrap(), Taken::Stray), "the own lane is not here");
-        assert!(matches!(stores.take(LANE, &batch).unwrap(), Taken::Stored(_)));
-    }
-
-    #[test]
-    fn what_sides_take_is_bounded() {
-        let (stores, _) = stores();
-        let mut author = Author::new();
-        let batch = author.batch(b"held");
-        assert!(matches!(stores.take(LANE, &batch).unwrap(), Taken::Stored(_)));
-        stores.slots[1].as_ref().unwrap().store.lock().unwrap().side_bytes = SIDE_BYTES_MAX;
-        let mut liar = Author::new();
-        assert!(matches!(stores.take(LANE, &liar.batch(b"other")).unwrap(), Taken::Stray));
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! Four validators on loopback in one process.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weft_core::{Balance, DeviceSigner, Genesis, LaneId, Validator};
@@ -116,5 +117,18 @@ pub fn wait_for(what: &str, done: impl Fn() -> bool) {
     while !done() {
         assert!(Instant::now() < until, "not within twenty seconds: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
     }
 }

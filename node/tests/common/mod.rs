@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 pub mod four;
+pub mod liar;
 
 use std::path::Path;
 use std::sync::OnceLock;
