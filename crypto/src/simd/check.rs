@@ -47,8 +47,8 @@ const BIAS_12: u128 = 0x0080_0800_8008_0080_0800_8008_0080_0800;
 
 /// What each lane multiplies by, digits biased.
 struct Scalars {
-    /// c0 and |c1|.
-    halves: [[u128; LANES_MAX]; 2],
+    /// Digits of c0 and |c1|, biased, lowest first.
+    halves: [[[u8; LANES_MAX]; WINDOWS]; 2],
     /// Both halves of u, and the carry out of the bias.
     base: [[(u128, bool); LANES_MAX]; 2],
 }
@@ -61,7 +61,7 @@ type Table = [[[u64; 24]; LANES_MAX]; DIGIT_ROWS];
 pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32 {
     let lanes = F::V::COUNT;
     assert!(!singles.is_empty() && singles.len() <= lanes && base.len() == 2 * BASE_ROWS);
-    let mut scalars = Scalars { halves: [[0; LANES_MAX]; 2], base: [[(0, false); LANES_MAX]; 2] };
+    let mut scalars = Scalars { halves: [[[0; LANES_MAX]; WINDOWS]; 2], base: [[(0, false); LANES_MAX]; 2] };
     let mut negative = 0_u32;
     let mut keys = [&points[0].0; LANES_MAX];
     let mut nonces = [&points[0].0; LANES_MAX];
@@ -85,8 +85,12 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
             scalar::add_product(&mut u, halves.c1, &single.s);
             let u = scalar::reduce_wide(&u);
             // Below 2^127, so no digit overflows.
-            scalars.halves[0][lane] = halves.c0 + BIAS_4;
-            scalars.halves[1][lane] = halves.c1 + BIAS_4;
+            for (digits, half) in scalars.halves.iter_mut().zip([halves.c0 + BIAS_4, halves.c1 + BIAS_4]) {
+                for (pair, byte) in half.to_le_bytes().into_iter().enumerate() {
+                    digits[2 * pair][lane] = byte & 15;
+                    digits[2 * pair + 1][lane] = byte >> 4;
+                }
+            }
             for half in 0..2 {
                 let value = u128::from(u[2 * half + 1]) << 64 | u128::from(u[2 * half]);
                 scalars.base[half][lane] = value.overflowing_add(BIAS_12);
@@ -96,7 +100,6 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
             nonces[lane] = &points[single.nonce as usize].0;
         } else {
             for half in 0..2 {
-                scalars.halves[half][lane] = scalars.halves[half][0];
                 scalars.base[half][lane] = scalars.base[half][0];
             }
         }
@@ -132,13 +135,21 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
         let window = turn - 1;
         let with_base = window % BASE_STEP == 0;
         for half in 0..black_box(2) {
-            let multiple = multiple::<F>(&tables[half], &scalars.halves[half], window);
+            let multiple = multiple::<F>(&tables[half], &scalars.halves[half][window], window);
             sum = sum.add_prepared_for(&multiple, half == 0 || with_base);
         }
         if with_base {
             for half in 0..black_box(2) {
                 let rows = &base[half * BASE_ROWS..(half + 1) * BASE_ROWS];
                 sum = sum.add_niels(&multiple_of_base::<F>(rows, &scalars.base[half], window / BASE_STEP));
+            }
+            if window > 0 {
+                for half in 0..2 {
+                    let rows = &base[half * BASE_ROWS..(half + 1) * BASE_ROWS];
+                    for lane in 0..lanes {
+                        F::V::prefetch(&rows[base_digit(scalars.base[half][lane], window / BASE_STEP - 1).unsigned_abs() as usize].0);
+                    }
+                }
             }
         }
     }
@@ -147,13 +158,12 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
 
 /// The multiple of each lane's point by its 4-bit digit `window`.
 #[inline(always)]
-fn multiple<F: Field>(table: &Table, scalars: &[u128; LANES_MAX], window: usize) -> Prepared<F> {
+fn multiple<F: Field>(table: &Table, digits: &[u8; LANES_MAX], window: usize) -> Prepared<F> {
     let bias = if window + 1 == WINDOWS { 0 } else { 8 };
     let mut rows = [&table[0][0]; LANES_MAX];
     let mut signs = 0;
     for lane in 0..F::V::COUNT {
-        let digit = (scalars[lane] >> (4 * window)) as i32 & 15;
-        let digit = digit - bias;
+        let digit = i32::from(digits[lane]) - bias;
         rows[lane] = &table[digit.unsigned_abs() as usize][lane];
         signs |= u32::from(digit < 0) << lane;
     }
@@ -170,15 +180,20 @@ fn multiple_of_base<F: Field>(
     let mut rows = [&base[0].0; LANES_MAX];
     let mut signs = 0;
     for lane in 0..F::V::COUNT {
-        let (value, carry) = scalars[lane];
-        let bits = (value >> (BASE_BITS * place)) as i32 & ((1 << BASE_BITS) - 1);
-        let digit = if place + 1 == BASE_DIGITS {
-            bits + (i32::from(carry) << (128 - BASE_BITS * (BASE_DIGITS - 1)))
-        } else {
-            bits - (1 << (BASE_BITS - 1))
-        };
+        let digit = base_digit(scalars[lane], place);
         rows[lane] = &base[digit.unsigned_abs() as usize].0;
         signs |= u32::from(digit < 0) << lane;
     }
     Niels::load(&rows[..F::V::COUNT], F::V::mask_from_bits(signs))
+}
+
+/// Digit `place` of a biased half of u.
+#[inline(always)]
+fn base_digit((value, carry): (u128, bool), place: usize) -> i32 {
+    let bits = (value >> (BASE_BITS * place)) as i32 & ((1 << BASE_BITS) - 1);
+    if place + 1 == BASE_DIGITS {
+        bits + (i32::from(carry) << (128 - BASE_BITS * (BASE_DIGITS - 1)))
+    } else {
+        bits - (1 << (BASE_BITS - 1))
+    }
 }

@@ -196,7 +196,7 @@ impl<F: Field> Point<F> {
 
     /// E, F, G, H of [`Point::double`].
     #[inline(always)]
-    fn doubled(&self) -> (F::Four, F, F::Three, F::Two) {
+    fn doubled(&self) -> (F::Four, F::Three, F::Three, F::Two) {
         let xx = F::square(self.x);
         let yy = F::square(self.y);
         let zz = F::square(self.z);
