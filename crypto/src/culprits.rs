@@ -44,6 +44,10 @@ pub trait Equation {
     /// Whether eight times the value is the neutral element.
     fn is_neutral(&mut self, value: &Self::Value) -> bool;
 
+    /// Tests groups of `size` rows each, up to [`Costs::lanes`] of them (the last may be shorter), side by side: `clean[i]` is
+    /// whether the i-th is clean.
+    fn clean_groups(&mut self, rows: &[u32], size: usize, clean: &mut [bool]);
+
     /// Checks up to [`Costs::lanes`] rows one by one and writes the verdict of `rows[i]` to `valid[i]`.
     fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]);
 }
@@ -62,7 +66,16 @@ pub struct Costs {
     pub lanes: usize,
     /// The largest group worth testing at once, at most 4096.
     pub group_rows_max: usize,
+    /// [`Equation::clean_groups`] for each of its lanes, whatever the groups' size.
+    pub lane_once: f32,
+    /// The same for each row of a group.
+    pub lane_row: f32,
+    /// Rows of such a group at most; 0 where the engine has no better way than [`Equation::value`] for each.
+    pub lane_rows_max: usize,
 }
+
+/// Sizes of groups side by side that are tried.
+const LANE_SIZES: [usize; 7] = [2, 3, 4, 6, 8, 12, 16];
 
 impl Costs {
     /// [`Equation::value`] of a group of `rows`, per row: between two powers of two on the line through both.
@@ -71,6 +84,26 @@ impl Costs {
         let above = self.group[(exponent + 1).min(GROUP_SIZES - 1)];
         let part = rows as f32 / (1_usize << exponent) as f32 - 1.0;
         self.group[exponent] + (above - self.group[exponent]) * part.min(1.0)
+    }
+
+    /// Groups side by side over the first of `rows` rows: their size with the least expected cost per row, and that cost,
+    /// if a row is bad with chance `share`, and all are known to hold a bad one with chance `dirty` (1 if they are). Rows of
+    /// groups that fail are checked one by one.
+    fn side_by_side(&self, rows: usize, share: f32, dirty: f32) -> (f32, usize) {
+        let lanes = self.lanes as f32;
+        let mut best = (f32::INFINITY, 0);
+        for size in LANE_SIZES {
+            if size > self.lane_rows_max || (size - 1) * self.lanes >= rows {
+                break;
+            }
+            let filled = rows.min(size * self.lanes) as f32;
+            let failed = ((1.0 - (1.0 - share).powi(size as i32)) / dirty).min(1.0);
+            let cost = (self.lane_once + self.lane_row * size as f32) * lanes / filled + failed * self.single;
+            if cost < best.0 {
+                best = (cost, size);
+            }
+        }
+        best
     }
 }
 
@@ -269,6 +302,22 @@ impl<E: Equation> Search<'_, E> {
         !valid.contains(&false)
     }
 
+    /// Tests groups side by side. Rows of those that fail wait to be checked one by one. Returns whether all are good.
+    fn clean_groups(&mut self, rows: &[u32], size: usize) -> bool {
+        let mut clean = [false; LANES_MAX];
+        let clean = &mut clean[..rows.len().div_ceil(size)];
+        self.equation.clean_groups(rows, size, clean);
+        for (group, clean) in rows.chunks(size).zip(clean.iter()) {
+            if *clean {
+                self.decide(group, true);
+            } else {
+                self.pending.extend_from_slice(group);
+            }
+        }
+        self.check_pending(self.lanes);
+        !clean.contains(&false)
+    }
+
     /// Decides all `rows`, whose value is `value` if it is known.
     fn resolve(&mut self, rows: &[u32], value: Option<E::Value>) {
         let mut rest = rows;
@@ -285,14 +334,21 @@ impl<E: Equation> Search<'_, E> {
                 }
             }
             match self.pick(rest.len(), value.is_some()) {
-                Some(size) => {
+                Next::Group(size) => {
                     let (group, others) = rest.split_at(size);
                     let part = self.equation.value(group);
                     self.resolve(group, Some(part));
                     value = value.map(|whole| self.equation.difference(&whole, &part));
                     rest = others;
                 }
-                _ => {
+                Next::SideBySide(size) => {
+                    let (groups, others) = rest.split_at(rest.len().min(size * self.lanes));
+                    if !self.clean_groups(groups, size) {
+                        value = None;
+                    }
+                    rest = others;
+                }
+                Next::Rows => {
                     if rest.len() < self.lanes {
                         // Too few to fill a vector wait for others.
                         self.pending.extend_from_slice(rest);
@@ -318,15 +374,19 @@ impl<E: Equation> Search<'_, E> {
         self.share.learn(rows.len(), valid);
     }
 
-    /// The size of the next group to test out of `rows`, with the least expected cost per row, or `None` if checking
-    /// rows one by one costs less than any. Of rows `known` to hold a bad one at most half are tested: the value of
-    /// the others follows.
-    fn pick(&self, rows: usize, known: bool) -> Option<usize> {
+    /// What to do with the next of `rows` rows: what has the least expected cost per row. Of rows `known` to hold a bad one
+    /// at most half are tested as a group: the value of the others follows.
+    fn pick(&self, rows: usize, known: bool) -> Next {
         let share = self.share.estimate();
         let limit = if known { rows / 2 } else { rows }.min(self.group_rows_max);
-        let mut best = (self.costs.single, None);
+        let mut best = (self.costs.single, Next::Rows);
+        let dirty = if known { (1.0 - (1.0 - share).powf(rows as f32)).max(f32::MIN_POSITIVE) } else { 1.0 };
+        let (cost, size) = self.costs.side_by_side(rows, share, dirty);
+        if cost < best.0 {
+            best = (cost, Next::SideBySide(size));
+        }
         // Of the size before, half of `size`: the chance that it holds no bad row, and the expected cost to search it
-        // if it is known to hold one, by halving it or row by row.
+        // if it is known to hold one: by halving it, in groups side by side, or row by row.
         let (mut clean_half, mut resolve_half) = (1.0 - share, 0.0_f32);
         for exponent in 1..=GROUP_SIZES {
             let size = (1_usize << exponent).min(limit);
@@ -340,25 +400,36 @@ impl<E: Equation> Search<'_, E> {
             let half_dirty = ((1.0 - clean_half) / dirty).min(1.0);
             let halving =
                 self.costs.group_row(size.div_ceil(2)) * count / 2.0 + 2.0 * half_dirty * resolve_half;
-            let resolve = halving.min(self.costs.single * count);
+            let by_rows = self.costs.single.min(self.costs.side_by_side(size, share, dirty).0);
+            let resolve = halving.min(by_rows * count);
             let cost = self.costs.group_row(size) + dirty * resolve / count;
             if cost < best.0 {
-                best = (cost, Some(size));
+                best = (cost, Next::Group(size));
             }
             (clean_half, resolve_half) = (clean, resolve);
         }
         if known && limit >= 1 {
             // Testing one half decides or incriminates the other as well.
             let (half, count) = (limit as f32, rows as f32);
-            let clean = (1.0 - share).powf(count);
-            let half_dirty = ((1.0 - clean_half) / (1.0 - clean).max(f32::MIN_POSITIVE)).min(1.0);
+            let half_dirty = ((1.0 - clean_half) / dirty).min(1.0);
             let cost = (self.costs.group_row(limit) * half + 2.0 * half_dirty * resolve_half) / count;
             if cost < best.0 {
-                best = (cost, Some(limit));
+                best = (cost, Next::Group(limit));
             }
         }
         best.1
     }
+}
+
+/// How the next rows are decided.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// As one group of so many.
+    Group(usize),
+    /// In groups of so many each, one a lane.
+    SideBySide(usize),
+    /// One by one.
+    Rows,
 }
 
 /// Puts the rows in an order drawn from `seed`.
@@ -393,6 +464,7 @@ mod tests {
         spent: f32,
         tests: usize,
         singles: usize,
+        side_by_side: usize,
     }
 
     impl Equation for Model<'_> {
@@ -412,6 +484,16 @@ mod tests {
 
         fn is_neutral(&mut self, value: &u64) -> bool {
             *value == 0
+        }
+
+        fn clean_groups(&mut self, rows: &[u32], size: usize, clean: &mut [bool]) {
+            let (lanes, groups) = (self.costs.lanes, rows.len().div_ceil(size));
+            assert!(size <= self.costs.lane_rows_max && groups <= lanes && groups == clean.len());
+            self.spent += (self.costs.lane_once + self.costs.lane_row * size as f32) * lanes as f32;
+            self.side_by_side += groups;
+            for (rows, clean) in rows.chunks(size).zip(clean) {
+                *clean = rows.iter().all(|&row| !self.bad[row as usize]);
+            }
         }
 
         fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]) {
@@ -438,7 +520,7 @@ mod tests {
     fn run_from<'a>(share: &mut Share, bad: Vec<bool>, costs: &'a Costs, seed: u64) -> Model<'a> {
         let mut rows: Vec<u32> = (0..bad.len() as u32).collect();
         let mut verdicts: Vec<bool> = (0..bad.len()).map(|row| row % 2 == 0).collect();
-        let mut model = Model { bad, costs, spent: 0.0, tests: 0, singles: 0 };
+        let mut model = Model { bad, costs, spent: 0.0, tests: 0, singles: 0, side_by_side: 0 };
         search_span(&mut model, costs, share, &mut rows, seed, &mut verdicts);
         for (row, (&bad, &verdict)) in model.bad.iter().zip(&verdicts).enumerate() {
             assert_eq!(verdict, !bad, "row {row} of {}", model.bad.len());
@@ -545,7 +627,7 @@ mod tests {
         let (costs, mut share) = (&batch::COSTS, Share::default());
         let mut spent = [0.0; 2];
         for spent in &mut spent {
-            let mut model = Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0 };
+            let mut model = Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0, side_by_side: 0 };
             let mut rows: Vec<u32> = (0..1024).collect();
             let mut verdicts = vec![true; 1024];
             search_span(&mut model, costs, &mut share, &mut rows, 9, &mut verdicts);

@@ -55,34 +55,6 @@ impl<V> From<F52<V>> for Operand52<V> {
     }
 }
 
-macro_rules! term {
-    ($sum:expr, $a:ident, $b:ident, lo $i:literal $j:literal) => {
-        $sum.madd_lo($a[$i], $b[$j])
-    };
-    ($sum:expr, $a:ident, $b:ident, hi $i:literal $j:literal) => {
-        $sum.madd_hi($a[$i], $b[$j])
-    };
-}
-
-/// A column: the sum of the halves named.
-macro_rules! column {
-    ($a:ident, $b:ident; $($half:ident $i:literal $j:literal),*) => {{
-        let sum = V::splat(0);
-        $(let sum = term!(sum, $a, $b, $half $i $j);)*
-        sum
-    }};
-}
-
-/// A column of a square: twice the halves of mixed products, and the halves of squares.
-macro_rules! square_column {
-    ($a:ident; $($half:ident $i:literal $j:literal),*; $($own:ident $k:literal $l:literal),*) => {{
-        let sum = column!($a, $a; $($half $i $j),*);
-        let sum = sum.add(sum);
-        $(let sum = term!(sum, $a, $a, $own $k $l);)*
-        sum
-    }};
-}
-
 /// Carries from limb 0 up to limb 4; digits stay unmasked. `sum` has nonnegative limbs.
 #[inline(always)]
 fn ripple<V: Ifma>(mut r: [V; 5]) -> [V; 5] {
@@ -138,6 +110,7 @@ fn reduce<V: Ifma, const SMALL: bool>(mut t: [V; 10]) -> [V; 5] {
     fold_top(r)
 }
 
+/// Row by row, so that of the multiply-adds in a row none waits for the one before.
 #[inline(always)]
 pub(crate) fn product<V: Ifma>(a: &[V; 5], b: &[V; 5]) -> [V; 5] {
     let mut t = [V::splat(0); 10];
