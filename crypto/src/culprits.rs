@@ -126,26 +126,55 @@ const PROBE_ROWS: usize = 16;
 /// Batches for which a failed one is remembered.
 const ALARM_BATCHES: u32 = 64;
 
-/// Whether one of the last batches of a verifier failed.
+/// A remembered share of bad rows below this is trusted from the first row on. Above, a few rows checked one by one tell more
+/// for less, and whether the next batch is bad at all is as open as how bad it is.
+const TRUSTED_SHARE_MAX: f32 = 0.03;
+
+/// Below this, the whole is tested first as if nothing were remembered.
+const FORGOTTEN_SHARE_MAX: f32 = 1.0 / 8192.0;
+
+/// Whether one of the last batches of a verifier failed, and what share of its rows was bad.
 ///
-/// Who can choose it, by sending bad rows, gains nothing: it costs clean batches some per cent while it is on, and
-/// the first bad batch after quiet the test of its whole, once in [`ALARM_BATCHES`].
+/// Who can choose it, by sending bad rows, gains nothing: it costs the clean batches after a bad one some per cent, the
+/// first of them most, and the first bad batch after quiet the test of its whole, once in [`ALARM_BATCHES`].
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(AtomicU32);
+pub(crate) struct Alarm {
+    /// Batches for which it stays on.
+    left: AtomicU32,
+    /// The bits of the share.
+    share: AtomicU32,
+}
 
 impl Alarm {
     /// What to start the next batch with.
     pub(crate) fn share(&self) -> Share {
-        Share { alert: self.0.load(Relaxed) > 0, ..Share::default() }
+        let expected = f32::from_bits(self.share.load(Relaxed));
+        let alert = self.left.load(Relaxed) > 0 && expected > FORGOTTEN_SHARE_MAX;
+        if !alert || expected > TRUSTED_SHARE_MAX {
+            return Share { alert, ..Share::default() };
+        }
+        // Half a bad row, as in the prior, in as many rows as make it the share expected.
+        let decided = (PRIOR_BAD / expected - PRIOR_ROWS).clamp(0.0, MEMORY_ROWS / 2.0);
+        Share { alert, estimating: true, decided, ..Share::default() }
     }
 
     /// Takes note of how a batch that began with [`Alarm::share`] ended.
     pub(crate) fn note(&self, share: &Share) {
         // Lost updates are harmless.
-        match (share.failed, self.0.load(Relaxed)) {
-            (true, _) => self.0.store(ALARM_BATCHES, Relaxed),
+        match (share.failed, self.left.load(Relaxed)) {
+            (true, _) => {
+                self.left.store(ALARM_BATCHES, Relaxed);
+                self.share.store(share.estimate().to_bits(), Relaxed);
+            }
             (false, 0) => {}
-            (false, left) => self.0.store(left - 1, Relaxed),
+            (false, left) => {
+                self.left.store(left - 1, Relaxed);
+                // A share that is not trusted stays, since nothing was done by it.
+                let expected = f32::from_bits(self.share.load(Relaxed));
+                if expected <= TRUSTED_SHARE_MAX {
+                    self.share.store((expected / 4.0).to_bits(), Relaxed);
+                }
+            }
         }
     }
 }
@@ -153,8 +182,10 @@ impl Alarm {
 /// What one call has learned so far about the share of bad rows in its batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
-    /// Whether a group failed: from then on groups are chosen by the estimate.
+    /// Whether a group or a row failed.
     failed: bool,
+    /// Whether groups are chosen by the estimate: from the first failure on, or from the start.
+    estimating: bool,
     /// Whether a batch failed lately ([`Alarm`]).
     alert: bool,
     bad: f32,
@@ -171,13 +202,24 @@ impl Share {
     /// test of the whole is lost.
     #[must_use]
     pub fn suspect() -> Self {
-        Self { failed: true, ..Self::default() }
+        Self { estimating: true, ..Self::default() }
+    }
+
+    /// A group holds a bad row.
+    fn fail(&mut self) {
+        (self.failed, self.estimating) = (true, true);
     }
 
     fn learn(&mut self, rows: usize, valid: bool) {
-        if !self.failed {
-            return;
+        if !valid {
+            self.fail();
         }
+        if self.estimating {
+            self.count(rows, valid);
+        }
+    }
+
+    fn count(&mut self, rows: usize, valid: bool) {
         self.decided += rows as f32;
         if !valid {
             self.bad += rows as f32;
@@ -217,7 +259,7 @@ pub fn search_span<E: Equation>(
     let mut search = Search { equation, costs, group_rows_max, lanes, share, verdicts, pending: Vec::new() };
     let mut rest = search.look_first(rows, seed);
     // Groups of nearly equal size: 1025 rows are two groups of about 512, not one of 1024 and a lonely row.
-    while !search.share.failed && !rest.is_empty() {
+    while !search.share.estimating && !rest.is_empty() {
         let size = rest.len().div_ceil(rest.len().div_ceil(group_rows_max));
         if costs.group_row(size) >= costs.single {
             break;
@@ -228,7 +270,7 @@ pub fn search_span<E: Equation>(
         if search.equation.is_neutral(&value) {
             search.decide(group, true);
         } else {
-            search.share.failed = true;
+            search.share.fail();
             shuffle(group, seed);
             search.resolve(group, Some(value));
         }
@@ -255,19 +297,18 @@ impl<E: Equation> Search<'_, E> {
     fn look_first<'r>(&mut self, rows: &'r mut [u32], seed: u64) -> &'r mut [u32] {
         let mut rest = rows;
         let probe = PROBE_ROWS.next_multiple_of(self.lanes);
-        if !self.share.alert || self.share.failed || rest.len() < 16 * probe {
+        if !self.share.alert || self.share.estimating || rest.len() < 16 * probe {
             return rest;
         }
         draw(rest, probe, seed);
         let (rows, others) = rest.split_at_mut(probe);
         rest = others;
         // Counted in any case, since they say something of the rest.
-        self.share.failed = true;
-        let mut good = true;
+        self.share.estimating = true;
         for group in rows.chunks(self.lanes) {
-            good &= self.check_rows(group);
+            self.check_rows(group);
         }
-        self.share.failed = !good;
+        self.share.estimating = self.share.failed;
         if self.share.failed || rest.len() < 8 * SAMPLE_ROWS {
             return rest;
         }
@@ -277,7 +318,7 @@ impl<E: Equation> Search<'_, E> {
         if self.equation.is_neutral(&value) {
             self.decide(group, true);
         } else {
-            self.share.failed = true;
+            self.share.fail();
             self.resolve(group, Some(value));
         }
         others
@@ -577,7 +618,7 @@ mod tests {
     fn the_alarm_is_on_for_some_batches_after_one_that_failed() {
         let alarm = Alarm::default();
         assert!(!alarm.share().alert);
-        alarm.note(&Share { failed: true, ..Share::default() });
+        alarm.note(&Share { failed: true, bad: 30.0, decided: 100.0, ..Share::default() });
         for _ in 0..ALARM_BATCHES {
             let share = alarm.share();
             assert!(share.alert);
@@ -586,6 +627,46 @@ mod tests {
         assert!(!alarm.share().alert);
         alarm.note(&Share::default());
         assert!(!alarm.share().alert, "a count of zero must not wrap");
+    }
+
+    #[test]
+    fn a_small_share_is_remembered_and_forgotten_after_some_clean_batches() {
+        let alarm = Alarm::default();
+        alarm.note(&Share { failed: true, bad: 8.0, decided: 1000.0, ..Share::default() });
+        let share = alarm.share();
+        assert!(share.estimating && !share.failed);
+        assert!((0.008..0.009).contains(&share.estimate()), "{share:?}");
+        let mut clean = 0;
+        while alarm.share().estimating {
+            alarm.note(&Share { bad: 0.0, ..alarm.share() });
+            clean += 1;
+        }
+        assert!((2..6).contains(&clean) && !alarm.share().alert, "{clean} clean batches");
+    }
+
+    #[test]
+    fn a_remembered_share_saves_the_test_of_the_whole_and_costs_clean_batches_little() {
+        for (engine, costs) in engines() {
+            let clean = costs.group[costs.group_rows_max.ilog2() as usize];
+            for (bad, saved) in [(4, 0.0), (16, 0.3), (41, 0.3)] {
+                let mean = |share: &dyn Fn() -> Share, bad: usize| {
+                    let spent = |seed: u64| run_from(&mut share(), spread(4096, bad), &costs, seed * 31 + 7).spent;
+                    (0..20).map(|seed| spent(seed) / 4096.0).sum::<f32>() / 20.0
+                };
+                let alarm = Alarm::default();
+                let mut share = Share::default();
+                run_from(&mut share, spread(4096, bad), &costs, 5);
+                alarm.note(&share);
+                let (fresh, again) = (mean(&Share::default, bad), mean(&|| alarm.share(), bad));
+                println!("{engine}: {bad} bad of 4096 cost {fresh}, {again} when expected");
+                assert!(again < fresh - saved * clean, "{engine}: {bad} bad cost {again} instead of {fresh}");
+                let none = mean(&|| alarm.share(), 0);
+                println!("{engine}: none bad {none} when {bad} are expected, {clean} otherwise");
+                assert!(none < 2.0 * clean, "{engine}: {none} for a clean batch that is tested for {clean}");
+                let all = mean(&|| alarm.share(), 4096);
+                assert!(all < 1.2 * costs.single + clean, "{engine}: {all} for one that is bad throughout");
+            }
+        }
     }
 
     #[test]

@@ -195,20 +195,20 @@ pub(crate) const COSTS_AVX2: Costs = Costs {
     ],
     lanes: 4,
     group_rows_max: 4096,
-    lane_once: 16_600.0,
-    lane_row: 9_000.0,
+    lane_once: 13_000.0,
+    lane_row: 8_400.0,
     lane_rows_max: GROUP_ROWS_MAX,
 };
 
 pub(crate) const COSTS_AVX512: Costs = Costs {
-    single: 4_800.0,
+    single: 4_600.0,
     group: [
         89_700.0, 45_900.0, 24_900.0, 13_900.0, 8_570.0, 5_390.0, 3_590.0, 2_460.0, 1_820.0, 1_560.0,
         1_280.0, 1_100.0, 1_000.0,
     ],
     lanes: 16,
     group_rows_max: 4096,
-    lane_once: 4_900.0,
+    lane_once: 4_300.0,
     lane_row: 2_600.0,
     lane_rows_max: GROUP_ROWS_MAX,
 };
