@@ -179,9 +179,8 @@ fn poisoned(rows: usize, seconds: f64, only: Option<&str>, shares: &[usize]) {
         }
         let clean = batch(rows, rows);
         let mut contenders: Vec<(String, Box<dyn FnMut()>)> = Vec::new();
-        for (suspect, per_mille) in [false, true]
-            .into_iter()
-            .flat_map(|suspect| shares.iter().map(move |&share| (suspect, share)))
+        for (suspect, per_mille) in
+            [false, true].into_iter().flat_map(|suspect| shares.iter().map(move |&share| (suspect, share)))
         {
             let mut signatures = clean.signatures.clone();
             for row in 0..rows {

@@ -650,7 +650,8 @@ mod tests {
             let clean = costs.group[costs.group_rows_max.ilog2() as usize];
             for (bad, saved) in [(4, 0.0), (16, 0.3), (41, 0.3)] {
                 let mean = |share: &dyn Fn() -> Share, bad: usize| {
-                    let spent = |seed: u64| run_from(&mut share(), spread(4096, bad), &costs, seed * 31 + 7).spent;
+                    let spent =
+                        |seed: u64| run_from(&mut share(), spread(4096, bad), &costs, seed * 31 + 7).spent;
                     (0..20).map(|seed| spent(seed) / 4096.0).sum::<f32>() / 20.0
                 };
                 let alarm = Alarm::default();
@@ -708,7 +709,8 @@ mod tests {
         let (costs, mut share) = (&batch::COSTS, Share::default());
         let mut spent = [0.0; 2];
         for spent in &mut spent {
-            let mut model = Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0, side_by_side: 0 };
+            let mut model =
+                Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0, side_by_side: 0 };
             let mut rows: Vec<u32> = (0..1024).collect();
             let mut verdicts = vec![true; 1024];
             search_span(&mut model, costs, &mut share, &mut rows, 9, &mut verdicts);

@@ -195,8 +195,8 @@ pub(crate) const COSTS_AVX2: Costs = Costs {
     ],
     lanes: 4,
     group_rows_max: 4096,
-    lane_once: 13_000.0,
-    lane_row: 8_400.0,
+    lane_once: 11_800.0,
+    lane_row: 8_000.0,
     lane_rows_max: GROUP_ROWS_MAX,
 };
 

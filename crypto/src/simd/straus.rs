@@ -12,7 +12,9 @@
 
 use std::hint::black_box;
 
-use super::check::{BASE_DIGITS, BASE_STEP, BaseRows, DIGIT_ROWS, LANES_MAX, Table, multiple, multiple_of_base};
+use super::check::{
+    BASE_DIGITS, BASE_STEP, BaseRows, DIGIT_ROWS, LANES_MAX, Table, multiple, multiple_of_base,
+};
 use super::check::{BaseDigits, fill_table, prefetch_base, split_base};
 use super::field::Field;
 use super::lanes::Lanes;
@@ -117,7 +119,12 @@ pub(crate) fn clean_groups<F: Field>(
         }
         if with_base {
             for half in 0..black_box(2) {
-                sum = sum.add_niels(&multiple_of_base::<F>(base_rows, half, &base_digits[half], window / BASE_STEP));
+                sum = sum.add_niels(&multiple_of_base::<F>(
+                    base_rows,
+                    half,
+                    &base_digits[half],
+                    window / BASE_STEP,
+                ));
             }
             if window > 0 {
                 prefetch_base::<F>(base_rows, &base_digits, window / BASE_STEP - 1);

@@ -525,7 +525,7 @@ fn stage_times() {
                     key: row as u32,
                     nonce: (rows - 1 - row) as u32,
                     long: scalar::smaller(&words[row]).0,
-                    negative: row % 2 == 0,
+                    negative: row.is_multiple_of(2),
                     short: u128::from(words[row][0]) << 63 | 1,
                 };
                 let terms: Vec<_> = (0..size * lanes).map(term).collect();
