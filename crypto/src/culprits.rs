@@ -11,13 +11,14 @@
 //!    small that single checks cost less than their test skip it.) While an [`Alarm`] is on, since a batch failed lately, look
 //!    for bad rows where it costs less first: in one vector of rows drawn at random, then in one group of
 //!    [`SAMPLE_ROWS`] drawn at random. That is some per cent of a clean batch, and saves the test of the whole
-//!    where it would fail.
+//!    where it would fail. If few rows of that batch were bad, step 3 begins at once with the share remembered.
 //! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
 //!    nothing any more and only their share matters.
 //! 3. Estimate that share as `(bad + 1/2) / (decided + 12)` over the rows decided since ([`Share`], which an engine
 //!    carries from span to span of one call), and take the next group as large as pays best under that estimate and
-//!    the engine's [`Costs`]: somewhat less than one bad row expected in it. Few bad rows: groups double from test to test. Many:
-//!    rows are checked one by one, and no test is wasted.
+//!    the engine's [`Costs`]: somewhat less than one bad row expected in it. Few bad rows: groups double from test to test. Some
+//!    per mille to some per cent: groups of 2 to 16 rows side by side, one a lane ([`Equation::clean_groups`]), and the
+//!    rows of those that fail one by one. Many: all rows one by one, and no test is wasted.
 //!    A batch from a sender of bad rows may start here at once ([`Share::suspect`]).
 //! 4. A bad group is searched in the same way with at most half of it tested at a time: plain bisection if it holds
 //!    one bad row. A set whose value is known and neutral is clean; one row with a known value that is not is bad.
@@ -423,7 +424,8 @@ impl<E: Equation> Search<'_, E> {
         let mut best = (self.costs.single, Next::Rows);
         let dirty = if known { (1.0 - (1.0 - share).powf(rows as f32)).max(f32::MIN_POSITIVE) } else { 1.0 };
         let (cost, size) = self.costs.side_by_side(rows, share, dirty);
-        if cost < best.0 {
+        // A vector of rows first: where all are bad, it says so for the fifth of the price.
+        if cost < best.0 && self.share.decided >= self.lanes as f32 {
             best = (cost, Next::SideBySide(size));
         }
         // Of the size before, half of `size`: the chance that it holds no bad row, and the expected cost to search it
