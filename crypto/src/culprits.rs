@@ -424,8 +424,7 @@ impl<E: Equation> Search<'_, E> {
         let mut best = (self.costs.single, Next::Rows);
         let dirty = if known { (1.0 - (1.0 - share).powf(rows as f32)).max(f32::MIN_POSITIVE) } else { 1.0 };
         let (cost, size) = self.costs.side_by_side(rows, share, dirty);
-        // A vector of rows first: where all are bad, it says so for the fifth of the price.
-        if cost < best.0 && self.share.decided >= self.lanes as f32 {
+        if cost < best.0 {
             best = (cost, Next::SideBySide(size));
         }
         // Of the size before, half of `size`: the chance that it holds no bad row, and the expected cost to search it
@@ -460,7 +459,11 @@ impl<E: Equation> Search<'_, E> {
                 best = (cost, Next::Group(limit));
             }
         }
-        best.1
+        match best.1 {
+            // A vector of rows first: where all are bad, it says so for a fifth of the price.
+            Next::SideBySide(_) if self.share.decided < self.lanes as f32 => Next::Rows,
+            next => next,
+        }
     }
 }
 
