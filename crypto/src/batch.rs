@@ -47,6 +47,10 @@ pub(crate) const COSTS: Costs = Costs {
     group: [49.0, 31.0, 22.0, 18.0, 17.0, 16.0, 14.5, 13.5, 12.0, 11.0, 10.5, 9.5, 9.0],
     lanes: 1,
     group_rows_max: SPAN_ROWS_MAX,
+    // Groups side by side are worth it in lanes only.
+    lane_once: 0.0,
+    lane_row: 0.0,
+    lane_rows_max: 0,
 };
 
 /// The batch verifier on curve25519-dalek: runs everywhere, and is what vector backends are held against.
@@ -269,6 +273,13 @@ impl Equation for Span {
 
     fn is_neutral(&mut self, value: &EdwardsPoint) -> bool {
         value.mul_by_cofactor().is_identity()
+    }
+
+    fn clean_groups(&mut self, rows: &[u32], size: usize, clean: &mut [bool]) {
+        for (group, clean) in rows.chunks(size).zip(clean) {
+            let value = self.value(group);
+            *clean = self.is_neutral(&value);
+        }
     }
 
     fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]) {

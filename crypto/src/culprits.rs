@@ -11,13 +11,14 @@
 //!    small that single checks cost less than their test skip it.) While an [`Alarm`] is on, since a batch failed lately, look
 //!    for bad rows where it costs less first: in one vector of rows drawn at random, then in one group of
 //!    [`SAMPLE_ROWS`] drawn at random. That is some per cent of a clean batch, and saves the test of the whole
-//!    where it would fail.
+//!    where it would fail. If few rows of that batch were bad, step 3 begins at once with the share remembered.
 //! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
 //!    nothing any more and only their share matters.
 //! 3. Estimate that share as `(bad + 1/2) / (decided + 12)` over the rows decided since ([`Share`], which an engine
 //!    carries from span to span of one call), and take the next group as large as pays best under that estimate and
-//!    the engine's [`Costs`]: somewhat less than one bad row expected in it. Few bad rows: groups double from test to test. Many:
-//!    rows are checked one by one, and no test is wasted.
+//!    the engine's [`Costs`]: somewhat less than one bad row expected in it. Few bad rows: groups double from test to test. Some
+//!    per mille to some per cent: groups of 2 to 16 rows side by side, one a lane ([`Equation::clean_groups`]), and the
+//!    rows of those that fail one by one. Many: all rows one by one, and no test is wasted.
 //!    A batch from a sender of bad rows may start here at once ([`Share::suspect`]).
 //! 4. A bad group is searched in the same way with at most half of it tested at a time: plain bisection if it holds
 //!    one bad row. A set whose value is known and neutral is clean; one row with a known value that is not is bad.
@@ -44,6 +45,10 @@ pub trait Equation {
     /// Whether eight times the value is the neutral element.
     fn is_neutral(&mut self, value: &Self::Value) -> bool;
 
+    /// Tests groups of `size` rows each, up to [`Costs::lanes`] of them (the last may be shorter), side by side: `clean[i]` is
+    /// whether the i-th is clean.
+    fn clean_groups(&mut self, rows: &[u32], size: usize, clean: &mut [bool]);
+
     /// Checks up to [`Costs::lanes`] rows one by one and writes the verdict of `rows[i]` to `valid[i]`.
     fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]);
 }
@@ -62,7 +67,16 @@ pub struct Costs {
     pub lanes: usize,
     /// The largest group worth testing at once, at most 4096.
     pub group_rows_max: usize,
+    /// [`Equation::clean_groups`] for each of its lanes, whatever the groups' size.
+    pub lane_once: f32,
+    /// The same for each row of a group.
+    pub lane_row: f32,
+    /// Rows of such a group at most; 0 where the engine has no better way than [`Equation::value`] for each.
+    pub lane_rows_max: usize,
 }
+
+/// Sizes of groups side by side that are tried.
+const LANE_SIZES: [usize; 7] = [2, 3, 4, 6, 8, 12, 16];
 
 impl Costs {
     /// [`Equation::value`] of a group of `rows`, per row: between two powers of two on the line through both.
@@ -71,6 +85,26 @@ impl Costs {
         let above = self.group[(exponent + 1).min(GROUP_SIZES - 1)];
         let part = rows as f32 / (1_usize << exponent) as f32 - 1.0;
         self.group[exponent] + (above - self.group[exponent]) * part.min(1.0)
+    }
+
+    /// Groups side by side over the first of `rows` rows: their size with the least expected cost per row, and that cost,
+    /// if a row is bad with chance `share`, and all are known to hold a bad one with chance `dirty` (1 if they are). Rows of
+    /// groups that fail are checked one by one.
+    fn side_by_side(&self, rows: usize, share: f32, dirty: f32) -> (f32, usize) {
+        let lanes = self.lanes as f32;
+        let mut best = (f32::INFINITY, 0);
+        for size in LANE_SIZES {
+            if size > self.lane_rows_max || (size - 1) * self.lanes >= rows {
+                break;
+            }
+            let filled = rows.min(size * self.lanes) as f32;
+            let failed = ((1.0 - (1.0 - share).powi(size as i32)) / dirty).min(1.0);
+            let cost = (self.lane_once + self.lane_row * size as f32) * lanes / filled + failed * self.single;
+            if cost < best.0 {
+                best = (cost, size);
+            }
+        }
+        best
     }
 }
 
@@ -93,26 +127,55 @@ const PROBE_ROWS: usize = 16;
 /// Batches for which a failed one is remembered.
 const ALARM_BATCHES: u32 = 64;
 
-/// Whether one of the last batches of a verifier failed.
+/// A remembered share of bad rows below this is trusted from the first row on. Above, a few rows checked one by one tell more
+/// for less, and whether the next batch is bad at all is as open as how bad it is.
+const TRUSTED_SHARE_MAX: f32 = 0.03;
+
+/// Below this, the whole is tested first as if nothing were remembered.
+const FORGOTTEN_SHARE_MAX: f32 = 1.0 / 8192.0;
+
+/// Whether one of the last batches of a verifier failed, and what share of its rows was bad.
 ///
-/// Who can choose it, by sending bad rows, gains nothing: it costs clean batches some per cent while it is on, and
-/// the first bad batch after quiet the test of its whole, once in [`ALARM_BATCHES`].
+/// Who can choose it, by sending bad rows, gains nothing: it costs the clean batches after a bad one some per cent, the
+/// first of them most, and the first bad batch after quiet the test of its whole, once in [`ALARM_BATCHES`].
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(AtomicU32);
+pub(crate) struct Alarm {
+    /// Batches for which it stays on.
+    left: AtomicU32,
+    /// The bits of the share.
+    share: AtomicU32,
+}
 
 impl Alarm {
     /// What to start the next batch with.
     pub(crate) fn share(&self) -> Share {
-        Share { alert: self.0.load(Relaxed) > 0, ..Share::default() }
+        let expected = f32::from_bits(self.share.load(Relaxed));
+        let alert = self.left.load(Relaxed) > 0 && expected > FORGOTTEN_SHARE_MAX;
+        if !alert || expected > TRUSTED_SHARE_MAX {
+            return Share { alert, ..Share::default() };
+        }
+        // Half a bad row, as in the prior, in as many rows as make it the share expected.
+        let decided = (PRIOR_BAD / expected - PRIOR_ROWS).clamp(0.0, MEMORY_ROWS / 2.0);
+        Share { alert, estimating: true, decided, ..Share::default() }
     }
 
     /// Takes note of how a batch that began with [`Alarm::share`] ended.
     pub(crate) fn note(&self, share: &Share) {
         // Lost updates are harmless.
-        match (share.failed, self.0.load(Relaxed)) {
-            (true, _) => self.0.store(ALARM_BATCHES, Relaxed),
+        match (share.failed, self.left.load(Relaxed)) {
+            (true, _) => {
+                self.left.store(ALARM_BATCHES, Relaxed);
+                self.share.store(share.estimate().to_bits(), Relaxed);
+            }
             (false, 0) => {}
-            (false, left) => self.0.store(left - 1, Relaxed),
+            (false, left) => {
+                self.left.store(left - 1, Relaxed);
+                // A share that is not trusted stays, since nothing was done by it.
+                let expected = f32::from_bits(self.share.load(Relaxed));
+                if expected <= TRUSTED_SHARE_MAX {
+                    self.share.store((expected / 4.0).to_bits(), Relaxed);
+                }
+            }
         }
     }
 }
@@ -120,8 +183,10 @@ impl Alarm {
 /// What one call has learned so far about the share of bad rows in its batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
-    /// Whether a group failed: from then on groups are chosen by the estimate.
+    /// Whether a group or a row failed.
     failed: bool,
+    /// Whether groups are chosen by the estimate: from the first failure on, or from the start.
+    estimating: bool,
     /// Whether a batch failed lately ([`Alarm`]).
     alert: bool,
     bad: f32,
@@ -138,13 +203,24 @@ impl Share {
     /// test of the whole is lost.
     #[must_use]
     pub fn suspect() -> Self {
-        Self { failed: true, ..Self::default() }
+        Self { estimating: true, ..Self::default() }
+    }
+
+    /// A group holds a bad row.
+    fn fail(&mut self) {
+        (self.failed, self.estimating) = (true, true);
     }
 
     fn learn(&mut self, rows: usize, valid: bool) {
-        if !self.failed {
-            return;
+        if !valid {
+            self.fail();
         }
+        if self.estimating {
+            self.count(rows, valid);
+        }
+    }
+
+    fn count(&mut self, rows: usize, valid: bool) {
         self.decided += rows as f32;
         if !valid {
             self.bad += rows as f32;
@@ -184,7 +260,7 @@ pub fn search_span<E: Equation>(
     let mut search = Search { equation, costs, group_rows_max, lanes, share, verdicts, pending: Vec::new() };
     let mut rest = search.look_first(rows, seed);
     // Groups of nearly equal size: 1025 rows are two groups of about 512, not one of 1024 and a lonely row.
-    while !search.share.failed && !rest.is_empty() {
+    while !search.share.estimating && !rest.is_empty() {
         let size = rest.len().div_ceil(rest.len().div_ceil(group_rows_max));
         if costs.group_row(size) >= costs.single {
             break;
@@ -195,7 +271,7 @@ pub fn search_span<E: Equation>(
         if search.equation.is_neutral(&value) {
             search.decide(group, true);
         } else {
-            search.share.failed = true;
+            search.share.fail();
             shuffle(group, seed);
             search.resolve(group, Some(value));
         }
@@ -222,19 +298,18 @@ impl<E: Equation> Search<'_, E> {
     fn look_first<'r>(&mut self, rows: &'r mut [u32], seed: u64) -> &'r mut [u32] {
         let mut rest = rows;
         let probe = PROBE_ROWS.next_multiple_of(self.lanes);
-        if !self.share.alert || self.share.failed || rest.len() < 16 * probe {
+        if !self.share.alert || self.share.estimating || rest.len() < 16 * probe {
             return rest;
         }
         draw(rest, probe, seed);
         let (rows, others) = rest.split_at_mut(probe);
         rest = others;
         // Counted in any case, since they say something of the rest.
-        self.share.failed = true;
-        let mut good = true;
+        self.share.estimating = true;
         for group in rows.chunks(self.lanes) {
-            good &= self.check_rows(group);
+            self.check_rows(group);
         }
-        self.share.failed = !good;
+        self.share.estimating = self.share.failed;
         if self.share.failed || rest.len() < 8 * SAMPLE_ROWS {
             return rest;
         }
@@ -244,7 +319,7 @@ impl<E: Equation> Search<'_, E> {
         if self.equation.is_neutral(&value) {
             self.decide(group, true);
         } else {
-            self.share.failed = true;
+            self.share.fail();
             self.resolve(group, Some(value));
         }
         others
@@ -269,6 +344,22 @@ impl<E: Equation> Search<'_, E> {
         !valid.contains(&false)
     }
 
+    /// Tests groups side by side. Rows of those that fail wait to be checked one by one. Returns whether all are good.
+    fn clean_groups(&mut self, rows: &[u32], size: usize) -> bool {
+        let mut clean = [false; LANES_MAX];
+        let clean = &mut clean[..rows.len().div_ceil(size)];
+        self.equation.clean_groups(rows, size, clean);
+        for (group, clean) in rows.chunks(size).zip(clean.iter()) {
+            if *clean {
+                self.decide(group, true);
+            } else {
+                self.pending.extend_from_slice(group);
+            }
+        }
+        self.check_pending(self.lanes);
+        !clean.contains(&false)
+    }
+
     /// Decides all `rows`, whose value is `value` if it is known.
     fn resolve(&mut self, rows: &[u32], value: Option<E::Value>) {
         let mut rest = rows;
@@ -285,14 +376,21 @@ impl<E: Equation> Search<'_, E> {
                 }
             }
             match self.pick(rest.len(), value.is_some()) {
-                Some(size) => {
+                Next::Group(size) => {
                     let (group, others) = rest.split_at(size);
                     let part = self.equation.value(group);
                     self.resolve(group, Some(part));
                     value = value.map(|whole| self.equation.difference(&whole, &part));
                     rest = others;
                 }
-                _ => {
+                Next::SideBySide(size) => {
+                    let (groups, others) = rest.split_at(rest.len().min(size * self.lanes));
+                    if !self.clean_groups(groups, size) {
+                        value = None;
+                    }
+                    rest = others;
+                }
+                Next::Rows => {
                     if rest.len() < self.lanes {
                         // Too few to fill a vector wait for others.
                         self.pending.extend_from_slice(rest);
@@ -318,15 +416,19 @@ impl<E: Equation> Search<'_, E> {
         self.share.learn(rows.len(), valid);
     }
 
-    /// The size of the next group to test out of `rows`, with the least expected cost per row, or `None` if checking
-    /// rows one by one costs less than any. Of rows `known` to hold a bad one at most half are tested: the value of
-    /// the others follows.
-    fn pick(&self, rows: usize, known: bool) -> Option<usize> {
+    /// What to do with the next of `rows` rows: what has the least expected cost per row. Of rows `known` to hold a bad one
+    /// at most half are tested as a group: the value of the others follows.
+    fn pick(&self, rows: usize, known: bool) -> Next {
         let share = self.share.estimate();
         let limit = if known { rows / 2 } else { rows }.min(self.group_rows_max);
-        let mut best = (self.costs.single, None);
+        let mut best = (self.costs.single, Next::Rows);
+        let dirty = if known { (1.0 - (1.0 - share).powf(rows as f32)).max(f32::MIN_POSITIVE) } else { 1.0 };
+        let (cost, size) = self.costs.side_by_side(rows, share, dirty);
+        if cost < best.0 {
+            best = (cost, Next::SideBySide(size));
+        }
         // Of the size before, half of `size`: the chance that it holds no bad row, and the expected cost to search it
-        // if it is known to hold one, by halving it or row by row.
+        // if it is known to hold one: by halving it, in groups side by side, or row by row.
         let (mut clean_half, mut resolve_half) = (1.0 - share, 0.0_f32);
         for exponent in 1..=GROUP_SIZES {
             let size = (1_usize << exponent).min(limit);
@@ -340,25 +442,40 @@ impl<E: Equation> Search<'_, E> {
             let half_dirty = ((1.0 - clean_half) / dirty).min(1.0);
             let halving =
                 self.costs.group_row(size.div_ceil(2)) * count / 2.0 + 2.0 * half_dirty * resolve_half;
-            let resolve = halving.min(self.costs.single * count);
+            let by_rows = self.costs.single.min(self.costs.side_by_side(size, share, dirty).0);
+            let resolve = halving.min(by_rows * count);
             let cost = self.costs.group_row(size) + dirty * resolve / count;
             if cost < best.0 {
-                best = (cost, Some(size));
+                best = (cost, Next::Group(size));
             }
             (clean_half, resolve_half) = (clean, resolve);
         }
         if known && limit >= 1 {
             // Testing one half decides or incriminates the other as well.
             let (half, count) = (limit as f32, rows as f32);
-            let clean = (1.0 - share).powf(count);
-            let half_dirty = ((1.0 - clean_half) / (1.0 - clean).max(f32::MIN_POSITIVE)).min(1.0);
+            let half_dirty = ((1.0 - clean_half) / dirty).min(1.0);
             let cost = (self.costs.group_row(limit) * half + 2.0 * half_dirty * resolve_half) / count;
             if cost < best.0 {
-                best = (cost, Some(limit));
+                best = (cost, Next::Group(limit));
             }
         }
-        best.1
+        match best.1 {
+            // A vector of rows first: where all are bad, it says so for a fifth of the price.
+            Next::SideBySide(_) if self.share.decided < self.lanes as f32 => Next::Rows,
+            next => next,
+        }
     }
+}
+
+/// How the next rows are decided.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// As one group of so many.
+    Group(usize),
+    /// In groups of so many each, one a lane.
+    SideBySide(usize),
+    /// One by one.
+    Rows,
 }
 
 /// Puts the rows in an order drawn from `seed`.
@@ -382,221 +499,5 @@ fn draw(rows: &mut [u32], count: usize, seed: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch;
-
-    /// A batch whose rows are numbers: a good row weighs nothing, a bad one its own odd weight.
-    struct Model<'a> {
-        bad: Vec<bool>,
-        costs: &'a Costs,
-        spent: f32,
-        tests: usize,
-        singles: usize,
-    }
-
-    impl Equation for Model<'_> {
-        type Value = u64;
-
-        fn value(&mut self, rows: &[u32]) -> u64 {
-            assert!(!rows.is_empty());
-            // Between two powers of two the cost of the nearer one below holds, which is the dearer.
-            self.spent += self.costs.group[rows.len().ilog2() as usize] * rows.len() as f32;
-            self.tests += 1;
-            rows.iter().fold(0, |sum, &row| sum.wrapping_add(weight(self.bad[row as usize], row)))
-        }
-
-        fn difference(&mut self, whole: &u64, part: &u64) -> u64 {
-            whole.wrapping_sub(*part)
-        }
-
-        fn is_neutral(&mut self, value: &u64) -> bool {
-            *value == 0
-        }
-
-        fn check_rows(&mut self, rows: &[u32], valid: &mut [bool]) {
-            assert!(rows.len() <= self.costs.lanes && rows.len() == valid.len());
-            // A vector costs the same however many of its lanes are in use.
-            self.spent += self.costs.single * self.costs.lanes as f32;
-            self.singles += rows.len();
-            for (row, valid) in rows.iter().zip(valid) {
-                *valid = !self.bad[*row as usize];
-            }
-        }
-    }
-
-    fn weight(bad: bool, row: u32) -> u64 {
-        let mixed = (u64::from(row) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if bad { (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1 } else { 0 }
-    }
-
-    /// Runs the search over `bad`, checks every verdict, returns the model with what was spent.
-    fn run(bad: Vec<bool>, costs: &Costs, seed: u64) -> Model<'_> {
-        run_from(&mut Share::default(), bad, costs, seed)
-    }
-
-    fn run_from<'a>(share: &mut Share, bad: Vec<bool>, costs: &'a Costs, seed: u64) -> Model<'a> {
-        let mut rows: Vec<u32> = (0..bad.len() as u32).collect();
-        let mut verdicts: Vec<bool> = (0..bad.len()).map(|row| row % 2 == 0).collect();
-        let mut model = Model { bad, costs, spent: 0.0, tests: 0, singles: 0 };
-        search_span(&mut model, costs, share, &mut rows, seed, &mut verdicts);
-        for (row, (&bad, &verdict)) in model.bad.iter().zip(&verdicts).enumerate() {
-            assert_eq!(verdict, !bad, "row {row} of {}", model.bad.len());
-        }
-        model
-    }
-
-    fn spread(length: usize, bad: usize) -> Vec<bool> {
-        (0..length).map(|row| (row + 1) * bad / length > row * bad / length).collect()
-    }
-
-    #[test]
-    fn every_pattern_of_bad_rows_in_a_small_batch_gets_exact_verdicts() {
-        for length in 0..=10 {
-            for pattern in 0_u32..1 << length {
-                let bad = (0..length).map(|row| pattern >> row & 1 == 1).collect();
-                run(bad, &batch::COSTS, u64::from(pattern));
-            }
-        }
-    }
-
-    #[test]
-    fn one_bad_row_is_found_wherever_it_lies() {
-        for length in [1, 2, 3, 31, 64, 100, 1024, 1025, 4096] {
-            for at in [0, 1, length / 3, length / 2, length - 1] {
-                let mut bad = vec![false; length];
-                bad[at.min(length - 1)] = true;
-                run(bad, &batch::COSTS, at as u64);
-            }
-        }
-    }
-
-    #[test]
-    fn a_clean_batch_costs_one_test_per_group() {
-        let model = run(vec![false; 4096], &batch::COSTS, 1);
-        assert_eq!(model.tests, 4096 / batch::COSTS.group_rows_max);
-        assert_eq!(model.singles, 0);
-    }
-
-    /// The engines' costs.
-    fn engines() -> [(&'static str, Costs); 3] {
-        [("serial", batch::COSTS), ("avx2", crate::simd::COSTS_AVX2), ("avx512", crate::simd::COSTS_AVX512)]
-    }
-
-    #[test]
-    fn eight_lanes_check_rows_together_and_give_the_same_verdicts() {
-        let costs = Costs { lanes: 8, ..batch::COSTS };
-        for bad in [1, 9, 100, 500, 999, 1000] {
-            run(spread(1000, bad), &costs, bad as u64);
-        }
-    }
-
-    #[test]
-    fn the_alarm_is_on_for_some_batches_after_one_that_failed() {
-        let alarm = Alarm::default();
-        assert!(!alarm.share().alert);
-        alarm.note(&Share { failed: true, ..Share::default() });
-        for _ in 0..ALARM_BATCHES {
-            let share = alarm.share();
-            assert!(share.alert);
-            alarm.note(&share);
-        }
-        assert!(!alarm.share().alert);
-        alarm.note(&Share::default());
-        assert!(!alarm.share().alert, "a count of zero must not wrap");
-    }
-
-    #[test]
-    fn an_alert_costs_a_clean_batch_little_and_saves_the_test_of_a_bad_one() {
-        let alert = Share { alert: true, ..Share::default() };
-        for (engine, costs) in engines() {
-            let clean = costs.group[costs.group_rows_max.ilog2() as usize];
-            let mut share = alert;
-            let model = run_from(&mut share, vec![false; 4096], &costs, 3);
-            assert!(!share.failed);
-            let spent = model.spent / 4096.0;
-            // The model rounds the group that is left down to the next dearer size.
-            assert!(spent < 1.25 * clean, "{engine}: {spent} for a clean batch that is tested for {clean}");
-            for bad in [410, 2048, 4096] {
-                let mut share = alert;
-                let model = run_from(&mut share, spread(4096, bad), &costs, 4);
-                assert!(share.failed);
-                let spent = model.spent / 4096.0;
-                assert!(spent < 1.1 * costs.single + 0.1 * clean, "{engine}: {spent} with {bad} bad rows");
-            }
-        }
-    }
-
-    #[test]
-    fn rows_are_decided_whatever_the_alert_finds_first() {
-        let costs = Costs { lanes: 8, ..batch::COSTS };
-        for length in [0, 1, 255, 256, 257, 2063, 2064, 2065, 2300] {
-            for bad in [0, 1, 2, 20, length / 2, length] {
-                for seed in 0..5 {
-                    let mut share = Share { alert: true, ..Share::default() };
-                    run_from(&mut share, spread(length, bad.min(length)), &costs, seed);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_one_span_teaches_saves_tests_in_the_next() {
-        let (costs, mut share) = (&batch::COSTS, Share::default());
-        let mut spent = [0.0; 2];
-        for spent in &mut spent {
-            let mut model = Model { bad: vec![true; 1024], costs, spent: 0.0, tests: 0, singles: 0 };
-            let mut rows: Vec<u32> = (0..1024).collect();
-            let mut verdicts = vec![true; 1024];
-            search_span(&mut model, costs, &mut share, &mut rows, 9, &mut verdicts);
-            assert!(!verdicts.contains(&true));
-            *spent = model.spent / 1024.0;
-        }
-        assert!(spent[0] > costs.single + costs.group[10], "the first span pays for its failed test");
-        assert_eq!(spent[1], costs.single, "the second checks rows one by one at once");
-    }
-
-    /// Mean and worst cost per row over seeds.
-    fn cost(costs: &Costs, length: usize, bad: usize) -> (f32, f32) {
-        let costs = (0..20).map(|seed| run(spread(length, bad), costs, seed * 77 + 5).spent);
-        let costs: Vec<f32> = costs.map(|spent| spent / length as f32).collect();
-        (costs.iter().sum::<f32>() / costs.len() as f32, costs.iter().copied().fold(0.0, f32::max))
-    }
-
-    #[test]
-    fn no_share_of_bad_rows_costs_more_than_one_failed_test_and_single_verification() {
-        for (engine, costs) in engines() {
-            for length in [16, 64, 256, 1024, 4096] {
-                let first = length.min(costs.group_rows_max);
-                let failed = costs.group[first.ilog2() as usize] * first as f32 / length as f32;
-                // Exploration: what it takes to find out that groups do not pay, and vectors that are not full.
-                let exploration =
-                    1.15 * costs.single + 24.0 * costs.single * costs.lanes as f32 / length as f32;
-                let bound = failed + exploration;
-                for bad in
-                    (0..=length.ilog2()).map(|halvings| length >> halvings).chain([length / 10, length / 3])
-                {
-                    let (mean, worst) = cost(&costs, length, bad);
-                    println!(
-                        "{engine} length {length:4} bad {bad:4}: mean {mean:5.1} worst {worst:5.1} bound {bound:5.1}"
-                    );
-                    assert!(
-                        worst <= bound,
-                        "{engine}: {bad} bad rows of {length} cost {worst}, more than {bound}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn few_bad_rows_cost_little_more_than_none() {
-        // Against the clean batch's own test; decoding, which no search repeats, is not counted.
-        let group = batch::COSTS.group;
-        let cases = [(1024, 1, 2.2 * group[10]), (4096, 4, 2.2 * group[11]), (4096, 41, 2.8 * group[11])];
-        for (length, bad, bound) in cases {
-            let (mean, _) = cost(&batch::COSTS, length, bad);
-            assert!(mean < bound, "{bad} bad rows of {length} cost {mean}, more than {bound}");
-        }
-    }
-}
+#[path = "culprits_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 
 use weft_crypto::testing::adversary::{Adversary, Kind};
 use weft_crypto::testing::harness::{backends, check_batch};
-use weft_crypto::testing::{Case, Rows};
+use weft_crypto::testing::{Case, Draw, Rows, seed};
 
 /// Honest rows, and for each of them the same row with its message changed.
 fn honest_and_bad(rows: usize, keys: usize) -> (Vec<Case>, Vec<Case>) {
@@ -62,6 +62,41 @@ fn many_bad_signatures_are_all_found_and_nothing_else_is() {
             ("a run across a boundary", &|row| (250..262).contains(&row)),
         ],
     );
+}
+
+/// Every share in every placement, in one verifier one after the other, with a clean batch between: what it remembers of the
+/// batch before must have no influence on verdicts.
+#[test]
+fn every_share_gets_exact_verdicts_wherever_an_adversary_places_it() {
+    const ROWS: usize = 1024;
+    let (honest, bad) = honest_and_bad(ROWS, 200);
+    let mut draw = Draw::new(seed("placements"));
+    let mut batches: Vec<(String, Vec<bool>)> = Vec::new();
+    for count in [1, 3, 5, 10, 20, 51, 102, 512, 1023, 1024] {
+        let spacing = ROWS / count;
+        let mut drawn: Vec<bool> = (0..ROWS).map(|row| row < count).collect();
+        for row in 0..ROWS {
+            drawn.swap(row, row + draw.below(ROWS - row));
+        }
+        let placements: [(&str, Vec<bool>); 5] = [
+            ("together at the start", (0..ROWS).map(|row| row < count).collect()),
+            ("together at the end", (0..ROWS).map(|row| row >= ROWS - count).collect()),
+            ("evenly", (0..ROWS).map(|row| row % spacing == spacing / 2 && row / spacing < count).collect()),
+            ("every second", (0..ROWS).map(|row| row % 2 == 1 && row / 2 < count).collect()),
+            ("drawn", drawn),
+        ];
+        for (name, places) in placements {
+            batches.push((format!("{count} bad, {name}"), places));
+        }
+        batches.push(("none".to_owned(), vec![false; ROWS]));
+    }
+    for subject in backends() {
+        for (name, places) in &batches {
+            let batch: Vec<&Case> =
+                (0..ROWS).map(|row| if places[row] { &bad[row] } else { &honest[row] }).collect();
+            check_batch(&subject, name, &batch);
+        }
+    }
 }
 
 #[test]

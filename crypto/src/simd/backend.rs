@@ -21,6 +21,7 @@ use super::fixed::{BaseTables, TABLE_ROWS, TABLES};
 use super::lanes::Lanes;
 use super::point::{NielsRow, PointRow};
 use super::sha512::Parts;
+use super::straus::{GROUP_ROWS_MAX, Term, Workspace};
 use crate::culprits::Costs;
 
 /// Kernels of one instruction set, and the tables made with them.
@@ -45,6 +46,7 @@ struct Functions {
     neutral: fn() -> PointRow,
     is_torsion: fn(&PointRow) -> bool,
     check: fn(&[NielsRow], &BaseRows, &[Single]) -> u32,
+    clean_groups: fn(&[NielsRow], &BaseRows, &[Term], &[[u64; 4]], &mut Workspace) -> u32,
     multiples: fn(&BaseTables, &NielsRow, &[[u64; 4]], &mut [[u8; 32]]),
     blake3: fn(&[u32; 8], u32, &[&[u8]], &mut [[u8; 32]]),
     leaves: fn(&[[u8; 32]], &mut [[u8; 32]]),
@@ -81,7 +83,7 @@ macro_rules! kernel {
 macro_rules! instantiate {
     ($module:ident, $feature:literal, $field:ty, $check:ty, $words:ty, $words32:ty, $costs:expr) => {
         mod $module {
-            use super::super::{blake3, bucket, check, decode, fixed, sha256, sha512};
+            use super::super::{blake3, bucket, check, decode, fixed, sha256, sha512, straus};
             use super::*;
 
             kernel!($feature, decode(encodings: &[[u8; 32]], rows: &mut [NielsRow], valid: &mut [bool]),
@@ -101,6 +103,10 @@ macro_rules! instantiate {
             kernel!($feature, is_torsion(row: &PointRow) -> bool, bucket::is_torsion::<$field>(row));
             kernel!($feature, check(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32,
                 check::check::<$check>(points, base, singles));
+            kernel!($feature,
+                clean_groups(points: &[NielsRow], rows: &BaseRows, terms: &[Term], base: &[[u64; 4]],
+                    workspace: &mut Workspace) -> u32,
+                straus::clean_groups::<$check>(points, rows, terms, base, workspace));
             kernel!($feature,
                 multiples(tables: &BaseTables, neutral: &NielsRow, scalars: &[[u64; 4]], out: &mut [[u8; 32]]),
                 fixed::multiples_of_base::<$field>(tables, neutral, scalars, out));
@@ -124,6 +130,7 @@ macro_rules! instantiate {
                 neutral,
                 is_torsion,
                 check,
+                clean_groups,
                 multiples,
                 blake3,
                 leaves,
@@ -188,16 +195,22 @@ pub(crate) const COSTS_AVX2: Costs = Costs {
     ],
     lanes: 4,
     group_rows_max: 4096,
+    lane_once: 11_800.0,
+    lane_row: 8_000.0,
+    lane_rows_max: GROUP_ROWS_MAX,
 };
 
 pub(crate) const COSTS_AVX512: Costs = Costs {
-    single: 4_800.0,
+    single: 4_600.0,
     group: [
         89_700.0, 45_900.0, 24_900.0, 13_900.0, 8_570.0, 5_390.0, 3_590.0, 2_460.0, 1_820.0, 1_560.0,
         1_280.0, 1_100.0, 1_000.0,
     ],
     lanes: 16,
     group_rows_max: 4096,
+    lane_once: 4_300.0,
+    lane_row: 2_600.0,
+    lane_rows_max: GROUP_ROWS_MAX,
 };
 
 impl Kernels {
@@ -275,6 +288,17 @@ impl Kernels {
 
     pub(crate) fn check(&self, points: &[NielsRow], singles: &[Single]) -> u32 {
         (self.functions.check)(points, &self.tables().base, singles)
+    }
+
+    /// [`super::straus::clean_groups`].
+    pub(crate) fn clean_groups(
+        &self,
+        points: &[NielsRow],
+        terms: &[Term],
+        base: &[[u64; 4]],
+        workspace: &mut Workspace,
+    ) -> u32 {
+        (self.functions.clean_groups)(points, &self.tables().base, terms, base, workspace)
     }
 
     /// Encodings of `scalars[i] * B`, in constant time.

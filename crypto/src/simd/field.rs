@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `Self` | result of a multiplication, one unit | everywhere |
 //! | `Two` | a + b | either operand of a multiplication, square |
-//! | `Three` | a - b, 2a + b | either operand |
+//! | `Three` | a - b, 2a + b, 2a + b - c | either operand |
 //! | `Four` | 2a - b, a + b - c | left operand only |
 //!
 //! There is no way to add to a sum, so no bound can grow beyond what `field26.rs` and `field52.rs` prove for these
@@ -64,8 +64,8 @@ pub(crate) trait Field: Copy {
     fn twice_sub(a: Self, b: Self) -> Self::Four;
     /// a + b - c.
     fn add_sub(a: Self, b: Self, c: Self) -> Self::Four;
-    /// 2a + b - c, reduced.
-    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self;
+    /// 2a + b - c.
+    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self::Three;
     fn add_reduced(a: Self, b: Self) -> Self;
     fn sub_reduced(a: Self, b: Self) -> Self;
     /// `mask ? -a : a`.

@@ -314,8 +314,9 @@ impl<V: Lanes> Field for F26<V, 1> {
         F26(minus(plus(a.0, b.0), c.0))
     }
     #[inline(always)]
-    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self {
-        Self(carry_small(minus(plus(plus(a.0, a.0), b.0), c.0)))
+    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self::Three {
+        // Five units, so carried.
+        F26(carry_small(minus(plus(plus(a.0, a.0), b.0), c.0)))
     }
     #[inline(always)]
     fn add_reduced(a: Self, b: Self) -> Self {

@@ -55,34 +55,6 @@ impl<V> From<F52<V>> for Operand52<V> {
     }
 }
 
-macro_rules! term {
-    ($sum:expr, $a:ident, $b:ident, lo $i:literal $j:literal) => {
-        $sum.madd_lo($a[$i], $b[$j])
-    };
-    ($sum:expr, $a:ident, $b:ident, hi $i:literal $j:literal) => {
-        $sum.madd_hi($a[$i], $b[$j])
-    };
-}
-
-/// A column: the sum of the halves named.
-macro_rules! column {
-    ($a:ident, $b:ident; $($half:ident $i:literal $j:literal),*) => {{
-        let sum = V::splat(0);
-        $(let sum = term!(sum, $a, $b, $half $i $j);)*
-        sum
-    }};
-}
-
-/// A column of a square: twice the halves of mixed products, and the halves of squares.
-macro_rules! square_column {
-    ($a:ident; $($half:ident $i:literal $j:literal),*; $($own:ident $k:literal $l:literal),*) => {{
-        let sum = column!($a, $a; $($half $i $j),*);
-        let sum = sum.add(sum);
-        $(let sum = term!(sum, $a, $a, $own $k $l);)*
-        sum
-    }};
-}
-
 /// Carries from limb 0 up to limb 4; digits stay unmasked. `sum` has nonnegative limbs.
 #[inline(always)]
 fn ripple<V: Ifma>(mut r: [V; 5]) -> [V; 5] {
@@ -138,38 +110,40 @@ fn reduce<V: Ifma, const SMALL: bool>(mut t: [V; 10]) -> [V; 5] {
     fold_top(r)
 }
 
+/// Row by row, so that of the multiply-adds in a row none waits for the one before.
 #[inline(always)]
-#[rustfmt::skip]
 pub(crate) fn product<V: Ifma>(a: &[V; 5], b: &[V; 5]) -> [V; 5] {
-    reduce::<V, false>([
-        column!(a, b; lo 0 0),
-        column!(a, b; lo 0 1, lo 1 0, hi 0 0),
-        column!(a, b; lo 0 2, lo 1 1, lo 2 0, hi 0 1, hi 1 0),
-        column!(a, b; lo 0 3, lo 1 2, lo 2 1, lo 3 0, hi 0 2, hi 1 1, hi 2 0),
-        column!(a, b; lo 0 4, lo 1 3, lo 2 2, lo 3 1, lo 4 0, hi 0 3, hi 1 2, hi 2 1, hi 3 0),
-        column!(a, b; lo 1 4, lo 2 3, lo 3 2, lo 4 1, hi 0 4, hi 1 3, hi 2 2, hi 3 1, hi 4 0),
-        column!(a, b; lo 2 4, lo 3 3, lo 4 2, hi 1 4, hi 2 3, hi 3 2, hi 4 1),
-        column!(a, b; lo 3 4, lo 4 3, hi 2 4, hi 3 3, hi 4 2),
-        column!(a, b; lo 4 4, hi 3 4, hi 4 3),
-        column!(a, b; hi 4 4),
-    ])
+    let mut t = [V::splat(0); 10];
+    for i in 0..5 {
+        for j in 0..5 {
+            t[i + j] = t[i + j].madd_lo(a[i], b[j]);
+        }
+        for j in 0..5 {
+            t[i + j + 1] = t[i + j + 1].madd_hi(a[i], b[j]);
+        }
+    }
+    reduce::<V, false>(t)
 }
 
 #[inline(always)]
-#[rustfmt::skip]
 pub(crate) fn squared<V: Ifma, const SMALL: bool>(a: &[V; 5]) -> [V; 5] {
-    reduce::<V, SMALL>([
-        column!(a, a; lo 0 0),
-        square_column!(a; lo 0 1; hi 0 0),
-        square_column!(a; hi 0 1, lo 0 2; lo 1 1),
-        square_column!(a; hi 0 2, lo 0 3, lo 1 2; hi 1 1),
-        square_column!(a; hi 0 3, lo 0 4, hi 1 2, lo 1 3; lo 2 2),
-        square_column!(a; hi 0 4, hi 1 3, lo 1 4, lo 2 3; hi 2 2),
-        square_column!(a; hi 1 4, hi 2 3, lo 2 4; lo 3 3),
-        square_column!(a; hi 2 4, lo 3 4; hi 3 3),
-        square_column!(a; hi 3 4; lo 4 4),
-        column!(a, a; hi 4 4),
-    ])
+    let mut t = [V::splat(0); 10];
+    for i in 0..5 {
+        for j in i + 1..5 {
+            t[i + j] = t[i + j].madd_lo(a[i], a[j]);
+        }
+        for j in i + 1..5 {
+            t[i + j + 1] = t[i + j + 1].madd_hi(a[i], a[j]);
+        }
+    }
+    for i in 1..9 {
+        t[i] = t[i].add(t[i]);
+    }
+    for i in 0..5 {
+        t[2 * i] = t[2 * i].madd_lo(a[i], a[i]);
+        t[2 * i + 1] = t[2 * i + 1].madd_hi(a[i], a[i]);
+    }
+    reduce::<V, SMALL>(t)
 }
 
 /// a + b, limb by limb, not carried.
@@ -285,8 +259,9 @@ impl<V: Ifma> Field for F52<V> {
         Operand52(ripple_signed(minus(plus(a.0, b.0), c.0)))
     }
     #[inline(always)]
-    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self {
-        reduce_signed(minus(plus(plus(a.0, a.0), b.0), c.0))
+    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self::Three {
+        // Below 2^256 + 2^255 + 2^257. b - c as in `sub`, which a doubling needs as well.
+        Operand52(ripple_signed(plus(plus(a.0, a.0), minus(b.0, c.0))))
     }
     #[inline(always)]
     fn add_reduced(a: Self, b: Self) -> Self {

@@ -171,13 +171,18 @@ fn check_values<F: Field>(x: F, y: F, z: F, a: &[Words], b: &[Words], c: &[Words
     expect("three squares", second, |i| eighth(b(i)));
     expect("sum, reduced", F::add_reduced(x, y), |i| add(a(i), b(i)));
     expect("difference, reduced", F::sub_reduced(x, y), |i| sub(a(i), b(i)));
-    expect("2x + y - z", F::twice_add_sub(x, y, z), |i| sub(add(add(a(i), a(i)), b(i)), c(i)));
+    expect("2x + y - z", F::mul(F::one(), F::twice_add_sub(x, y, z)), |i| {
+        sub(add(add(a(i), a(i)), b(i)), c(i))
+    });
     // Every kind of operand on either side where its type allows it, the largest ones together.
     let twice = |v: Words| add(v, v);
     expect("(x + y)(y + z)", F::mul(F::add(x, y), F::add(y, z)), |i| mul(add(a(i), b(i)), add(b(i), c(i))));
     expect("(x - y)(y - z)", F::mul(F::sub(x, y), F::sub(y, z)), |i| mul(sub(a(i), b(i)), sub(b(i), c(i))));
     expect("(2x - y)(2y + z)", F::mul(F::twice_sub(x, y), F::twice_add(y, z)), |i| {
         mul(sub(twice(a(i)), b(i)), add(twice(b(i)), c(i)))
+    });
+    expect("(2x - y)(2y + z - x)", F::mul(F::twice_sub(x, y), F::twice_add_sub(y, z, x)), |i| {
+        mul(sub(twice(a(i)), b(i)), sub(add(twice(b(i)), c(i)), a(i)))
     });
     expect("(x + y - z)(x - z)", F::mul(F::add_sub(x, y, z), F::sub(x, z)), |i| {
         mul(sub(add(a(i), b(i)), c(i)), sub(a(i), c(i)))

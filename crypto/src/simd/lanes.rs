@@ -203,6 +203,10 @@ impl<V: Lanes> Lanes for Twice<V> {
         V::to_rows(&first, rows);
         V::to_rows(&second, &mut rows[V::COUNT..]);
     }
+    #[inline(always)]
+    fn prefetch<const N: usize>(row: &[u64; N]) {
+        V::prefetch(row);
+    }
 }
 
 // A multiplication of one vector after the other's: interleaved, they would need twice the registers.

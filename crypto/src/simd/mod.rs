@@ -40,6 +40,7 @@ mod scalar;
 mod sha256;
 mod sha512;
 mod sign;
+mod straus;
 mod verify;
 
 #[cfg(target_arch = "x86_64")]

@@ -53,11 +53,10 @@ impl Terms {
     /// Adds `scalar * points[row]`; `scalar` is below l. All of these come before the first [`Terms::push_short`].
     pub(crate) fn push(&mut self, row: u32, scalar: &[u64; 4]) {
         debug_assert_eq!(self.long, self.rows.len());
-        let other = scalar::negate(scalar);
-        // The smaller of n and l - n is below 2^251 + 2^124: a window less for some widths, and no overflow digit.
-        let flip = other.iter().rev().lt(scalar.iter().rev());
+        // A window less for some widths, and no overflow digit.
+        let (smaller, flip) = scalar::smaller(scalar);
         self.rows.push(row);
-        self.scalars.push(if flip { other } else { *scalar });
+        self.scalars.push(smaller);
         self.negative.push(flip);
         self.long += 1;
     }

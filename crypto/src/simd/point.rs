@@ -159,11 +159,14 @@ impl<F: Field> Point<F> {
     pub(crate) fn add_prepared_for(&self, other: &Prepared<F>, t: bool) -> Self {
         let a = F::mul(F::sub(self.y, self.x), other.minus);
         let b = F::mul(F::add(self.y, self.x), other.plus);
-        let c = F::mul(self.t, other.t2d);
         let z = F::mul(self.z, other.z);
-        let (e, f, g, h) = (F::sub(b, a), F::twice_sub(z, c), F::twice_add(z, c), F::add(b, a));
+        let c = F::mul(self.t, other.t2d);
+        let (e, h) = (F::sub(b, a), F::add(b, a));
         let t = if t { F::mul_operand(e, h) } else { self.t };
-        Self { x: F::mul(f, e), y: F::mul(g, h), z: F::mul(f, g), t }
+        let (f, g) = (F::twice_sub(z, c), F::twice_add(z, c));
+        let y = F::mul(g, h);
+        let x = F::mul(f, e);
+        Self { x, y, z: F::mul(f, g), t }
     }
 
     #[inline(always)]
@@ -191,16 +194,18 @@ impl<F: Field> Point<F> {
     #[inline(always)]
     pub(crate) fn double(&self) -> Self {
         let (e, f, g, h) = self.doubled();
-        Self { x: F::mul(e, f), y: F::mul(g, h), z: F::mul(f, g), t: F::mul_operand(e, h) }
+        let y = F::mul(g, h);
+        let x = F::mul(e, f);
+        Self { x, y, z: F::mul(f, g), t: F::mul_operand(e, h) }
     }
 
     /// E, F, G, H of [`Point::double`].
     #[inline(always)]
-    fn doubled(&self) -> (F::Four, F, F::Three, F::Two) {
-        let xx = F::square(self.x);
+    fn doubled(&self) -> (F::Four, F::Three, F::Three, F::Two) {
         let yy = F::square(self.y);
-        let zz = F::square(self.z);
+        let xx = F::square(self.x);
         let sum = F::square(F::add(self.x, self.y));
+        let zz = F::square(self.z);
         let e = F::add_sub(xx, yy, sum);
         let g = F::sub(xx, yy);
         let f = F::twice_add_sub(zz, xx, yy);
@@ -220,7 +225,9 @@ impl<F: Field> Point<F> {
         let mut point = *self;
         for left in (0..black_box(count)).rev() {
             let (e, f, g, h) = point.doubled();
-            point = Self { x: F::mul(e, f), y: F::mul(g, h), z: F::mul(f, g), t: point.t };
+            let y = F::mul(g, h);
+            let x = F::mul(e, f);
+            point = Self { x, y, z: F::mul(f, g), t: point.t };
             if left == 0 {
                 point.t = F::mul_operand(e, h);
             }

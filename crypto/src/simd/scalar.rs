@@ -160,6 +160,14 @@ pub(crate) fn negate(x: &[u64; 4]) -> [u64; 4] {
     less.map(|word| word & zero.wrapping_sub(1))
 }
 
+/// The smaller of `x` and l - x, at most 2^251 + 2^124, and whether it is the latter. `x` is below l.
+#[inline(always)]
+pub(crate) fn smaller(x: &[u64; 4]) -> ([u64; 4], bool) {
+    let other = negate(x);
+    let flip = other.iter().rev().lt(x.iter().rev());
+    (if flip { other } else { *x }, flip)
+}
+
 /// `a * b + c` modulo l, for any 256-bit numbers.
 #[inline(always)]
 pub(crate) fn multiply_add_mod(a: &[u64; 4], b: &[u64; 4], c: &[u64; 4]) -> [u64; 4] {

@@ -11,6 +11,7 @@ use super::multiscalar::Terms;
 use super::point::NielsRow;
 use super::sha512::Parts;
 use super::sign::SimdSigner;
+use super::straus::{GROUP_ROWS_MAX, Term, Workspace};
 use super::verify::SimdBatch;
 use super::{blake3 as blake3_lanes, scalar};
 use crate::sign::{BatchSigner, ExpandedKey};
@@ -170,6 +171,73 @@ fn multiscalar_multiplication_matches_serial() {
                 let got = serial::decode_point(&encoded[0]).unwrap().mul_by_cofactor();
                 assert_eq!(got, wanted.mul_by_cofactor(), "{} {long} {short}", kernels.name);
             }
+        }
+    }
+}
+
+/// Groups of every size, in every number of lanes, with scalars at their edges (0, 1, the largest, either sign) over points with
+/// and without a part of small order. A group is clean up to small order by choice of its multiple of B, or off by one.
+#[test]
+fn groups_side_by_side_match_serial() {
+    let mut next = stream(8);
+    let torsion = curve25519_dalek::constants::EIGHT_TORSION;
+    let logs: Vec<_> = (0..40).map(|_| Scalar::from_bytes_mod_order(next())).collect();
+    let good: Vec<_> = logs
+        .iter()
+        .enumerate()
+        .map(|(at, log)| EdwardsPoint::mul_base(log) + torsion[if at % 3 == 0 { at / 3 % 8 } else { 0 }])
+        .collect();
+    let encodings: Vec<_> = good.iter().map(|point| point.compress().0).collect();
+    let half = Scalar::from(2_u64).invert();
+    for kernels in subjects() {
+        let twin = kernels.name.starts_with("array");
+        let mut points = vec![NielsRow::ZERO; 41];
+        kernels.decode(&encodings, &mut points[..40], &mut [false; 40]);
+        points[40] = *kernels.neutral_niels();
+        let lanes = kernels.costs.lanes;
+        let mut workspace = Workspace::default();
+        // The larger first, so that memory with something left in it is used again.
+        for (rows, used) in [(GROUP_ROWS_MAX, lanes), (5, lanes - 1), (2, 1), (1, lanes), (3, 2)] {
+            if twin && rows > 5 {
+                continue;
+            }
+            let mut terms = Vec::new();
+            let (mut base, mut wanted) = (Vec::new(), 0_u32);
+            for lane in 0..used {
+                let mut log = Scalar::ZERO;
+                let mut sum = EdwardsPoint::identity();
+                for row in 0..rows {
+                    let random = next();
+                    let scalar = match (lane + row) % 9 {
+                        0 => Scalar::ZERO,
+                        1 => Scalar::ONE,
+                        2 => -Scalar::ONE,
+                        3 => half,
+                        4 => half - Scalar::ONE,
+                        _ => Scalar::from_bytes_mod_order(random),
+                    };
+                    let short = match (2 * lane + row) % 7 {
+                        0 => 0,
+                        1 => 1,
+                        2 => u128::MAX >> 1,
+                        3 => 1 << 126,
+                        _ => u128::from_le_bytes(*next().first_chunk().unwrap()) >> 1,
+                    };
+                    let (long, negative) = scalar::smaller(&scalar::words(scalar.as_bytes()));
+                    let (key, nonce) = (usize::from(random[3]) % 40, usize::from(random[4]) % 40);
+                    terms.push(Term { key: key as u32, nonce: nonce as u32, long, negative, short });
+                    log += scalar * logs[key] + Scalar::from(short) * logs[nonce];
+                    sum += good[key] * scalar + good[nonce] * Scalar::from(short);
+                }
+                let clean = lane % 3 != 1;
+                let base_scalar = -log + if clean { Scalar::ZERO } else { Scalar::ONE };
+                base.push(scalar::words(base_scalar.as_bytes()));
+                sum += EdwardsPoint::mul_base(&base_scalar);
+                assert_eq!(sum.mul_by_cofactor() == EdwardsPoint::identity(), clean);
+                wanted |= u32::from(clean) << lane;
+            }
+            let got = kernels.clean_groups(&points, &terms, &base, &mut workspace);
+            assert_eq!(got, wanted, "{} {rows} rows in {used} lanes", kernels.name);
         }
     }
 }
@@ -449,6 +517,24 @@ fn stage_times() {
         let check = time(lanes, || {
             kernels.check(&points, &singles);
         });
+        let mut workspace = Workspace::default();
+        let side_by_side: Vec<String> = [1, 2, 4, 8, 16]
+            .iter()
+            .map(|&size| {
+                let term = |row: usize| Term {
+                    key: row as u32,
+                    nonce: (rows - 1 - row) as u32,
+                    long: scalar::smaller(&words[row]).0,
+                    negative: row.is_multiple_of(2),
+                    short: u128::from(words[row][0]) << 63 | 1,
+                };
+                let terms: Vec<_> = (0..size * lanes).map(term).collect();
+                let cost = time(size * lanes, || {
+                    kernels.clean_groups(&points, &terms, &words[..lanes], &mut workspace);
+                });
+                format!("{size}: {cost:.0}")
+            })
+            .collect();
         let mut out = vec![[0; 32]; rows];
         let multiples = time(rows, || kernels.multiples_of_base(&words, &mut out));
         let mut terms = Terms::default();
@@ -471,8 +557,9 @@ fn stage_times() {
         println!(
             "{}: decode {decode:.0}/point, sha512 {sha:.1}, reduce {reduce_hash:.1}, product {product:.1}, \
              bucket fill {fill:.2}/entry, bucket sum {sum:.1}/bucket, combine {combine:.0}, check {check:.0}/row, \
-             base multiple {multiples:.0}, multiscalar per row {}",
+             groups side by side per row {}, base multiple {multiples:.0}, multiscalar per row {}",
             kernels.name,
+            side_by_side.join(" "),
             sizes.join(" ")
         );
     }
