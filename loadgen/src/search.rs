@@ -319,7 +319,7 @@ pub fn search<E>(
         }
     }
     let trials = attempts.made;
-    let bound = bound(objective, high, &trials);
+    let bound = bound(objective, low, high, &trials);
     Ok(Found {
         objective: objective.to_string(),
         rate_per_s: low.round(),
@@ -329,11 +329,11 @@ pub fn search<E>(
     })
 }
 
-/// What keeps the rate from being higher, by the lowest rate that failed.
-fn bound(objective: &Objective, high: Option<f64>, trials: &[Trial]) -> String {
+/// What keeps the rate from being higher than `low`, by the lowest rate above it that failed: a failure at a lower rate was outvoted.
+fn bound(objective: &Objective, low: f64, high: Option<f64>, trials: &[Trial]) -> String {
     let failed = trials
         .iter()
-        .filter(|trial| !trial.held)
+        .filter(|trial| !trial.held && trial.rate_per_s > low)
         .min_by(|one, other| one.rate_per_s.total_cmp(&other.rate_per_s));
     let (Some(_), Some(failed)) = (high, failed) else {
         return "nothing up to the highest rate tried".to_owned();
@@ -402,6 +402,22 @@ mod tests {
         let found = find(12_345.0, 1);
         assert!(found.bound.starts_with("processors") && found.bound.contains("late"), "{}", found.bound);
         assert!(found.trials.len() < 30 && found.failed_per_s.unwrap() > found.rate_per_s);
+    }
+
+    #[test]
+    fn what_bounds_a_rate_is_told_by_a_failure_above_it_and_not_by_one_that_was_outvoted() {
+        let trial = |rate_per_s, held: bool, why: &str| Trial {
+            rate_per_s,
+            held,
+            why: (!held).then(|| why.to_owned()),
+            machine_busy: Some(0.5),
+            ..Trial::default()
+        };
+        let trials =
+            [trial(80.0, false, "a stall"), trial(100.0, true, ""), trial(120.0, false, "the limit")];
+        let objective: Objective = "p99<=50ms".parse().unwrap();
+        let bound = bound(&objective, 100.0, Some(120.0), &trials);
+        assert!(bound.contains("the limit") && bound.contains("at 120"), "{bound}");
     }
 
     /// One trial in six meets a stall that has nothing to do with the rate.
