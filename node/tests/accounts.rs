@@ -108,6 +108,12 @@ fn a_history_has_every_payment_of_an_account_newest_first_and_is_the_same_after_
                 settled(&session, from, sequence + 1).await;
             }
         }
+        // The ledger shows a payment a moment before the history has it.
+        let until = Instant::now() + Duration::from_secs(20);
+        while history(&session, 1, None).await.len() < 18 {
+            assert!(Instant::now() < until, "the last payment does not come into the history");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let mine = history(&session, 0, None).await;
         assert_eq!(mine.len(), 12);
         assert_eq!(
