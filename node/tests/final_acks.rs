@@ -47,7 +47,8 @@ fn a_message_that_is_certified_and_not_final_is_acked_as_certified_and_as_final_
                 let early = tokio::time::timeout(Duration::from_secs(3), &mut waits_final).await;
                 assert!(early.is_err(), "certified is not final: {early:?}");
                 let marks = cluster.node(0).confirm().marks(LaneId(0));
-                assert!(marks.certified > before && marks.final_size == before, "{marks:?} {before}");
+                // In a later try the node's own witnesses may have become final meanwhile; the message has not.
+                assert!(marks.certified > before && marks.final_size < marks.certified, "{marks:?} {before}");
             }
             // Progress again: node 2 with rounds as they should be.
             tokio::task::block_in_place(|| {
