@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use crate::disk::{Access, Disk};
 use crate::error::LogError;
-use crate::index::{Covers, IndexError, IndexFile, RecordStart, SegmentIndex, file, read};
+use crate::index::{Covers, IndexError, IndexFile, MemoryIndex, RecordStart, SegmentIndex, file, read};
 use crate::segment::{Checksum, segment_name};
 use crate::state::{Segment, Shared, TEMPORARY_SUFFIX, lock};
 
@@ -31,8 +31,8 @@ pub(crate) enum Job {
     Seal(Arc<Segment>, u64, Checksum),
     /// Cover the segments that were there when the log was opened.
     Cover,
-    /// Allocate a segment ahead of need.
-    Spare,
+    /// Allocate a segment ahead of need, and an index for so many messages.
+    Spare(usize),
 }
 
 /// Does jobs, on a thread of its own or at once.
@@ -70,7 +70,7 @@ impl Housekeeper {
             (Self::Thread { jobs, .. }, job) => {
                 let _ = jobs.as_ref().map(|jobs| jobs.send(job));
             }
-            (Self::Inline, Job::Spare) => {}
+            (Self::Inline, Job::Spare(_)) => {}
             (Self::Inline, job) => run(shared, &job, &AtomicBool::new(false)),
         }
     }
@@ -93,7 +93,9 @@ impl Drop for Housekeeper {
 
 fn run(shared: &Shared, job: &Job, closing: &AtomicBool) {
     match job {
-        Job::Spare => {
+        Job::Spare(ids_expected) => {
+            let index = MemoryIndex::prepared(*ids_expected);
+            *lock(&shared.spare_index) = Some(index);
             let mut spare = lock(&shared.spare);
             if spare.is_none() {
                 // Without a spare the writer asks again, and then the error is told.

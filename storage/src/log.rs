@@ -286,7 +286,10 @@ impl LaneWriter {
         self.shared.publish_written(size);
         if self.spare_wanted && self.offset > self.segment.file.length() / 2 {
             self.spare_wanted = false;
-            self.housekeeper.submit(&self.shared, Job::Spare);
+            // The messages of half a segment, and their share of what follows.
+            let (messages, _) = self.segment.index.counts();
+            let expected = usize::try_from(2 * messages).unwrap_or(0);
+            self.housekeeper.submit(&self.shared, Job::Spare(expected));
         }
         Ok(size)
     }
@@ -346,7 +349,11 @@ impl LaneWriter {
             placed.map_err(|(operation, path, source)| shared.fail(operation, &path, source))?;
         drop(spare);
         let (messages, _) = self.segment.index.counts();
-        let memory = MemoryIndex::new(usize::try_from(messages).unwrap_or(0));
+        let expected = usize::try_from(messages).unwrap_or(0);
+        let prepared = lock(&shared.spare_index).take();
+        // One for far fewer than there were just now, or none: it would grow while messages wait.
+        let memory = prepared.filter(|index| index.capacity() >= expected / 2);
+        let memory = memory.unwrap_or_else(|| MemoryIndex::prepared(expected));
         let index = SegmentIndex::Memory(std::sync::RwLock::new(memory));
         let segment = Arc::new(Segment { path, first: header.first(), file, index });
         shared.activate(Arc::clone(&segment));

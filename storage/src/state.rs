@@ -13,7 +13,7 @@ use weft_core::{LaneId, NetworkId};
 
 use crate::disk::{Disk, DiskFile, WriteError};
 use crate::error::{LogError, Poison};
-use crate::index::{SegmentIndex, Segments};
+use crate::index::{MemoryIndex, SegmentIndex, Segments};
 use crate::log::LogConfig;
 
 /// One segment as readers see it.
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     poison: OnceLock<Arc<Poison>>,
     /// A segment prepared ahead of need.
     pub(crate) spare: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// An empty index prepared for it.
+    pub(crate) spare_index: Mutex<Option<MemoryIndex>>,
     /// Why the last index file could not be written, if it could not.
     pub(crate) index_error: Mutex<Option<String>>,
 }
@@ -85,6 +87,7 @@ impl Shared {
             cuts: AtomicU64::new(0),
             poison: OnceLock::new(),
             spare: Mutex::new(None),
+            spare_index: Mutex::new(None),
             index_error: Mutex::new(None),
         }
     }

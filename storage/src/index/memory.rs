@@ -27,6 +27,16 @@ impl MemoryIndex {
         Self { ids: IdTable::new(ids_expected), records: Vec::new() }
     }
 
+    /// The same, so that adding them waits for no memory.
+    pub(crate) fn prepared(ids_expected: usize) -> Self {
+        Self { ids: IdTable::prepared(ids_expected), records: Vec::new() }
+    }
+
+    /// Ids that it takes before it grows.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.ids.capacity()
+    }
+
     /// Adds a record whose messages have `ids`.
     pub(crate) fn add(&mut self, start: RecordStart, ids: &[MessageId]) {
         self.ids.insert_all(ids.iter().map(prefix_of), start.position + 1);
