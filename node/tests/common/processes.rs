@@ -21,6 +21,9 @@ pub(crate) const NODES: usize = 4;
 /// How long anything may take here; debug builds on a busy machine are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a generator waits for an ack. A node that was killed never gives it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("WEFT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_weft").into()).into()
 }
@@ -169,7 +172,7 @@ async fn feed(
                     together.extend_from_slice(&bytes);
                 }
                 let answered = async { session.submit(&lengths, together.into()).await.ok()?.await.ok() };
-                let answer = tokio::time::timeout(Duration::from_secs(20), answered).await;
+                let answer = tokio::time::timeout(ANSWER_WITHIN, answered).await;
                 let Ok(Some(ack)) = answer else { break };
                 if ack.accepted() as usize == at_once {
                     assert_eq!(ack.level, level);
