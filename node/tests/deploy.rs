@@ -40,10 +40,13 @@ fn words(line: &str) -> Vec<&str> {
             continue;
         }
         for word in part.split_whitespace() {
-            if ["#", "&", "&&", "|", ">", "<", ";"].contains(&word) {
+            if word.starts_with(['#', '&', '|', '>', '<', ';']) {
                 return words;
             }
-            words.push(word);
+            words.push(word.trim_end_matches(';'));
+            if word.ends_with(';') {
+                return words;
+            }
         }
     }
     words
