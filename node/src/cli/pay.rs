@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 use weft_core::confirm::{OperationHash, Transfer};
-use weft_core::{DeviceKey, DeviceSigner, Draft, MessageId, MessageView, NetworkId, PayloadKind};
+use weft_core::{DeviceKey, DeviceSigner, Draft, MessageId, MessageView, NetworkId, PayloadKind, Reason};
 use weft_net::{AccountStanding, AckLevel, Session};
 
 use super::account::{history_of, state_of};
