@@ -45,8 +45,7 @@ fn words(line: &str) -> Vec<&str> {
             continue;
         }
         for word in part.split_whitespace() {
-            // Of a command inside a command nothing is known.
-            if word.starts_with(['#', '&', '|', '>', '<', ';']) || word.contains("$(") {
+            if word.starts_with(['#', '&', '|', '>', '<', ';']) {
                 return words;
             }
             words.push(word.trim_end_matches(';'));
@@ -58,12 +57,14 @@ fn words(line: &str) -> Vec<&str> {
     words
 }
 
-/// Calls of the program in shell text: lines that begin with it, after `sudo -u weft` if need be.
+/// Calls of the program in shell text: lines that begin with it, after `sudo -u weft` if need be. Those that take in what another command
+/// prints are left out.
 fn calls(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let lines = joined.lines().map(|line| line.trim_start_matches(['#', ' ']));
     let lines = lines.map(|line| line.strip_prefix("sudo -u weft ").unwrap_or(line));
-    lines.filter_map(|line| line.strip_prefix("weft ")).map(str::to_owned).collect()
+    let calls = lines.filter_map(|line| line.strip_prefix("weft "));
+    calls.filter(|call| !call.contains("$(")).map(str::to_owned).collect()
 }
 
 /// The text between these fences of a page.
