@@ -8,9 +8,9 @@
 //! The rule, in full:
 //!
 //! 1. As long as nothing bad was seen, test groups as large as allowed. Honest traffic never leaves this step. (Batches so
-//!    small that single checks cost less than their test skip it.) While an [`Alarm`] is on, since a batch failed lately, look
+//!    small that single checks cost less than their test skip it.) While an `Alarm` is on, since a batch failed lately, look
 //!    for bad rows where it costs less first: in one vector of rows drawn at random, then in one group of
-//!    [`SAMPLE_ROWS`] drawn at random. That is some per cent of a clean batch, and saves the test of the whole
+//!    `SAMPLE_ROWS` drawn at random. That is some per cent of a clean batch, and saves the test of the whole
 //!    where it would fail. If few rows of that batch were bad, step 3 begins at once with the share remembered.
 //! 2. At the first failure shuffle the rows (with a secret seed), so that where an adversary placed bad rows says
 //!    nothing any more and only their share matters.

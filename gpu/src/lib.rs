@@ -2,7 +2,7 @@
 //!
 //! Owns: the choice of an adapter ([`adapter`]), opening it with a self-test and the faster field layout
 //! ([`selftest`]), the way of a batch through it ([`engine`]), the guard that makes its verdicts safe to use
-//! ([`verifier`]), keys that stay decoded on the device ([`resident`]), batch equations ([`equation`]), message ids ([`hasher`]), measurements ([`bench`]), and what an AMD compiler says of the kernels without
+//! ([`verifier`]), keys that stay decoded on the device ([`resident`]), batch equations ([`equation`]), message ids ([`hasher`]), measurements ([`mod@bench`]), and what an AMD compiler says of the kernels without
 //! the card (`offline`). Leaves to `weft-shaders` what runs on the
 //! device, to `weft-crypto` the rules and the CPU's part, and to the node when a batch goes to a device at all.
 //!

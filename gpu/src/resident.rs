@@ -6,7 +6,7 @@
 //!
 //! Invariants: a batch's places are made and the batch is submitted under one lock, so that the device fills and uses entries in the
 //! order in which they were given out here; at most `capacity` entries, all of this module's memory grows with that alone; a key gets
-//! in only through [`Residents::admit`], which the guard calls for keys of accepted signatures. Correctness does not rest on any of
+//! in only through `Residents::admit`, which the guard calls for keys of accepted signatures. Correctness does not rest on any of
 //! it: a row whose entry holds another key is refused by the device, and refusals are decided by the CPU.
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! Owns what travels between a client and a node, and the rules of a session. [`frame`], [`query`], [`subscribe`], [`codec`]
 //! and [`reader`] are the bytes, [`session`] the two state machines (time and input are arguments, bytes and
 //! events come out), [`quic`] the sockets, keys and tasks around them. Invariants: nothing a peer sends makes
-//! this crate panic or hold more than [`limits`] and [`ServerLimits`](quic::ServerLimits) say; one bad
+//! this crate panic or hold more than [`limits`] and [`quic::ServerLimits`] say; one bad
 //! message never ends a session. What the messages mean is left to `weft-core` and the node.
 #![forbid(unsafe_code)]
 

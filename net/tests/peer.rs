@@ -12,7 +12,7 @@ use bytes::Bytes;
 use peers::{Event, GENESIS, Node, batch, config, key, pair, seed, start, witness};
 use weft_core::{GenesisId, LaneId};
 use weft_net::peer::{
-    CosignAnswer, Holdings, LaneEnd, NotConnected, NotCosigned, PeerCode, PeerLimits, PeerNet,
+    CosignAnswer, Holdings, LaneEnd, NotConnected, NotCosigned, PeerCode, PeerConfig, PeerLimits, PeerNet,
     PeerStartError, PeerState, ShipEnd, Shipping,
 };
 
@@ -368,4 +368,32 @@ async fn a_link_with_latency_delays_everything_by_it_and_carries_as_much() {
     let rtt = first.net.status()[0].rtt.unwrap();
     assert!(rtt >= 2 * latency, "{rtt:?}");
     assert_eq!(GENESIS, config(0, 1).genesis);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_link_loses_is_sent_again_and_everything_arrives_whole_and_in_order() {
+    let lossy = |config: &mut PeerConfig| {
+        config.latency = Duration::from_millis(5);
+        config.loss_percent = 10.0;
+    };
+    let (holder, asker) = pair(lossy).await;
+    let bytes: Vec<Bytes> = (1..=40).map(|number| batch(number, 30_000)).collect();
+    for (number, batch) in (1..).zip(&bytes) {
+        holder.heard.append(LANE.0, number, batch.clone());
+    }
+    let id = asker.net.subscribe(LaneId(0), LANE, vec![end(0)], 10 << 20).unwrap();
+    for number in 0..100 {
+        holder.net.broadcast_witness(&witness(number));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asker.heard.until("all batches", |me| me.batches(id) == bytes).await;
+    asker.heard.until("all witnesses", |me| me.witnesses() == 100).await;
+    let witnesses: Vec<Event> = (0..100).map(|number| Event::Witness(0, witness(number))).collect();
+    let heard: Vec<Event> = asker.heard.timed().into_iter().map(|(_, event)| event).collect();
+    let heard: Vec<Event> = heard.into_iter().filter(|event| matches!(event, Event::Witness(..))).collect();
+    assert_eq!(heard, witnesses);
+    // About a tenth of what was sent never came, so it was sent more than once.
+    let sent = holder.net.status()[0].sent_bytes_total as f64;
+    let lost = 1.0 - asker.net.status()[0].received_bytes_total as f64 / sent;
+    assert!((0.05..0.2).contains(&lost), "{lost}");
 }

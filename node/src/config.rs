@@ -40,6 +40,8 @@ pub const DATA_DEFAULT: &str = "weft-data";
 pub const FILE_NAME: &str = "weft.toml";
 /// Longest settings file that is read, bytes: a mistaken path must not fill the memory.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Greatest part of the datagrams from other nodes that can be lost on purpose: with more, no handshake ends in time.
+pub const LOSS_PERCENT_MAX: f64 = 90.0;
 /// Longest verifier name, characters.
 const VERIFIER_NAME_CHARS_MAX: usize = 32;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Time that everything sent to other nodes is held back: a long link, for tests.
     pub peer_latency_ms: u64,
+    /// Percent of the datagrams from other nodes that are lost.
+    pub peer_loss: f64,
     /// TCP address for `/healthz` and metrics; none: no HTTP server.
     pub http: Option<SocketAddr>,
     /// The strongest acknowledgement that clients may ask for.
@@ -128,6 +132,7 @@ impl Default for Config {
             peer_listen: None,
             peers: Vec::new(),
             peer_latency_ms: 0,
+            peer_loss: 0.0,
             http: None,
             ack_level: AckLevel::Final,
             connections_max: 128,

@@ -1,6 +1,6 @@
 //! A node: everything put together, started and stopped in the right order.
 //!
-//! Owns the start (lock, recovery, threads, sockets); [`stop`] has the graceful stop (stop taking, drain, sync, let go). The pipeline's threads
+//! Owns the start (lock, recovery, threads, sockets); `stop` has the graceful stop (stop taking, drain, sync, let go). The pipeline's threads
 //! are ordinary ones with names; the sessions live on a tokio runtime of the node's own, so that a node can be started from any
 //! program, and several in one.
 //!

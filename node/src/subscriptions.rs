@@ -11,8 +11,8 @@
 //! has room for it. So one that is slow, or comes back after a week, costs what one costs that keeps up, and the node waits for none.
 //! Invariants: of each lane every message below final is told once, in order; a message with an operation is told with what became of
 //! it, and if that is not known yet, the decision follows; a notice rests on durable votes, as the watermarks do. Memory: a cursor has
-//! 32 bytes a lane and at most [`OPEN_MAX`] open operations; reading is bounded per notice ([`SCANNED_MAX`]) and at once
-//! ([`READS_AT_ONCE_MAX`]). When it may be sent is left to the session, what is in the ledger to [`crate::history`].
+//! 32 bytes a lane and at most [`OPEN_MAX`] open operations; reading is bounded per notice (`SCANNED_MAX`) and at once
+//! (`READS_AT_ONCE_MAX`). When it may be sent is left to the session, what is in the ledger to [`crate::history`].
 //!
 //! An operation is decided a round or two after its message is final, when the ledger has one for its account and sequence: this one, or
 //! another. One whose account signed two may stay open for ever.

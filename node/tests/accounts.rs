@@ -91,6 +91,19 @@ async fn history(session: &Session, number: u16, other: Option<u16>) -> Vec<Paym
     page(session, number, other, 0, 256).await.payments
 }
 
+/// The history of an account once it has so many payments. The ledger shows a payment a moment before the history has it.
+async fn history_of(session: &Session, number: u16, payments: usize) -> Vec<Payment> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = history(session, number, None).await;
+        if found.len() >= payments {
+            return found;
+        }
+        assert!(Instant::now() < until, "account {number} has {} of {payments} payments", found.len());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[test]
 fn a_history_has_every_payment_of_an_account_newest_first_and_is_the_same_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,12 +121,7 @@ fn a_history_has_every_payment_of_an_account_newest_first_and_is_the_same_after_
                 settled(&session, from, sequence + 1).await;
             }
         }
-        // The ledger shows a payment a moment before the history has it.
-        let until = Instant::now() + Duration::from_secs(20);
-        while history(&session, 1, None).await.len() < 18 {
-            assert!(Instant::now() < until, "the last payment does not come into the history");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        history_of(&session, 1, 18).await;
         let mine = history(&session, 0, None).await;
         assert_eq!(mine.len(), 12);
         assert_eq!(
@@ -164,7 +172,7 @@ fn a_history_has_every_payment_of_an_account_newest_first_and_is_the_same_after_
         settled(&session, 1, 12).await;
         let after = (account(&session, 0).await, account(&session, 1).await, account(&session, 2).await);
         assert_eq!((before.1, before.2, before.3), after);
-        assert_eq!(before.0, history(&session, 0, None).await);
+        assert_eq!(before.0, history_of(&session, 0, before.0.len()).await);
     });
     node.stop();
 }
@@ -212,8 +220,11 @@ fn of_a_thousand_double_spends_handed_in_on_two_connections_at_once_none_moves_m
         }
         assert_eq!(supply, u64::from(ACCOUNTS) * ROUNDS, "money is conserved");
         for number in 0..ACCOUNTS {
-            let sequences: Vec<u64> =
-                history(&left, number, None).await.iter().map(|payment| payment.sequence).collect();
+            let sequences: Vec<u64> = history_of(&left, number, ROUNDS as usize)
+                .await
+                .iter()
+                .map(|payment| payment.sequence)
+                .collect();
             assert_eq!(sequences, (0..ROUNDS).rev().collect::<Vec<_>>(), "account {number}");
         }
         let got = |page: &History| page.payments.iter().map(|payment| payment.amount).sum::<u64>();

@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use go::go_verifier;
-use processes::{Running, binary, message, runtime, session};
+use processes::{Links, Running, binary, message, runtime, session};
 use weft_core::MessageId;
 use weft_core::receipt::Receipt;
 use weft_net::{AckLevel, Answer, Query};
@@ -82,7 +82,7 @@ fn cosignatures(receipt: &Receipt) -> usize {
 
 #[test]
 fn one_node_gives_a_receipt_with_a_quorum_of_signatures_while_a_quorum_lives_and_says_what_is_missing() {
-    let mut running = Running::start(0);
+    let mut running = Running::start(Links::default());
     let files = Files(running.dir.path().to_owned());
     let first = send(&running, 0, 1, 1);
     let old = files.get(&running, 0, first, "old");

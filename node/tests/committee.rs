@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use processes::{Acked, NODES, Running, binary, feed_all, has_all, join};
+use processes::{Acked, Links, NODES, Running, binary, feed_all, has_all, join};
 use weft_net::{AckLevel, NodeState};
 use weft_node::cluster;
 
@@ -26,8 +26,8 @@ fn longest_gap(acked: &Acked, from: Instant, to: Instant) -> Duration {
 
 #[test]
 fn what_any_node_acknowledges_as_final_every_node_has_after_all_were_stopped_and_started() {
-    let mut running = Running::start(0);
-    let (stop, feeding) = feed_all(&running, &[0, 1, 2, 3], AckLevel::Final);
+    let mut running = Running::start(Links::default());
+    let (stop, feeding) = feed_all(&running, &[0, 1, 2, 3], (1, AckLevel::Final));
     std::thread::sleep(Duration::from_secs(3));
     stop.store(true, Ordering::Relaxed);
     let acked = join(feeding);
@@ -44,9 +44,9 @@ fn what_any_node_acknowledges_as_final_every_node_has_after_all_were_stopped_and
 
 #[test]
 fn a_killed_node_stops_nobody_for_long_and_catches_up_when_it_is_back() {
-    let mut running = Running::start(5);
-    let (stop, feeding) = feed_all(&running, &[0, 1, 2], AckLevel::Certified);
-    let (_, doomed) = feed_all(&running, &[3], AckLevel::Durable);
+    let mut running = Running::start(Links { latency_ms: 5, ..Links::default() });
+    let (stop, feeding) = feed_all(&running, &[0, 1, 2], (1, AckLevel::Certified));
+    let (_, doomed) = feed_all(&running, &[3], (1, AckLevel::Durable));
     std::thread::sleep(Duration::from_secs(2));
     running.members[3].kill();
     let killed = Instant::now();

@@ -1,4 +1,4 @@
-//! Twin of `exact.wgsl`: the whole ZIP-215 equation, [8] Q = [8] R.
+//! Twin of `exact.wgsl`: the whole ZIP-215 equation, `[8] Q = [8] R`.
 
 use crate::bindings::{Buffers, FLAG_INVALID, FLAG_VALID};
 use crate::edwards::Point;

@@ -15,12 +15,12 @@
 //! | `sort` | the points of a window by digit | a group of 64 a window |
 //! | `accumulate` | the sum of digit x point | a 64th of a window |
 //! | `fold` | the window's sum | a window |
-//! | `close` | whether [8] (sum z (s B - R - k A)) = 0 | an equation |
+//! | `close` | whether `[8]` (sum z (s B - R - k A)) = 0 | an equation |
 //! | `settle` | its rows are valid, if so | a row |
 //! | `table` | the multiples 1 .. 8 of -A | a row |
 //! | `ladder` | Q = s B - k A | a row |
 //! | `finish` | 1/Z of several rows at once; Q's encoding = R's bytes: valid | several rows |
-//! | `decode` (R), `exact` | for rows still open: [8] Q = [8] R | a row |
+//! | `decode` (R), `exact` | for rows still open: `[8] Q = [8] R` | a row |
 //! | `verdicts` | a bit per row | 32 rows |
 //!
 //! # Why the verdict is ZIP-215's

@@ -11,7 +11,7 @@
 //!   may have dropped them and marked its pages clean. Only writing them again, and a sync after that, makes them durable.
 //!
 //! Implementations: [`RealDisk`](crate::real::RealDisk) and, for tests and simulation, [`SimDisk`](crate::sim::SimDisk). What the
-//! bytes mean is left to [`segment`](crate::segment) and [`index`](crate::index).
+//! bytes mean is left to [`segment`](crate::segment) and `index`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! Owns the format, version 1, and pure functions that encode and decode it; no I/O. Invariants: a decoded header or frame has the
 //! right checksum and fields within their limits; nothing is known yet about what it stands for. Reading a file record by record is
-//! [`scan`](crate::scan)'s business, the batch inside a record is `weft-core`'s.
+//! `scan`'s business, the batch inside a record is `weft-core`'s.
 //!
 //! A lane's log is a row of files `<first position, 16 hex digits>.seg`. Each is allocated whole, begins with a header and holds
 //! records from byte 4,096 on. Little-endian throughout.

@@ -4,7 +4,7 @@
 //! grows: an operation enters once it is final, its predecessor is in, and the balance covers it; so what was valid
 //! at one honest node becomes valid at every one. Invariants: money is conserved, no balance leaves 0..=2^64-1, and
 //! an account has at most one lock, for its next sequence. When an operation is final is left to
-//! [`settle`](super::settle).
+//! `settle`.
 //!
 //! Memory: an account exists once it was paid, so money bounds their number; a lock exists for an operation that is
 //! accepted here and not in the ledger yet.

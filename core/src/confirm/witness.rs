@@ -3,7 +3,7 @@
 //!
 //! Owns the payload format. Invariants: decoding takes any bytes without panic and allocates for entries whose
 //! bytes are there (a reject takes at least one bit of the payload and 8 bytes of memory, so 1 MiB at most); what is
-//! taken is canonical. What a witness means is left to [`count`](super::count) and [`settle`](super::settle); what
+//! taken is canonical. What a witness means is left to `count` and `settle`; what
 //! goes into one to [`state`](super::state).
 //!
 //! | offset | size | field |

@@ -8,7 +8,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 16 | tag, zero-padded: `weft.environment`, `weft.media`, ... one per [`Content`] |
-//! | 16 | up to 24 | the record of the content, little-endian, see [`records`] |
+//! | 16 | up to 24 | the record of the content, little-endian, see `records` |
 //! | then | 2 each | samples in 16 bits, signed: a bounded random walk, as many as fit; an odd last byte is the low one. Detections are JSON text instead |
 
 mod records;

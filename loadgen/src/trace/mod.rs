@@ -1,7 +1,7 @@
 //! Recorded traces: which device of which class was to say how much, and when.
 //!
-//! Owns the file format, its decoder and what is known of a file after it was read once ([`Trace`]); playing one is in [`replay`], writing
-//! one in [`record`]. A trace is CSV: lines that begin with `#` are comments, the first other line names the columns, and each further line
+//! Owns the file format, its decoder and what is known of a file after it was read once ([`Trace`]); playing one is in `replay`, writing
+//! one in `record`. A trace is CSV: lines that begin with `#` are comments, the first other line names the columns, and each further line
 //! is one message, in the order of time:
 //!
 //! ```text

@@ -35,6 +35,8 @@ pub struct PeerConfig {
     pub members: Vec<PeerMember>,
     /// Time that everything sent to peers is held back, as on a link of that length. For tests.
     pub latency: Duration,
+    /// Percent of the datagrams from peers that are lost, from 0 to 100, each by itself. For tests.
+    pub loss_percent: f64,
     /// Limits.
     pub limits: PeerLimits,
 }
@@ -48,6 +50,7 @@ impl fmt::Debug for PeerConfig {
             .field("lane", &self.lane)
             .field("members", &self.members)
             .field("latency", &self.latency)
+            .field("loss_percent", &self.loss_percent)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

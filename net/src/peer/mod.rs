@@ -42,7 +42,7 @@
 //! | `ship` | lanes and chains, both ends |
 //! | `cosign` | signatures under checkpoints, both ends |
 //! | `stream` | frames on QUIC streams |
-//! | `delay` | a link with latency, for tests |
+//! | `delay`, `loss` | a link with latency, a link that loses datagrams; for tests |
 
 #[cfg(feature = "quic")]
 mod config;
@@ -56,6 +56,8 @@ mod greeting;
 mod identity;
 #[cfg(feature = "quic")]
 mod link;
+#[cfg(feature = "quic")]
+mod loss;
 #[cfg(feature = "quic")]
 mod net;
 #[cfg(all(test, feature = "quic"))]

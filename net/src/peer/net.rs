@@ -22,6 +22,7 @@ use super::frame::{Holdings, LaneEnd, PeerCode, PeerFrame};
 use super::greeting::Greeting;
 use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
+use super::loss::LossySocket;
 use super::service::{PeerService, SubscriptionId};
 use super::ship::Ask;
 use super::status::{PeerState, PeerStatus};
@@ -181,6 +182,8 @@ pub(super) struct Shared {
     pub(super) handshakes: AtomicU32,
     closing: watch::Sender<bool>,
     random: Mutex<SplitMix64>,
+    /// The socket adds latency or loss.
+    plays_far: bool,
 }
 
 impl Shared {
@@ -233,8 +236,14 @@ impl Shared {
         half + Duration::from_nanos(random.below(nanos))
     }
 
+    /// Whether a peer is on this machine, and the link to it not made longer or worse than it is: a link that plays another one is to
+    /// have the datagrams and the windows of that one.
+    fn is_near(&self, remote: SocketAddr) -> bool {
+        is_loopback(remote) && !self.plays_far
+    }
+
     fn transport(&self, remote: SocketAddr) -> Arc<quinn::TransportConfig> {
-        transport_of(&self.limits, self.slots.len(), is_loopback(remote))
+        transport_of(&self.limits, self.slots.len(), self.is_near(remote))
     }
 
     // ---------- connections that come
@@ -260,7 +269,8 @@ impl Shared {
         let near = Arc::clone(near);
         self.runtime.spawn(async move {
             let remote = incoming.remote_address();
-            let connecting = if is_loopback(remote) { incoming.accept_with(near) } else { incoming.accept() };
+            let connecting =
+                if shared.is_near(remote) { incoming.accept_with(near) } else { incoming.accept() };
             let established = match connecting {
                 Ok(connecting) => tokio::time::timeout(shared.limits.hello_timeout, connecting).await,
                 Err(error) => Ok(Err(error)),
@@ -405,7 +415,7 @@ impl PeerNet {
         runtime: &Handle,
         service: Arc<dyn PeerService>,
     ) -> Result<Self, PeerStartError> {
-        let PeerConfig { listen, seed, genesis, lane, members, latency, limits } = config;
+        let PeerConfig { listen, seed, genesis, lane, members, latency, loss_percent, limits } = config;
         let identity = PeerIdentity::new(&seed)?;
         if members.get(usize::from(lane.0)).map(|member| member.key) != Some(identity.public()) {
             return Err(PeerStartError::NotMember { lane });
@@ -430,6 +440,9 @@ impl PeerNet {
         let mut socket = TokioRuntime.wrap_udp_socket(socket).map_err(failed)?;
         if !latency.is_zero() {
             socket = DelayedSocket::new(socket, latency);
+        }
+        if loss_percent > 0.0 {
+            socket = LossySocket::new(socket, loss_percent / 100.0, lane.0.into());
         }
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(),
@@ -473,6 +486,7 @@ impl PeerNet {
             handshakes: AtomicU32::new(0),
             closing: watch::Sender::new(false),
             random: Mutex::new(SplitMix64::new(seed)),
+            plays_far: !latency.is_zero() || loss_percent > 0.0,
         });
         let accepting = Arc::clone(&shared);
         runtime.spawn(async move {

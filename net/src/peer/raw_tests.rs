@@ -112,6 +112,7 @@ fn node(lane: u16, addresses: &[(usize, String)], limits: PeerLimits) -> (PeerNe
         lane: LaneId(lane),
         members,
         latency: Duration::ZERO,
+        loss_percent: 0.0,
         limits,
     };
     let service: Arc<dyn PeerService> = heard.clone();

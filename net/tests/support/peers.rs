@@ -256,6 +256,7 @@ pub(crate) fn config(number: u8, count: u8) -> PeerConfig {
         lane: LaneId(number.into()),
         members: (0..count).map(|other| PeerMember { key: key(&seed(other)), address: None }).collect(),
         latency: Duration::ZERO,
+        loss_percent: 0.0,
         limits: weft_net::peer::PeerLimits::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! `weft bench`: figures that another machine can repeat, with the peers in the same run.
 //!
-//! Owns: the order of measurement, the table and the JSON of `verify`; what all CPU benches share is in [`settings`]; [`gpu`] has its own. The signatures are made in [`corpus`], what
-//! is measured stands in [`contenders`], and how it is timed in [`rounds`].
+//! Owns: the order of measurement, the table and the JSON of `verify`; what all CPU benches share is in `settings`; `gpu` has its own. The signatures are made in `corpus`, what
+//! is measured stands in `contenders`, and how it is timed in `rounds`.
 //!
 //! A figure is worth something only if the work was done: before anything is timed, every contender verifies each
 //! batch clean (all valid) and with one signature damaged (found), and a hash of all those verdicts is printed. It is

@@ -15,6 +15,7 @@ use weft_net::{AckLevel, Client, ClientConfig, Session, SessionOptions, Trust};
 
 use super::{EXIT_FOUND, signals, usage};
 use crate::cluster::{self, Member, NewCluster};
+use crate::config::LOSS_PERCENT_MAX;
 use crate::units::grouped;
 
 /// How often `up` looks at its nodes.
@@ -39,7 +40,7 @@ pub enum ClusterCommand {
             second. Where DIR holds no cluster one is made. A node that ends by itself is reported and not started again.\n\n\
             Examples:\n  \
             weft cluster up --nodes 4\n  \
-            weft cluster up --nodes 4 --latency-ms 50 --data ./far-apart"
+            weft cluster up --nodes 4 --latency-ms 50 --loss 1 --data ./far-apart"
     )]
     Up(ClusterUpArgs),
 }
@@ -76,6 +77,9 @@ pub struct ClusterUpArgs {
     /// Hold back everything that nodes send each other for this long, as on long links
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
+    /// Lose this part of the datagrams between nodes, each by itself, as bad links do: 0 to 90
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = loss_percent)]
+    loss: f64,
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
@@ -98,6 +102,17 @@ pub fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         }
         ClusterCommand::Up(args) => up(&args),
     }
+}
+
+/// Reads `--loss`.
+pub(super) fn loss_percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=LOSS_PERCENT_MAX).contains(percent));
+    percent.ok_or_else(|| format!("a number from 0 to {LOSS_PERCENT_MAX}"))
+}
+
+/// What nodes are told about the links between them.
+pub(super) fn link_arguments(latency_ms: u64, loss_percent: f64) -> Vec<String> {
+    vec![format!("--peer-latency-ms={latency_ms}ms"), format!("--peer-loss={loss_percent}")]
 }
 
 fn make(shape: &ClusterShape, balances: Vec<weft_core::Balance>) -> anyhow::Result<()> {
@@ -126,7 +141,7 @@ fn up(args: &ClusterUpArgs) -> anyhow::Result<ExitCode> {
         let _ = ask.send(());
     })?;
     let binary = std::env::current_exe().context("this program's own path is not known")?;
-    let arguments = vec![format!("--peer-latency-ms={}ms", args.latency_ms)];
+    let arguments = link_arguments(args.latency_ms, args.loss);
     let mut members = cluster::start_all(&binary, dir, &arguments)?;
     for member in &members {
         println!(

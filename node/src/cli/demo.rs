@@ -14,6 +14,7 @@ use weft_gpu::adapter::Selection;
 use weft_loadgen::{AuditOptions, NodeTarget, Phase, Report, Stop, Target, audit, run as drive};
 use weft_net::Trust;
 
+use super::cluster::loss_percent;
 use super::traffic::{self, TrafficArgs};
 use super::{EXIT_FOUND, Globals, JsonArg, signals, usage};
 use crate::config::Config;
@@ -45,6 +46,9 @@ pub struct DemoArgs {
     /// With several nodes: hold back everything that they send each other for this long, as on long links
     #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Node")]
     pub(super) latency_ms: u64,
+    /// With several nodes: lose this part of the datagrams between them, each by itself, as bad links do: 0 to 90
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = loss_percent, help_heading = "Node")]
+    pub(super) loss: f64,
     /// Which signature verifier the node uses
     #[arg(long, value_name = "NAME", env = "WEFT_VERIFIER", default_value = "auto", help_heading = "Node")]
     pub(super) verifier: String,

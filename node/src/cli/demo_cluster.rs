@@ -20,7 +20,7 @@ use weft_loadgen::{
 };
 use weft_net::AckLevel;
 
-use super::cluster::Watch;
+use super::cluster::{Watch, link_arguments};
 use super::demo::DemoArgs;
 use super::{EXIT_FOUND, signals, traffic, usage};
 use crate::cluster::{self, Member, NewCluster};
@@ -38,6 +38,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(120);
 struct ClusterReport {
     nodes: usize,
     latency_ms: u64,
+    loss_percent: f64,
     valid: bool,
     /// Messages acked per second, over all nodes.
     throughput_msgs_per_s: f64,
@@ -113,9 +114,9 @@ pub fn run(args: &DemoArgs, nodes: usize) -> anyhow::Result<ExitCode> {
     let genesis = cluster::create(&dir, &new)?;
     let network = genesis.network()?;
     let binary = std::env::current_exe().context("this program's own path is not known")?;
-    let arguments = vec![format!("--peer-latency-ms={}ms", args.latency_ms)];
+    let arguments = link_arguments(args.latency_ms, args.loss);
     let mut members = cluster::start_all(&binary, &dir, &arguments)?;
-    eprintln!("{nodes} nodes of network {network} run, {} ms apart", args.latency_ms);
+    eprintln!("{nodes} nodes of network {network} run, {}", link(args.latency_ms, args.loss));
     let mut looker = Looker::new(nodes)?;
     looker.wait_until(&mut members, "every node is live", &stop, |answers| {
         answers.iter().flatten().filter(|status| status.state == weft_net::NodeState::Live).count() == nodes
@@ -407,6 +408,7 @@ fn report(
     Ok(ClusterReport {
         nodes,
         latency_ms: args.latency_ms,
+        loss_percent: args.loss,
         valid: runs.iter().all(|run| run.report.valid),
         throughput_msgs_per_s: runs.iter().map(|run| run.report.throughput_msgs_per_s).sum(),
         latency: latency(&mut runs.iter())?,
@@ -417,9 +419,15 @@ fn report(
     })
 }
 
+/// The links between nodes, in words.
+fn link(latency_ms: u64, loss_percent: f64) -> String {
+    let loss = if loss_percent > 0.0 { format!(", {loss_percent} % lost") } else { String::new() };
+    format!("{latency_ms} ms apart{loss}")
+}
+
 fn print(report: &ClusterReport, kept: Option<&Path>) {
     let ms = |us: u64| us as f64 / 1e3;
-    println!("{} nodes, {} ms apart", report.nodes, report.latency_ms);
+    println!("{} nodes, {}", report.nodes, link(report.latency_ms, report.loss_percent));
     for (number, run) in report.runs.iter().enumerate() {
         let valid = run.invalid_reason.as_ref().map_or_else(String::new, |why| format!("  NOT VALID: {why}"));
         println!(

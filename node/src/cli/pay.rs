@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 use weft_core::confirm::{OperationHash, Transfer};
-use weft_core::{DeviceKey, DeviceSigner, Draft, MessageId, MessageView, NetworkId, PayloadKind};
+use weft_core::{DeviceKey, DeviceSigner, Draft, MessageId, MessageView, NetworkId, PayloadKind, Reason};
 use weft_net::{AccountStanding, AckLevel, Session};
 
 use super::account::{history_of, state_of};
@@ -222,6 +222,12 @@ async fn pay_in(
     let ack = session.submit(&[length], Bytes::from(bytes)).await?.await?;
     report.id = Some(id.to_string());
     if let Some(exception) = ack.exceptions.first() {
+        if exception.reason() == Some(Reason::AccountSequence) && exception.got < exception.limit {
+            // The ledger has come further since it was asked: perhaps by this very payment, sent before and not waited for.
+            settle(payment, session, &transfer, id, &mut report).await?;
+            report.id = report.id.filter(|_| report.accepted);
+            return Ok(report);
+        }
         let detail = match exception.reason() {
             Some(reason) => reason.with(exception.got, exception.limit).to_string(),
             None => format!("refused for reason {}", exception.code),
@@ -257,12 +263,20 @@ async fn settle(
         tokio::time::sleep(POLL).await;
     };
     report.balance = Some(state.balance);
-    let history = history_of(session, account, None, 0, LOOKED_AT).await?;
-    let entered = history
-        .payments
-        .iter()
-        .find(|entry| entry.from == account && entry.sequence == transfer.account_sequence)
-        .context("the ledger has the payment's sequence, and the node's history does not show it")?;
+    let entered = loop {
+        let payments = history_of(session, account, None, 0, LOOKED_AT).await?.payments;
+        let own = || payments.iter().filter(|entry| entry.from == account);
+        if let Some(entered) = own().find(|entry| entry.sequence == transfer.account_sequence) {
+            break entered.clone();
+        }
+        if own().any(|entry| entry.sequence > transfer.account_sequence) {
+            anyhow::bail!(
+                "the ledger has gone on beyond the payment's sequence: `weft history` shows which one it was"
+            );
+        }
+        // The node writes the history a moment after the ledger.
+        tokio::time::sleep(POLL).await;
+    };
     let same =
         entered.to == transfer.to && entered.amount == transfer.amount && entered.memo == transfer.memo;
     report.accepted = same;

@@ -6,7 +6,7 @@
 //!
 //! Signatures are gathered over many batches and verified on all cores; the walk goes on without waiting for single
 //! batches. If one is bad, a second walk verifies batch by batch, to name the file and the offset. Memory: about 128
-//! bytes for each of [`GATHER_ROWS`] rows per core, and 33 bytes for each of [`PARENT_WINDOW`] ids.
+//! bytes for each of `GATHER_ROWS` rows per core, and 33 bytes for each of `PARENT_WINDOW` ids.
 //!
 //! The data directory is locked meanwhile: a log that grows under the walk would look torn. Nothing is changed.
 

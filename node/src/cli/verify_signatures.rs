@@ -6,8 +6,8 @@
 //!
 //! A key that is not 32 bytes or a signature that is not 64 is `false`: a question about bytes, answered. A line
 //! that is not such an object is an error that names the line, after the verdicts of all lines before it. Memory is
-//! bounded: lines are read in batches of at most [`BATCH_LINES_MAX`] and [`BATCH_BYTES_MAX`], and a line is at most
-//! [`LINE_BYTES_MAX`] long.
+//! bounded: lines are read in batches of at most `BATCH_LINES_MAX` and `BATCH_BYTES_MAX`, and a line is at most
+//! `LINE_BYTES_MAX` long.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -174,7 +174,7 @@ impl Batch {
 /// write a line, read the verdict, and write the next.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn verify_lines(
     verifier: &dyn BatchVerifier,
     input: impl Read,

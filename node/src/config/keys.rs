@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{ACK_LEVELS, Config, GPU_CHARS_MAX, LOG_FORMATS, TIP_SELECTIONS, VERIFIER_NAME_CHARS_MAX};
+use super::{
+    ACK_LEVELS, Config, GPU_CHARS_MAX, LOG_FORMATS, LOSS_PERCENT_MAX, TIP_SELECTIONS, VERIFIER_NAME_CHARS_MAX,
+};
 use crate::units::Unit;
 
 /// What kind of value a key holds, and how it is read and written.
@@ -236,6 +238,22 @@ pub static KEYS: &[Key] = &[
         "TIME",
         "For tests: hold back everything that is sent to other nodes, as a link of this length does",
         number!(peer_latency_ms, Millis, 0, 10_000)
+    ),
+    key!(
+        "peer_loss",
+        "peer-loss",
+        "WEFT_PEER_LOSS",
+        "Peers",
+        "PERCENT",
+        "For tests: lose this part of the datagrams that come from other nodes, as a bad link does: 0 to 90",
+        Field::Other {
+            get: |config| json!(config.peer_loss),
+            set: |config, text| {
+                let percent = text.parse().ok().filter(|percent| (0.0..=LOSS_PERCENT_MAX).contains(percent));
+                config.peer_loss = percent.ok_or_else(|| format!("a number from 0 to {LOSS_PERCENT_MAX}"))?;
+                Ok(())
+            },
+        }
     ),
     key!(
         "http",

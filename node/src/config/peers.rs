@@ -121,6 +121,7 @@ pub fn peer_config(config: &Config, dir: &DataDir, lane: LaneId) -> Result<Optio
         lane,
         members: keys.into_iter().map(member).collect(),
         latency: Duration::from_millis(config.peer_latency_ms),
+        loss_percent: config.peer_loss,
         limits: PeerLimits::default(),
     }))
 }

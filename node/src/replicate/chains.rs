@@ -3,7 +3,7 @@
 //! Owns the newest witnesses of each validator. Invariants: what is handed out is a run of numbers without gaps, each signed by its
 //! validator: a lane is sealed by whoever writes it, and what its seal covers may lack the message's own signature, which would be held
 //! against the node that passes it on. Of the own chain only what is durable is put in. Bounded: [`RECENT_MAX`] witnesses of each
-//! validator, and [`PENDING_MAX`] that are not followed yet; a request reads [`SEARCH_BATCHES_MAX`] heads of batches and some.
+//! validator, and `PENDING_MAX` that are not followed yet; a request reads `SEARCH_BATCHES_MAX` heads of batches and some.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -128,6 +128,7 @@ pub fn lie(cluster: &Cluster, dir: &DataDir, liar: Liar) -> PeerNet {
         lane: LaneId(3),
         members: members.collect(),
         latency: Duration::ZERO,
+        loss_percent: 0.0,
         limits: PeerLimits::default(),
     };
     PeerNet::start(config, runtime().handle(), std::sync::Arc::new(liar)).unwrap()

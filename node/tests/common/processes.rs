@@ -21,8 +21,18 @@ pub(crate) const NODES: usize = 4;
 /// How long anything may take here; debug builds on a busy machine are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a generator waits for an ack. A node that was killed never gives it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("WEFT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_weft").into()).into()
+}
+
+/// What the nodes make of the links between them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Links {
+    pub(crate) latency_ms: u64,
+    pub(crate) loss_percent: f64,
 }
 
 pub(crate) struct Running {
@@ -33,15 +43,15 @@ pub(crate) struct Running {
 
 impl Running {
     /// Nodes on loopback.
-    pub(crate) fn start(latency_ms: u64) -> Self {
+    pub(crate) fn start(links: Links) -> Self {
         let new = NewCluster { base_port: 0, ..NewCluster::new(NODES) };
-        Self::start_with(new, latency_ms, Box::new(|_| Command::new(binary())))
+        Self::start_with(new, links, Box::new(|_| Command::new(binary())))
     }
 
     /// Nodes that `command` runs.
     pub(crate) fn start_with(
         mut new: NewCluster,
-        latency_ms: u64,
+        links: Links,
         command: Box<dyn Fn(usize) -> Command>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -49,7 +59,8 @@ impl Running {
         new.settings.push("segment_bytes = \"4MiB\"".to_owned());
         new.settings.push("free_space_watermark_bytes = 0".to_owned());
         new.settings.push("verifier = \"serial\"".to_owned());
-        new.settings.push(format!("peer_latency_ms = {latency_ms}"));
+        new.settings.push(format!("peer_latency_ms = {}", links.latency_ms));
+        new.settings.push(format!("peer_loss = {:?}", links.loss_percent));
         cluster::create(dir.path(), &new).unwrap();
         let start = |number| Member::start(command(number), dir.path(), number, &[]).unwrap();
         let members = (0..NODES).map(start).collect();
@@ -135,9 +146,14 @@ pub(crate) fn message(session: &Session, device: u8, sequence: u64) -> (MessageI
 /// What was acknowledged, and when.
 pub(crate) type Acked = Vec<(MessageId, Instant)>;
 
-/// Sends one message after the other to a node, at `level`, until told to stop. A node that is away or does not answer is asked again
-/// a little later, with a new message.
-async fn feed(to: (SocketAddr, Fingerprint), device: u8, level: AckLevel, stop: Arc<AtomicBool>) -> Acked {
+/// Sends so many messages at once to a node and, when they are acknowledged at this level, as many again, until told to stop. A node that
+/// is away or does not answer is asked again a little later, with new messages.
+async fn feed(
+    to: (SocketAddr, Fingerprint),
+    device: u8,
+    (at_once, level): (usize, AckLevel),
+    stop: Arc<AtomicBool>,
+) -> Acked {
     // Rising over several feeds of one device.
     let (mut acked, mut sequence) = (Vec::new(), now_us());
     while !stop.load(Ordering::Relaxed) {
@@ -147,15 +163,20 @@ async fn feed(to: (SocketAddr, Fingerprint), device: u8, level: AckLevel, stop: 
         let options = SessionOptions { ack_level: level, ..SessionOptions::default() };
         if let Ok(session) = client.open_session(options).await {
             while !stop.load(Ordering::Relaxed) {
-                sequence += 1;
-                let (id, bytes) = message(&session, device, sequence);
-                let answered =
-                    async { session.submit(&[bytes.len() as u16], bytes.clone()).await.ok()?.await.ok() };
-                let answer = tokio::time::timeout(Duration::from_secs(20), answered).await;
+                let (mut ids, mut lengths, mut together) = (Vec::new(), Vec::new(), Vec::new());
+                for _ in 0..at_once {
+                    sequence += 1;
+                    let (id, bytes) = message(&session, device, sequence);
+                    ids.push(id);
+                    lengths.push(bytes.len() as u16);
+                    together.extend_from_slice(&bytes);
+                }
+                let answered = async { session.submit(&lengths, together.into()).await.ok()?.await.ok() };
+                let answer = tokio::time::timeout(ANSWER_WITHIN, answered).await;
                 let Ok(Some(ack)) = answer else { break };
-                if ack.accepted() == 1 {
+                if ack.accepted() as usize == at_once {
                     assert_eq!(ack.level, level);
-                    acked.push((id, Instant::now()));
+                    acked.extend(ids.into_iter().map(|id| (id, Instant::now())));
                 } else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -170,7 +191,7 @@ async fn feed(to: (SocketAddr, Fingerprint), device: u8, level: AckLevel, stop: 
 pub(crate) fn feed_all(
     running: &Running,
     nodes: &[usize],
-    level: AckLevel,
+    what: (usize, AckLevel),
 ) -> (Arc<AtomicBool>, Vec<tokio::task::JoinHandle<Acked>>) {
     let stop = Arc::new(AtomicBool::new(false));
     let feeding = nodes
@@ -178,7 +199,7 @@ pub(crate) fn feed_all(
         .map(|number| {
             let member = &running.members[*number];
             let to = (member.address, member.fingerprint);
-            runtime().spawn(feed(to, *number as u8 + 1, level, Arc::clone(&stop)))
+            runtime().spawn(feed(to, *number as u8 + 1, what, Arc::clone(&stop)))
         })
         .collect();
     (stop, feeding)
