@@ -9,11 +9,36 @@ use weft_core::lane::build::BatchBuilder;
 use weft_core::recent::RecentIds;
 use weft_core::replay::ReplayTable;
 use weft_core::{
-    DeviceKey, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, MessageView, NetworkId,
-    PayloadKind, Place, VerifiedMessage,
+    BatchHasher, DeviceKey, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, MessageView,
+    NetworkId, OneByOne, PayloadKind, Place, VerifiedMessage,
 };
+use weft_crypto::simd::Hashes;
 
 const MESSAGES: usize = 4096;
+
+/// The vector code behind the tree's seam, as the node has it.
+#[derive(Clone, Copy)]
+struct Lanes(Hashes);
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl BatchHasher for Lanes {
+    fn ids(&self, contents: &[&[u8]], out: &mut [MessageId]) {
+        OneByOne.ids(contents, out);
+    }
+
+    fn leaves(&self, data: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        self.0.leaves(data, out);
+    }
+
+    fn nodes(&self, children: &[[[u8; 32]; 2]], out: &mut [[u8; 32]]) {
+        self.0.nodes(children, out);
+    }
+}
 
 fn messages() -> Vec<Vec<u8>> {
     let signer = DeviceSigner::from_seed([1; 32]);
@@ -79,6 +104,17 @@ fn message_path(c: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+    let named = |name| Hashes::named(name).map(|hashes| (format!("tree_append_{name}"), Lanes(hashes)));
+    let detected = ("tree_append_detected".to_owned(), Lanes(Hashes::detect()));
+    for (name, hasher) in ["serial", "avx2", "avx512"].into_iter().filter_map(named).chain([detected]) {
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                LaneTree::new,
+                |tree| tree.append(MessageId::hashes(&ids), &hasher, |_| {}),
+                BatchSize::SmallInput,
+            );
+        });
+    }
     group.bench_function("build_and_seal_batch", |b| {
         let verified: Vec<VerifiedMessage<'_>> =
             views.iter().map(|view| VerifiedMessage::vouch(*view)).collect();

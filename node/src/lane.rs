@@ -22,6 +22,7 @@ use weft_core::{
 use weft_storage::{Disk as _, LaneWriter, LogError, LogReader, RealDisk, Subtrees};
 
 use crate::confirm::Confirm;
+use crate::hasher::fastest;
 use crate::lanes::Lanes;
 use crate::random::Random;
 
@@ -309,7 +310,7 @@ impl Lane {
         let mut after = self.tree.clone();
         let key = &self.key;
         let sealed = open
-            .seal(&mut after, self.network, self.id, |text| key.sign(text).to_bytes())
+            .seal_by(fastest(), &mut after, self.network, self.id, |text| key.sign(text).to_bytes())
             .map_err(|error| AppendError::Failed { cause: format!("a batch cannot be sealed: {error}") })?;
         let size = self.writer.append(&sealed, &after).inspect_err(|error| {
             if let LogError::StorageFull { free_bytes, needed_bytes, .. } = error {

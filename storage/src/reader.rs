@@ -10,8 +10,8 @@ use std::time::Instant;
 use weft_core::lane::{BatchError, BatchView, HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
 use weft_core::merkle::Hash;
 use weft_core::{
-    LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId, Place,
-    Rejection, SIGNATURE_BYTES,
+    BatchHasher, LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId,
+    Place, Rejection, SIGNATURE_BYTES,
 };
 
 use crate::disk::{Access, Slice};
@@ -248,10 +248,15 @@ impl LogReader {
         while tree.size() < size {
             let Some(batch) = self.batch_at(tree.size())? else { return Ok(None) };
             let view = batch.view().map_err(|error| damaged(error.to_string()))?;
-            tree.push(&view.header().hash());
-            view.ids().for_each(|id| tree.push(&id.0));
+            let hasher = self.hasher();
+            view.append_to(&mut tree, &view.ids_by(hasher), hasher, |_| {});
         }
         Ok((tree.size() == size).then_some(tree))
+    }
+
+    /// What hashes many messages, leaves and nodes.
+    pub(crate) fn hasher(&self) -> &'static dyn BatchHasher {
+        self.shared.config.hasher
     }
 
     /// All batches from the one that `position` lies in to the last one written when the iterator gets there.
