@@ -284,6 +284,21 @@ impl LogReader {
         among(segments.uncovered()).or_else(older).filter(|place| place.position() < self.size())
     }
 
+    /// Brings into the caches what [`LogReader::find`] will read to tell that `ids` are not there, as it mostly does: so the waiting for
+    /// main memory overlaps. For some tens of ids at a time. Changes no answer.
+    pub fn touch(&self, ids: &[MessageId]) {
+        let segments = self.shared.segments();
+        let mut group = [0; GROUP_IDS];
+        for ids in ids.chunks(GROUP_IDS) {
+            for (prefix, id) in group.iter_mut().zip(ids) {
+                *prefix = prefix_of(id);
+            }
+            let prefixes = &group[..ids.len()];
+            segments.uncovered().iter().for_each(|segment| segment.index.touch(prefixes));
+            segments.sieved().for_each(|(sieve, _)| sieve.touch(prefixes));
+        }
+    }
+
     /// Like [`LogReader::find`] for many: `places` gets one answer for each of `ids`. Several times faster than one by one for ids that
     /// are not there.
     pub fn find_many(&self, ids: &[MessageId], places: &mut Vec<Option<Place>>) {
