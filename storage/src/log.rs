@@ -351,7 +351,7 @@ impl LaneWriter {
             placed.map_err(|(operation, path, source)| shared.fail(operation, &path, source))?;
         drop(spare);
         let (messages, _) = self.segment.index.counts();
-        let memory = MemoryIndex::new(usize::try_from(messages).unwrap_or(0));
+        let memory = MemoryIndex::following(usize::try_from(messages).unwrap_or(0));
         let index = SegmentIndex::Memory(std::sync::RwLock::new(memory));
         let segment = Arc::new(Segment { path, first: header.first(), file, index });
         shared.activate(Arc::clone(&segment));

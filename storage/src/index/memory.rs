@@ -27,6 +27,11 @@ impl MemoryIndex {
         Self { ids: IdTable::new(ids_expected), records: Vec::new() }
     }
 
+    /// The same for a segment that follows a full one with so many ids, and will soon have as many.
+    pub(crate) fn following(ids: usize) -> Self {
+        Self { ids: IdTable::new_present(ids), records: Vec::new() }
+    }
+
     /// Adds a record whose messages have `ids`.
     pub(crate) fn add(&mut self, start: RecordStart, ids: &[MessageId]) {
         self.ids.insert_all(ids.iter().map(prefix_of), start.position + 1);
