@@ -10,7 +10,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use weft_core::lane::build::BatchBuilder;
 use weft_core::{
-    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place,
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, OneByOne, PayloadKind, Place,
     VerifiedMessage,
 };
 use weft_storage::{LaneLog, LogConfig, RealDisk};
@@ -49,7 +49,8 @@ fn lookup(criterion: &mut Criterion) {
     group.sample_size(10);
     let dir = tempfile::tempdir().expect("a temporary directory");
     // Without background work every segment is ready when the append that fills it returns.
-    let config = LogConfig { segment_bytes: 4 << 20, free_bytes_min: 0, background: false };
+    let config =
+        LogConfig { segment_bytes: 4 << 20, free_bytes_min: 0, background: false, hasher: &OneByOne };
     let opened = LaneLog::open(Arc::new(RealDisk), dir.path(), NETWORK, LANE, config, &|_| true);
     let (mut log, _) = opened.expect("an empty directory");
     let mut tree = LaneTree::new();

@@ -3,17 +3,46 @@
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weft_core::lane::build::BatchBuilder;
 use weft_core::recent::RecentIds;
 use weft_core::replay::ReplayTable;
 use weft_core::{
-    DeviceKey, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, MessageView, NetworkId,
-    PayloadKind, Place, VerifiedMessage,
+    BatchHasher, DeviceKey, DeviceSigner, Draft, GenesisId, LaneId, LaneTree, MessageId, MessageView,
+    NetworkId, OneByOne, PayloadKind, Place, RandomSource as _, SplitMix64, VerifiedMessage,
 };
+use weft_crypto::simd::Hashes;
 
 const MESSAGES: usize = 4096;
+
+/// The vector code behind the tree's seam, as the node has it.
+#[derive(Clone, Copy)]
+struct Lanes(Hashes);
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl BatchHasher for Lanes {
+    fn ids(&self, contents: &[&[u8]], out: &mut [MessageId]) {
+        OneByOne.ids(contents, out);
+    }
+
+    fn leaves(&self, data: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        self.0.leaves(data, out);
+    }
+
+    fn nodes(&self, children: &[[[u8; 32]; 2]], out: &mut [[u8; 32]]) {
+        self.0.nodes(children, out);
+    }
+}
+
+/// Ids in the window of a node.
+const WINDOW: usize = 1 << 20;
 
 fn messages() -> Vec<Vec<u8>> {
     let signer = DeviceSigner::from_seed([1; 32]);
@@ -61,6 +90,47 @@ fn message_path(c: &mut Criterion) {
             }
         });
     });
+    // A full window far larger than the caches, as a node's is: an id is new, two parents lie anywhere in it.
+    for (name, ahead) in [("recent_ids_of_a_million_one_by_one", 0), ("recent_ids_of_a_million_touched", 32)]
+    {
+        group.bench_function(name, |b| {
+            let mut random = SplitMix64::new(5);
+            let id = |random: &mut SplitMix64| MessageId(std::array::from_fn(|_| random.next_u64() as u8));
+            let mut recent = RecentIds::new(WINDOW, 1);
+            let mut window: Vec<MessageId> = (0..WINDOW).map(|_| id(&mut random)).collect();
+            for (id, place) in window.iter().zip(0..) {
+                recent.insert(*id, Place(place));
+            }
+            let mut next = 0;
+            b.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    let new: Vec<MessageId> = (0..MESSAGES).map(|_| id(&mut random)).collect();
+                    // Not those that are about to leave.
+                    let staying = (WINDOW - MESSAGES) as u64;
+                    let mut parent = || window[(next + MESSAGES + random.below(staying) as usize) % WINDOW];
+                    let parents: Vec<MessageId> = (0..2 * MESSAGES).map(|_| parent()).collect();
+                    let started = Instant::now();
+                    for (new, parents) in new.chunks(32).zip(parents.chunks(64)) {
+                        if ahead > 0 {
+                            recent.touch(new.iter().chain(parents), new.len());
+                        }
+                        for (id, parents) in new.iter().zip(parents.as_chunks::<2>().0) {
+                            black_box(recent.get(id));
+                            black_box(parents.each_ref().map(|parent| recent.get(parent)));
+                            recent.insert(*id, Place(7));
+                        }
+                    }
+                    spent += started.elapsed();
+                    for id in new {
+                        window[next] = id;
+                        next = (next + 1) % WINDOW;
+                    }
+                }
+                spent
+            });
+        });
+    }
     group.bench_function("replay_check_and_set", |b| {
         let mut table = ReplayTable::new(1 << 16, 1);
         let keys: Vec<DeviceKey> = ids.iter().map(|id| DeviceKey(id.0)).collect();
@@ -79,6 +149,17 @@ fn message_path(c: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+    let named = |name| Hashes::named(name).map(|hashes| (format!("tree_append_{name}"), Lanes(hashes)));
+    let detected = ("tree_append_detected".to_owned(), Lanes(Hashes::detect()));
+    for (name, hasher) in ["serial", "avx2", "avx512"].into_iter().filter_map(named).chain([detected]) {
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                LaneTree::new,
+                |tree| tree.append(MessageId::hashes(&ids), &hasher, |_| {}),
+                BatchSize::SmallInput,
+            );
+        });
+    }
     group.bench_function("build_and_seal_batch", |b| {
         let verified: Vec<VerifiedMessage<'_>> =
             views.iter().map(|view| VerifiedMessage::vouch(*view)).collect();

@@ -146,6 +146,20 @@ byte_id! {
     /// BLAKE3 id of a message: over head and payload, without the signature.
     MessageId, 32
 }
+
+impl MessageId {
+    /// Ids as plain hashes, such as the data of leaves.
+    #[must_use]
+    pub fn hashes(ids: &[Self]) -> &[[u8; 32]] {
+        ids.as_bytes().as_chunks().0
+    }
+
+    /// Ids as plain hashes, for whoever writes many.
+    pub fn hashes_mut(ids: &mut [Self]) -> &mut [[u8; 32]] {
+        ids.as_mut_bytes().as_chunks_mut().0
+    }
+}
+
 byte_id! {
     /// Ed25519 public key of a device or a node, compressed (RFC 8032). Any 32 bytes: whether they decode to
     /// a point is the verifier's question.

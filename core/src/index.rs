@@ -83,6 +83,17 @@ impl SlotIndex {
         }
     }
 
+    /// What lies where a look-up of a key with this hash begins. Reading it for many keys, without a branch on what is
+    /// read, overlaps their cache misses: looking the keys up one by one would wait for main memory each time.
+    pub(crate) fn touch(&self, hash: KeyHash) -> u64 {
+        self.table[self.home(hash.0)]
+    }
+
+    /// The first slot whose key has this hash, and most likely the one looked for: its owner compares no keys yet.
+    pub(crate) fn candidate(&self, hash: KeyHash) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
     /// Enters a slot. The caller has made sure that its key is not there and that no more than the agreed
     /// number of slots are.
     pub(crate) fn insert(&mut self, hash: KeyHash, slot: u32) {

@@ -26,12 +26,15 @@
 
 pub mod build;
 
+use alloc::vec::Vec;
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checkpoint::checkpoint_text;
 use crate::genesis::BATCH_MESSAGES_MAX;
 use crate::hash::Domain;
+use crate::hasher::{BatchHasher, OneByOne};
 use crate::ids::{LANE_POSITIONS_MAX, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, Place};
 use crate::merkle::{Hash, LaneTree};
 use crate::message::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageView, SIGNATURE_BYTES};
@@ -442,6 +445,15 @@ impl<'a> BatchView<'a> {
         self.messages().map(|entry| entry.message.id())
     }
 
+    /// Ids of all messages in order, hashed together.
+    #[must_use]
+    pub fn ids_by(&self, hasher: &dyn BatchHasher) -> Vec<MessageId> {
+        let contents: Vec<&[u8]> = self.messages().map(|entry| entry.message.content()).collect();
+        let mut ids = alloc::vec![MessageId::default(); contents.len()];
+        hasher.ids(&contents, &mut ids);
+        ids
+    }
+
     /// Checks that the body is what the header says.
     ///
     /// # Errors
@@ -460,26 +472,39 @@ impl<'a> BatchView<'a> {
     /// # Errors
     /// [`BatchError::First`] or [`BatchError::Root`].
     pub fn check_root(&self, before: &LaneTree) -> Result<LaneTree, BatchError> {
-        self.check_root_of(before, self.ids())
+        self.check_root_of(before, &self.ids_by(&OneByOne), &OneByOne)
     }
 
-    /// Like [`check_root`](Self::check_root), with the ids of the messages from somebody who hashes many at once.
-    /// Wrong ones do not give the root.
+    /// Like [`check_root`](Self::check_root), with the ids of the messages from somebody who hashes many at once, as
+    /// `hasher` does. Wrong ones do not give the root.
     ///
     /// # Errors
     /// [`BatchError::First`] or [`BatchError::Root`].
     pub fn check_root_of(
         &self,
         before: &LaneTree,
-        ids: impl Iterator<Item = MessageId>,
+        ids: &[MessageId],
+        hasher: &dyn BatchHasher,
     ) -> Result<LaneTree, BatchError> {
         if self.first() != before.size() {
             return Err(BatchError::First { got: self.first(), limit: before.size() });
         }
         let mut tree = before.clone();
-        tree.push(&self.header.hash());
-        ids.for_each(|id| tree.push(&id.0));
+        self.append_to(&mut tree, ids, hasher, |_| {});
         if tree.root() == self.seal.root { Ok(tree) } else { Err(BatchError::Root) }
+    }
+
+    /// Appends the batch's leaves to `tree`: the header, then the messages, which have these `ids`. Tells `note` the
+    /// roots of the subtrees of [`SUBTREE_LEVEL`](crate::merkle::SUBTREE_LEVEL) that are complete then.
+    pub fn append_to(
+        &self,
+        tree: &mut LaneTree,
+        ids: &[MessageId],
+        hasher: &dyn BatchHasher,
+        mut note: impl FnMut(Hash),
+    ) {
+        tree.push_noting(&self.header.hash()).into_iter().for_each(&mut note);
+        tree.append(MessageId::hashes(ids), hasher, note);
     }
 
     /// The text that the seal's signature is over.

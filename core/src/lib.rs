@@ -19,7 +19,8 @@
 //! | [`note`], [`endorse`], [`receipt`] | what proves to others that a message is in a final lane |
 //! | [`recent`], [`replay`] | was this id or sequence seen before |
 //! | [`tips`], [`dag`] | what to name as parents; how messages hang together |
-//! | [`hash`], [`base64`], [`random`] | BLAKE3 domains; a text form of bytes; randomness as an argument |
+//! | [`hash`], [`hasher`] | BLAKE3 domains; many hashes at once |
+//! | [`base64`], [`random`] | a text form of bytes; randomness as an argument |
 //!
 //! Features: `std` (default; BLAKE3 then chooses its instructions at run time), `signing` (default;
 //! [`DeviceSigner`]). Without both the crate is `no_std` with `alloc`.
@@ -41,6 +42,7 @@ pub mod endorse;
 pub mod fork;
 pub mod genesis;
 pub mod hash;
+pub mod hasher;
 pub mod ids;
 mod index;
 pub mod lane;
@@ -66,6 +68,7 @@ pub use dag::{DagView, DagWindow};
 pub use endorse::{Cosignature, SignedCheckpoint};
 pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
+pub use hasher::{BatchHasher, OneByOne};
 pub use ids::{
     DeviceKey, GenesisId, LANE_POSITIONS_MAX, LANES_MAX, LaneId, MessageId, NetworkId, NodeKey, ParseIdError,
     Place,

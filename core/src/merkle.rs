@@ -13,6 +13,8 @@
 //! | leaf | SHA-256(0x00, data) |
 //! | node | SHA-256(0x01, left, right) |
 
+mod append;
+
 use alloc::vec::Vec;
 
 use sha2::Digest;

@@ -7,7 +7,7 @@ use core::str::FromStr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::MessageId;
+use crate::{BatchHasher, MessageId, OneByOne};
 
 fn hash(text: &str) -> Hash {
     MessageId::from_str(text).unwrap().0
@@ -225,6 +225,80 @@ fn the_roots_noted_while_a_tree_grows_are_those_of_its_subtrees() {
     assert_eq!(tree.root(), twin_root(&leaves));
 }
 
+/// Checks that every call is for rows, as a vector implementation wants them, and hashes like the serial twin.
+#[derive(Debug)]
+struct Rows;
+
+impl BatchHasher for Rows {
+    fn ids(&self, _: &[&[u8]], _: &mut [MessageId]) {
+        unreachable!("a tree has no messages");
+    }
+
+    fn leaves(&self, data: &[Hash], out: &mut [Hash]) {
+        assert_eq!(data.len(), out.len());
+        OneByOne.leaves(data, out);
+    }
+
+    fn nodes(&self, children: &[[Hash; 2]], out: &mut [Hash]) {
+        assert_eq!(children.len(), out.len());
+        OneByOne.nodes(children, out);
+    }
+}
+
+/// A tree that grew leaf by leaf, and what was noted; the twin of one that grew by batches.
+fn pushed(data: &[Hash]) -> (LaneTree, Vec<Hash>) {
+    let mut tree = LaneTree::new();
+    let noted = data.iter().filter_map(|data| tree.push_noting(data)).collect();
+    (tree, noted)
+}
+
+fn data(count: usize) -> Vec<Hash> {
+    (0..count as u32).map(|i| leaf_hash(&i.to_be_bytes())).collect()
+}
+
+/// Leaves, and the roots of subtrees that were noted while a tree grew.
+struct Noted<'a> {
+    leaves: &'a [Hash],
+    roots: &'a [Hash],
+}
+
+impl HashSource for Noted<'_> {
+    fn leaf(&self, index: u64) -> Option<Hash> {
+        self.leaves.leaf(index)
+    }
+
+    fn subtree(&self, level: u32, index: u64) -> Option<Hash> {
+        if level == SUBTREE_LEVEL { self.roots.leaf(index) } else { self.leaves.subtree(level, index) }
+    }
+}
+
+#[test]
+fn appending_together_gives_the_tree_of_appending_one_by_one_at_edge_sizes() {
+    let powers = [4, 16, 256, 512, 1_024].into_iter().flat_map(|power| [power - 1, power, power + 1]);
+    let sizes: Vec<usize> = [0, 1, 2].into_iter().chain(powers).collect();
+    let data = data(2 * 1_025);
+    for before in sizes.iter().copied() {
+        let (start, noted_before) = pushed(&data[..before]);
+        for count in sizes.iter().copied() {
+            let (mut tree, mut noted) = (start.clone(), noted_before.clone());
+            tree.append(&data[before..before + count], &Rows, |root| noted.push(root));
+            let (twin, noted_by_twin) = pushed(&data[..before + count]);
+            assert_eq!((tree.size(), tree.root()), (twin.size(), twin.root()), "{count} after {before}");
+            assert_eq!((tree, noted), (twin, noted_by_twin), "{count} after {before}");
+        }
+    }
+}
+
+#[test]
+fn the_last_leaves_of_the_largest_lane_can_be_appended_together() {
+    let frontier = leaves(48);
+    let mut tree = LaneTree::from_frontier(LANE_POSITIONS_MAX - 1, &frontier).unwrap();
+    let mut twin = tree.clone();
+    twin.push(&[7; 32]);
+    tree.append(&[[7; 32]], &Rows, |_| {});
+    assert_eq!((tree.size(), tree), (LANE_POSITIONS_MAX, twin));
+}
+
 #[test]
 fn the_largest_lane_has_a_root_and_takes_its_last_leaf() {
     let frontier = leaves(48);
@@ -237,6 +311,31 @@ fn the_largest_lane_has_a_root_and_takes_its_last_leaf() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The frontier is what roots, checkpoints and later proofs are made from, so equal trees give equal ones.
+    #[test]
+    fn appending_together_gives_the_tree_of_appending_one_by_one_for_every_split(
+        counts in prop::collection::vec(prop_oneof![0..4_usize, 5..40_usize, 250..260_usize, 500..530_usize], 0..12),
+    ) {
+        let data = data(counts.iter().sum());
+        let (mut tree, mut noted, mut rest) = (LaneTree::new(), Vec::new(), &data[..]);
+        for count in counts {
+            let (now, after) = rest.split_at(count);
+            tree.append(now, &Rows, |root| noted.push(root));
+            rest = after;
+            prop_assert_eq!((&tree, &noted), (&pushed(&data[..tree.size() as usize]).0, &pushed(&data[..tree.size() as usize]).1));
+        }
+        let leaves: Vec<Hash> = data.iter().map(leaf_hash_32).collect();
+        prop_assert_eq!(tree.root(), twin_root(&leaves));
+        // Proofs over the noted roots lead to its root.
+        if !leaves.is_empty() {
+            let source = Noted { leaves: &leaves, roots: &noted };
+            let (size, index) = (leaves.len() as u64, leaves.len() as u64 / 3);
+            let proof = inclusion_proof(&source, index, size).unwrap();
+            prop_assert_eq!(&proof, &inclusion_proof(&leaves[..], index, size).unwrap());
+            prop_assert_eq!(verify_inclusion(&leaves[index as usize], index, size, &proof, &tree.root()), Ok(()));
+        }
+    }
 
     #[test]
     fn larger_trees_match_their_recursive_definition(

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::{
-    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place,
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, OneByOne, PayloadKind, Place,
     VerifiedMessage,
 };
 use weft_storage::sim::SimDisk;
@@ -17,7 +17,8 @@ use weft_storage::{Disk, LaneLog, LogConfig};
 
 const NETWORK: NetworkId = NetworkId([1, 2, 3, 4]);
 const LANE: LaneId = LaneId(3);
-const CONFIG: LogConfig = LogConfig { segment_bytes: 16_384, free_bytes_min: 0, background: false };
+const CONFIG: LogConfig =
+    LogConfig { segment_bytes: 16_384, free_bytes_min: 0, background: false, hasher: &OneByOne };
 const CHANGES_MAX: usize = 16;
 
 fn dir() -> PathBuf {

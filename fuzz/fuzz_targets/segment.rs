@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use weft_core::lane::build::{BatchBuilder, SealedBatch};
 use weft_core::{
-    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place,
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, OneByOne, PayloadKind, Place,
     VerifiedMessage,
 };
 use weft_storage::segment::{FRAME_BYTES, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -19,7 +19,8 @@ use weft_storage::{LaneLog, LogConfig, LogError, verify_log};
 
 const NETWORK: NetworkId = NetworkId([1, 2, 3, 4]);
 const LANE: LaneId = LaneId(3);
-const CONFIG: LogConfig = LogConfig { segment_bytes: 16_384, free_bytes_min: 0, background: false };
+const CONFIG: LogConfig =
+    LogConfig { segment_bytes: 16_384, free_bytes_min: 0, background: false, hasher: &OneByOne };
 /// Changes applied to the log, at most: each is 12 bytes or more of input.
 const CHANGES_MAX: usize = 16;
 
@@ -104,7 +105,7 @@ fn damage(data: &[u8]) {
             repair(&disk, &path(), offset);
         }
     }
-    let report = verify_log(&disk, &dir(), NETWORK, LANE, &mut |_, _| Ok(()));
+    let report = verify_log(&disk, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(()));
     let (mut log, recovered) = match open(&disk) {
         Ok(opened) => opened,
         Err(LogError::Damaged(damage) | LogError::Unsound(damage)) => {

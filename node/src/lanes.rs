@@ -10,6 +10,7 @@ use weft_storage::datadir::DataDir;
 use weft_storage::{LaneLog, LogConfig, LogReader, RealDisk, Recovered};
 
 use crate::config::Config;
+use crate::hasher::fastest;
 use crate::node::StartError;
 
 /// Longest segments of other nodes' lanes: a node of a large committee must not allocate as many of its own lane's.
@@ -81,6 +82,7 @@ pub(crate) fn open_logs(
         let log_config = LogConfig {
             segment_bytes: segment_bytes.next_multiple_of(4096),
             free_bytes_min: config.free_space_watermark_bytes,
+            hasher: fastest(),
             ..LogConfig::default()
         };
         let verify_last = |batch: &weft_core::lane::BatchView<'_>| {

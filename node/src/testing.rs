@@ -10,7 +10,7 @@ use weft_core::confirm::BatchDigest;
 use weft_core::merkle::Hash;
 use weft_core::{
     BatchBuilder, BatchView, DeviceSigner, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId,
-    NodeKey, PayloadKind, Place, VerifiedMessage,
+    NodeKey, OneByOne, PayloadKind, Place, VerifiedMessage,
 };
 use weft_storage::{Disk, LaneLog, LogConfig};
 
@@ -52,7 +52,8 @@ pub struct Author {
 
 impl Author {
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, lane: u16) -> Self {
-        let config = LogConfig { segment_bytes: 4 << 20, free_bytes_min: 0, background: false };
+        let config =
+            LogConfig { segment_bytes: 4 << 20, free_bytes_min: 0, background: false, hasher: &OneByOne };
         let lane = LaneId(lane);
         let (log, _) = LaneLog::open(disk, dir, NETWORK, lane, config, &|_| true).unwrap();
         Self { lane, log, tree: LaneTree::new() }

@@ -44,7 +44,8 @@ impl LaneWriter {
 
         // The copy. It may be given up until the old file is touched.
         let identity = (shared.network, shared.lane, old.first);
-        let mut scanner = Scanner::open(&*shared.disk, &old.path, Access::Read, identity)?;
+        let mut scanner =
+            Scanner::open(&*shared.disk, &old.path, Access::Read, identity, shared.config.hasher)?;
         let path = old.path.with_extension(TEMPORARY_SUFFIX.trim_start_matches('.'));
         let _ = shared.disk.remove(&path);
         let file = shared.disk.create(&path, old.file.length()).map_err(LogError::io("create", &path))?;

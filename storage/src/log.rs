@@ -14,7 +14,7 @@ use std::sync::Arc;
 use weft_core::lane::build::SealedBatch;
 use weft_core::lane::{BatchView, HEADER_BYTES, SEAL_BYTES};
 use weft_core::merkle::Hash;
-use weft_core::{LaneId, LaneTree, MessageId, NetworkId};
+use weft_core::{BatchHasher, LaneId, LaneTree, MessageId, NetworkId, OneByOne};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
@@ -38,7 +38,7 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 256 << 20;
 pub const FREE_BYTES_MIN_DEFAULT: u64 = 256 << 20;
 
 /// Settings of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct LogConfig {
     /// Length of a new segment, a multiple of 4,096; a batch that is longer gets a segment of its own length.
     pub segment_bytes: u64,
@@ -46,6 +46,8 @@ pub struct LogConfig {
     pub free_bytes_min: u64,
     /// Whether a thread builds index files and prepares segments; if not, the append that fills a segment does it.
     pub background: bool,
+    /// Hashes the messages and trees of batches that are read and checked.
+    pub hasher: &'static dyn BatchHasher,
 }
 
 impl Default for LogConfig {
@@ -54,6 +56,7 @@ impl Default for LogConfig {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             free_bytes_min: FREE_BYTES_MIN_DEFAULT,
             background: true,
+            hasher: &OneByOne,
         }
     }
 }
@@ -107,7 +110,9 @@ impl LaneLog {
         }
         let random = disk.random_bytes().map_err(LogError::io("get random bytes for", dir))?;
         let session = random.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let opened = Context { disk: &*disk, dir, network, lane, session, verify_last }.open(&firsts)?;
+        let hasher = config.hasher;
+        let opened =
+            Context { disk: &*disk, dir, network, lane, session, hasher, verify_last }.open(&firsts)?;
         let recovered = opened.recovered;
         let Some(segment) = opened.segments.last().cloned() else {
             return Err(LogError::damaged(dir, 0, "no segment"));

@@ -10,8 +10,8 @@ use std::time::Instant;
 use weft_core::lane::{BatchError, BatchView, HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
 use weft_core::merkle::Hash;
 use weft_core::{
-    LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId, Place,
-    Rejection, SIGNATURE_BYTES,
+    BatchHasher, LaneId, LaneTree, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageId, MessageView, NetworkId,
+    Place, Rejection, SIGNATURE_BYTES,
 };
 
 use crate::disk::{Access, Slice};
@@ -248,10 +248,15 @@ impl LogReader {
         while tree.size() < size {
             let Some(batch) = self.batch_at(tree.size())? else { return Ok(None) };
             let view = batch.view().map_err(|error| damaged(error.to_string()))?;
-            tree.push(&view.header().hash());
-            view.ids().for_each(|id| tree.push(&id.0));
+            let hasher = self.hasher();
+            view.append_to(&mut tree, &view.ids_by(hasher), hasher, |_| {});
         }
         Ok((tree.size() == size).then_some(tree))
+    }
+
+    /// What hashes many messages, leaves and nodes.
+    pub(crate) fn hasher(&self) -> &'static dyn BatchHasher {
+        self.shared.config.hasher
     }
 
     /// All batches from the one that `position` lies in to the last one written when the iterator gets there.
@@ -277,6 +282,21 @@ impl LogReader {
             sieved.find_map(|(_, covered)| among(covered))
         };
         among(segments.uncovered()).or_else(older).filter(|place| place.position() < self.size())
+    }
+
+    /// Brings into the caches what [`LogReader::find`] will read to tell that `ids` are not there, as it mostly does: so the waiting for
+    /// main memory overlaps. For some tens of ids at a time. Changes no answer.
+    pub fn touch(&self, ids: &[MessageId]) {
+        let segments = self.shared.segments();
+        let mut group = [0; GROUP_IDS];
+        for ids in ids.chunks(GROUP_IDS) {
+            for (prefix, id) in group.iter_mut().zip(ids) {
+                *prefix = prefix_of(id);
+            }
+            let prefixes = &group[..ids.len()];
+            segments.uncovered().iter().for_each(|segment| segment.index.touch(prefixes));
+            segments.sieved().for_each(|(sieve, _)| sieve.touch(prefixes));
+        }
     }
 
     /// Like [`LogReader::find`] for many: `places` gets one answer for each of `ids`. Several times faster than one by one for ids that

@@ -38,7 +38,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use weft_core::lane::BatchView;
-use weft_core::{LaneId, LaneTree, MessageId, NetworkId};
+use weft_core::{BatchHasher, LaneId, LaneTree, MessageId, NetworkId};
 
 use crate::disk::{Access, Disk, DiskFile, Slice};
 use crate::error::{Damage, LogError};
@@ -106,6 +106,7 @@ pub(crate) struct Context<'a> {
     pub(crate) network: NetworkId,
     pub(crate) lane: LaneId,
     pub(crate) session: u64,
+    pub(crate) hasher: &'static dyn BatchHasher,
     pub(crate) verify_last: &'a dyn Fn(&BatchView<'_>) -> bool,
 }
 
@@ -172,7 +173,7 @@ impl Context<'_> {
 
     fn scanner(&self, first: u64, access: Access) -> Result<Scanner, LogError> {
         let path = self.dir.join(segment_name(first));
-        Scanner::open(self.disk, &path, access, (self.network, self.lane, first))
+        Scanner::open(self.disk, &path, access, (self.network, self.lane, first), self.hasher)
     }
 
     /// Reads a sealed segment whole and builds its index.

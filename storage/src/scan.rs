@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use weft_core::hash::Domain;
 use weft_core::lane::{BATCH_BYTES_MAX, BatchView, HEADER_BYTES, SEAL_BYTES};
-use weft_core::{LaneId, LaneTree, MessageId, NetworkId};
+use weft_core::{BatchHasher, LaneId, LaneTree, MessageId, NetworkId};
 
 use crate::disk::{Access, Disk, DiskFile, SECTOR_BYTES};
 use crate::error::{Damage, LogError};
@@ -77,6 +77,7 @@ pub(crate) struct Scanner {
     pub(crate) tree: LaneTree,
     /// Size of the lane that intact frames so far, or the existence of this segment, claim durable.
     pub(crate) proven: u64,
+    hasher: &'static dyn BatchHasher,
     buffer: Vec<u8>,
     ids: Vec<MessageId>,
 }
@@ -88,6 +89,7 @@ impl Scanner {
         path: &Path,
         access: Access,
         (network, lane, first): (NetworkId, LaneId, u64),
+        hasher: &'static dyn BatchHasher,
     ) -> Result<Self, LogError> {
         let file = disk.open(path, access).map_err(|source| match source.kind() {
             std::io::ErrorKind::InvalidData => LogError::damaged(path, 0, "the segment is empty"),
@@ -125,6 +127,7 @@ impl Scanner {
             tree,
             proven: header.first(),
             header,
+            hasher,
             buffer: Vec::new(),
             ids: Vec::new(),
         })
@@ -219,11 +222,9 @@ impl Scanner {
             return Err(torn("a record whose batch body is not what was written"));
         }
         let batch = BatchView::parse(bytes).map_err(|error| unsound(error.to_string()))?;
-        self.ids.clear();
-        self.ids.extend(batch.ids());
+        self.ids = batch.ids_by(self.hasher);
         let mut tree = self.tree.clone();
-        tree.push(&parsed.hash());
-        self.ids.iter().for_each(|id| tree.push(&id.0));
+        batch.append_to(&mut tree, &self.ids, self.hasher, |_| {});
         if tree.root() != *batch.root() {
             return Err(unsound("a batch whose root is not that of the lane's tree".to_owned()));
         }

@@ -178,7 +178,8 @@ impl Subtrees {
         if count < self.covered() >> SUBTREE_LEVEL { self.load(count) } else { Ok(()) }
     }
 
-    /// Takes from the log what is missing up to `size`. Hashes each message once: half a microsecond each.
+    /// Takes from the log what is missing up to `size`. Hashes each message once: a third of a microsecond each one by one,
+    /// a tenth in vector lanes.
     ///
     /// # Errors
     /// If the log or the file fail.
@@ -190,15 +191,15 @@ impl Subtrees {
         // Positions are counted from `from`, which is the start of a subtree: below their level all trees are alike.
         let mut tree = LaneTree::new();
         let mut roots = Vec::new();
+        let hasher = reader.hasher();
         for batch in reader.batches_from(from) {
             let batch = batch?;
             let Ok(view) = batch.view() else { break };
-            let leaves = std::iter::once(view.header().hash()).chain(view.ids().map(|id| id.0));
-            for (position, leaf) in (batch.first..).zip(leaves) {
-                if position >= from {
-                    roots.extend(tree.push_noting(&leaf));
-                }
-            }
+            let ids = view.ids_by(hasher);
+            let leaves = std::iter::once(view.header().hash()).chain(ids.iter().map(|id| id.0));
+            // What is covered lies in the first batch only.
+            let new: Vec<Hash> = leaves.skip(from.saturating_sub(batch.first) as usize).collect();
+            tree.append(&new, hasher, |root| roots.push(root));
             let done = from + tree.size();
             if roots.len() >= GROUP || done >= size {
                 let first = (done >> SUBTREE_LEVEL) - roots.len() as u64;

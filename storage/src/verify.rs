@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use weft_core::lane::BatchView;
-use weft_core::{LaneId, MessageId, NetworkId};
+use weft_core::{BatchHasher, LaneId, MessageId, NetworkId, OneByOne};
 
 use crate::disk::{Access, Disk};
 use crate::error::{Damage, LogError};
@@ -51,10 +51,11 @@ pub fn verify_log(
     dir: &Path,
     network: NetworkId,
     lane: LaneId,
+    hasher: &'static dyn BatchHasher,
     check_batch: &mut BatchCheck<'_>,
 ) -> Result<Report, LogError> {
     let mut report = Report { root: weft_core::merkle::EMPTY_ROOT, ..Report::default() };
-    match walk(disk, dir, (network, lane), &mut report, check_batch) {
+    match walk(disk, dir, (network, lane), hasher, &mut report, check_batch) {
         Err(LogError::Damaged(damage) | LogError::Unsound(damage)) => report.damage = Some(damage),
         other => other?,
     }
@@ -65,6 +66,7 @@ fn walk(
     disk: &dyn Disk,
     dir: &Path,
     (network, lane): (NetworkId, LaneId),
+    hasher: &'static dyn BatchHasher,
     report: &mut Report,
     check_batch: &mut BatchCheck<'_>,
 ) -> Result<(), LogError> {
@@ -72,7 +74,7 @@ fn walk(
     let mut chain = [0; 32];
     for (i, first) in firsts.iter().enumerate() {
         let path = dir.join(segment_name(*first));
-        let mut scanner = Scanner::open(disk, &path, Access::Read, (network, lane, *first))?;
+        let mut scanner = Scanner::open(disk, &path, Access::Read, (network, lane, *first), hasher)?;
         if *first != report.size {
             let what =
                 format!("the segment begins at position {first}, but the log so far ends at {}", report.size);
@@ -153,7 +155,7 @@ pub fn inspect_segment(
     first: u64,
 ) -> Result<(Vec<RecordInfo>, String), LogError> {
     let path = dir.join(segment_name(first));
-    let mut scanner = Scanner::open(disk, &path, Access::Read, (network, lane, first))?;
+    let mut scanner = Scanner::open(disk, &path, Access::Read, (network, lane, first), &OneByOne)?;
     let mut records = Vec::new();
     loop {
         match scanner.next()? {

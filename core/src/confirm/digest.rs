@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use super::transfer::Operation;
 use super::witness::Witness;
+use crate::hasher::{BatchHasher, OneByOne};
 use crate::ids::{LaneId, MessageId, NodeKey};
 use crate::lane::{BatchError, BatchView};
 use crate::merkle::{Hash, LaneTree};
@@ -72,23 +73,24 @@ impl BatchDigest {
         node: &NodeKey,
         verify: impl FnOnce(&NodeKey, &[u8], &[u8; SIGNATURE_BYTES]) -> bool,
     ) -> Result<(Self, LaneTree), BatchError> {
-        Self::read_with_ids(view, view.ids(), before, node, verify)
+        Self::read_with_ids(view, &view.ids_by(&OneByOne), before, &OneByOne, node, verify)
     }
 
-    /// Like [`read`](Self::read), with the ids of the batch's messages from somebody who hashes many at once. Wrong
-    /// ones do not give the root.
+    /// Like [`read`](Self::read), with the ids of the batch's messages from somebody who hashes many at once, as
+    /// `hasher` does. Wrong ones do not give the root.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn read_with_ids(
         view: &BatchView<'_>,
-        ids: impl Iterator<Item = MessageId>,
+        ids: &[MessageId],
         before: &LaneTree,
+        hasher: &dyn BatchHasher,
         node: &NodeKey,
         verify: impl FnOnce(&NodeKey, &[u8], &[u8; SIGNATURE_BYTES]) -> bool,
     ) -> Result<(Self, LaneTree), BatchError> {
         view.check_hashes()?;
-        let after = view.check_root_of(before, ids)?;
+        let after = view.check_root_of(before, ids, hasher)?;
         view.verify_seal(node, verify)?;
         Ok((Self::vouched(view, before.root(), node), after))
     }

@@ -25,6 +25,7 @@ use crate::arena::VerifiedMessage;
 use crate::checkpoint::checkpoint_text;
 use crate::genesis::BATCH_MESSAGES_MAX;
 use crate::hash::Domain;
+use crate::hasher::{BatchHasher, OneByOne};
 use crate::ids::{LANE_POSITIONS_MAX, LANES_MAX, LaneId, MessageId, NetworkId, Place};
 use crate::merkle::{Hash, LaneTree};
 use crate::message::{MESSAGE_BYTES_MAX, MessageView, SIGNATURE_BYTES};
@@ -132,13 +133,28 @@ impl BatchBuilder {
     }
 
     /// Closes the batch: writes its table and header, appends its leaves to the lane's `tree`, and has the
-    /// checkpoint signed by the lane's node. The batch starts at the tree's size.
+    /// checkpoint signed by the lane's node. The batch starts at the tree's size. Hashes leaf by leaf.
     ///
     /// # Errors
     /// [`BatchError::Count`] for an empty batch, [`BatchError::Lane`], or [`BatchError::Position`] at the end
     /// of the lane; `tree` is then left as it was.
     pub fn seal(
+        self,
+        tree: &mut LaneTree,
+        network: NetworkId,
+        lane: LaneId,
+        sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_BYTES],
+    ) -> Result<SealedBatch, BatchError> {
+        self.seal_by(&OneByOne, tree, network, lane, sign)
+    }
+
+    /// Like [`seal`](Self::seal); `hasher` hashes the leaves and what they complete.
+    ///
+    /// # Errors
+    /// As for [`seal`](Self::seal).
+    pub fn seal_by(
         mut self,
+        hasher: &dyn BatchHasher,
         tree: &mut LaneTree,
         network: NetworkId,
         lane: LaneId,
@@ -177,7 +193,7 @@ impl BatchBuilder {
         let start = body_at - HEADER_BYTES;
         self.buffer[start..body_at].copy_from_slice(header.as_bytes());
         self.subtrees.extend(tree.push_noting(&header.hash()));
-        self.subtrees.extend(self.ids.iter().filter_map(|id| tree.push_noting(&id.0)));
+        tree.append(MessageId::hashes(&self.ids), hasher, |root| self.subtrees.push(root));
         let root = tree.root();
         let signature = sign(checkpoint_text(network, lane, tree.size(), &root).as_bytes());
         self.buffer.extend_from_slice(&root);

@@ -224,6 +224,11 @@ impl Kernels {
         Self { name, lanes, costs, serial_rows_max, functions, tables: OnceLock::new() }
     }
 
+    /// Lanes of 32 bits.
+    pub(crate) fn lanes_32(&self) -> usize {
+        2 * self.lanes
+    }
+
     fn tables(&self) -> &Tables {
         self.tables.get_or_init(|| Tables::new(&self.functions))
     }

@@ -19,6 +19,7 @@ use weft_storage::verify::inspect_segment;
 use weft_storage::{DataDir, LogError, RealDisk};
 
 use super::{DataArg, EXIT_FOUND, JsonArg, usage, verify_log};
+use crate::hasher::fastest;
 use crate::units::{about_bytes, grouped};
 
 /// Records that `inspect segment` lists unless told otherwise.
@@ -146,15 +147,16 @@ fn log(args: &InspectLogArgs) -> anyhow::Result<ExitCode> {
     for lane in verify_log::lanes(&data, args.lane)? {
         let dir = data.lane_dir(lane);
         let mut segments = list_segments(&dir)?;
-        let report = weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, &mut |batch, _| {
-            let index = segments.partition_point(|segment| segment.first <= batch.first());
-            if let Some(segment) = index.checked_sub(1).and_then(|index| segments.get_mut(index)) {
-                segment.batches += 1;
-                segment.messages += u64::from(batch.count());
-                segment.batch_bytes += batch.bytes().len() as u64;
-            }
-            Ok(())
-        })?;
+        let report =
+            weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, fastest(), &mut |batch, _| {
+                let index = segments.partition_point(|segment| segment.first <= batch.first());
+                if let Some(segment) = index.checked_sub(1).and_then(|index| segments.get_mut(index)) {
+                    segment.batches += 1;
+                    segment.messages += u64::from(batch.count());
+                    segment.batch_bytes += batch.bytes().len() as u64;
+                }
+                Ok(())
+            })?;
         sound &= report.damage.is_none();
         if readable {
             writeln!(
@@ -455,6 +457,7 @@ fn find(
             &data.lane_dir(lane),
             data.network(),
             lane,
+            fastest(),
             &mut |batch, ids| {
                 for (entry, id) in batch.messages().zip(ids) {
                     let place = Place::new(lane, entry.position);

@@ -26,6 +26,7 @@ use weft_storage::{DataDir, RealDisk, Report};
 
 use super::progress::Progress;
 use super::{DataArg, EXIT_FOUND, JsonArg, usage, verify_signatures};
+use crate::hasher::fastest;
 use crate::units::{about_bytes, grouped};
 
 /// Signatures gathered for each core before they are verified.
@@ -194,29 +195,30 @@ fn verify_lane(
     let mut signatures = 0u64;
     let mut batch_bytes = 0u64;
     let mut bad_signature = false;
-    let walk = weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, &mut |batch, ids| {
-        keys.check(batch)?;
-        parents.check(batch, ids)?;
-        gathered.add(batch, ids);
-        batch_bytes += batch.bytes().len() as u64;
-        if gathered.keys.len() >= rows_max {
-            signatures += gathered.keys.len() as u64;
-            if !gathered.verify_and_clear(verifier.as_ref()) {
-                bad_signature = true;
-                return Err("a bad signature in the batches gathered".to_owned());
+    let walk =
+        weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, fastest(), &mut |batch, ids| {
+            keys.check(batch)?;
+            parents.check(batch, ids)?;
+            gathered.add(batch, ids);
+            batch_bytes += batch.bytes().len() as u64;
+            if gathered.keys.len() >= rows_max {
+                signatures += gathered.keys.len() as u64;
+                if !gathered.verify_and_clear(verifier.as_ref()) {
+                    bad_signature = true;
+                    return Err("a bad signature in the batches gathered".to_owned());
+                }
             }
-        }
-        progress.maybe(|| {
-            format!(
-                "verifying lane {lane}: {} messages, {} of at most {}",
-                grouped(signatures),
-                about_bytes(batch_bytes),
-                about_bytes(bytes_total)
-            )
-        });
-        Ok(())
-    })
-    .with_context(|| format!("cannot read the log in {}", dir.display()))?;
+            progress.maybe(|| {
+                format!(
+                    "verifying lane {lane}: {} messages, {} of at most {}",
+                    grouped(signatures),
+                    about_bytes(batch_bytes),
+                    about_bytes(bytes_total)
+                )
+            });
+            Ok(())
+        })
+        .with_context(|| format!("cannot read the log in {}", dir.display()))?;
     signatures += gathered.keys.len() as u64;
     bad_signature |= !gathered.verify_and_clear(verifier.as_ref());
     let mut report = LaneReport {
@@ -252,24 +254,25 @@ fn segment_bytes(dir: &Path) -> anyhow::Result<u64> {
 fn find_bad_signature(data: &DataDir, lane: LaneId, verifier: &dyn BatchVerifier) -> anyhow::Result<Report> {
     let dir = data.lane_dir(lane);
     let mut gathered = Gathered::default();
-    let report = weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, &mut |batch, ids| {
-        gathered.clear();
-        gathered.add(batch, ids);
-        let verdicts = gathered.verdicts(verifier);
-        match verdicts.iter().position(|verdict| !verdict) {
-            None => Ok(()),
-            Some(row) => {
-                let position = batch.first() + 1 + row as u64;
-                let more = verdicts.iter().filter(|verdict| !**verdict).count() - 1;
-                let others =
-                    if more == 0 { String::new() } else { format!(", and {more} more in this batch") };
-                Err(format!(
-                    "message {} at position {position}: its device's signature is not valid{others}",
-                    MessageId(gathered.ids[row])
-                ))
+    let report =
+        weft_storage::verify_log(&RealDisk, &dir, data.network(), lane, fastest(), &mut |batch, ids| {
+            gathered.clear();
+            gathered.add(batch, ids);
+            let verdicts = gathered.verdicts(verifier);
+            match verdicts.iter().position(|verdict| !verdict) {
+                None => Ok(()),
+                Some(row) => {
+                    let position = batch.first() + 1 + row as u64;
+                    let more = verdicts.iter().filter(|verdict| !**verdict).count() - 1;
+                    let others =
+                        if more == 0 { String::new() } else { format!(", and {more} more in this batch") };
+                    Err(format!(
+                        "message {} at position {position}: its device's signature is not valid{others}",
+                        MessageId(gathered.ids[row])
+                    ))
+                }
             }
-        }
-    })?;
+        })?;
     Ok(report)
 }
 

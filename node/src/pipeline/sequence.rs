@@ -151,9 +151,10 @@ impl Sequencer {
                 continue;
             }
             while let Some(batch) = next {
+                let mut ahead = 0;
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
                 for job in batch.jobs {
-                    acks.extend(self.sequence(job, &batch.arena, &mut failed));
+                    acks.extend(self.sequence(job, &batch.arena, &mut ahead, &mut failed));
                 }
                 next = if messages < GROUP_MESSAGES_MAX { input.try_recv().ok() } else { None };
             }
@@ -189,12 +190,14 @@ impl Sequencer {
         output.send(Group { size: self.lane.size(), acks: waiting, tips }).is_ok()
     }
 
-    /// Decides one submit, message by message. `None`: its ack has left already. `failed` is set if an append in the middle of it
+    /// Decides one submit, message by message. `None`: its ack has left already. What rows of the arena below `ahead` need is in the
+    /// caches. `failed` is set if an append in the middle of it
     /// fails, and from then on nothing is appended.
     fn sequence(
         &mut self,
         job: VerifiedJob,
         arena: &Arena<Verified>,
+        ahead: &mut usize,
         failed: &mut Option<AppendError>,
     ) -> Option<PendingAck> {
         let VerifiedJob { request_id, session, permit, outcomes } = job;
@@ -209,11 +212,16 @@ impl Sequencer {
                     continue;
                 }
                 (Outcome::Verified(_), Some(rejection)) => Err(rejection),
-                (Outcome::Verified(row), None) => match arena.verified(*row) {
-                    Some(message) => self.place(&message),
-                    // The verify stage names only rows with a good verdict; a row without one is not taken, whatever was said.
-                    None => Err(Reason::BadSignature.with(0, 0)),
-                },
+                (Outcome::Verified(row), None) => {
+                    if *row >= *ahead {
+                        *ahead = self.lane.touch(arena, *row);
+                    }
+                    match arena.verified(*row) {
+                        Some(message) => self.place(&message),
+                        // The verify stage names only rows with a good verdict; a row without one is not taken, whatever was said.
+                        None => Err(Reason::BadSignature.with(0, 0)),
+                    }
+                }
             };
             match result {
                 Ok(place) => covered_by = covered_by.max(place.position() + 1),

@@ -11,7 +11,7 @@ use weft_core::endorse::{EndorseError, cosigned_text};
 use weft_core::genesis::Validator;
 use weft_core::lane::build::BatchBuilder;
 use weft_core::receipt::VerifyError;
-use weft_core::{DeviceSigner, Draft, LaneTree, MessageView, PayloadKind};
+use weft_core::{DeviceSigner, Draft, LaneTree, MessageView, OneByOne, PayloadKind};
 use weft_net::ErrorCode;
 use weft_storage::{LaneLog, LogConfig, SimDisk};
 
@@ -42,7 +42,8 @@ impl Log {
         let genesis =
             Genesis { committee: (0..4).map(validator).collect(), ..Genesis::single("four", 1, key(0)) };
         let network = genesis.network().unwrap();
-        let config = LogConfig { segment_bytes: 1 << 20, free_bytes_min: 0, background: false };
+        let config =
+            LogConfig { segment_bytes: 1 << 20, free_bytes_min: 0, background: false, hasher: &OneByOne };
         let disk = Arc::new(SimDisk::new(1));
         let dir = std::path::Path::new("/lanes/0");
         let (mut log, _) = LaneLog::open(disk, dir, network, LaneId(0), config, &|_| true).unwrap();

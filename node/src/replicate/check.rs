@@ -25,6 +25,7 @@ use weft_storage::{Damage, LogError};
 use super::store::Stores;
 use crate::confirm::driver::Event;
 use crate::confirm::events::EventSender;
+use crate::hasher::fastest;
 use crate::lanes::Lanes;
 use crate::stats::Counters;
 
@@ -214,7 +215,7 @@ impl Checker {
         if view.root() != digest.root() {
             return Err(damaged("the batch has another root than when it was taken"));
         }
-        let ids = self.stores.ids(&view);
+        let ids = view.ids_by(fastest());
         Ok((stored.bytes, ids))
     }
 
@@ -361,8 +362,8 @@ impl Checker {
         view.check_hashes().map_err(|error| damaged(&error.to_string()))?;
         let before =
             reader.tree_at(view.first())?.ok_or_else(|| damaged("what lies before it is not there"))?;
-        let ids = self.stores.ids(&view);
-        view.check_root_of(&before, ids.into_iter()).map_err(|error| damaged(&error.to_string()))?;
+        let ids = view.ids_by(fastest());
+        view.check_root_of(&before, &ids, fastest()).map_err(|error| damaged(&error.to_string()))?;
         Ok(())
     }
 

@@ -32,6 +32,7 @@ use super::witnesses::{Gate, Seen};
 use crate::confirm::Confirm;
 use crate::confirm::driver::Event;
 use crate::confirm::events::EventSender;
+use crate::hasher::fastest;
 use crate::health::{Full, Health, State};
 use crate::lane::with_sources;
 use crate::lanes::Lanes;
@@ -572,8 +573,8 @@ impl Running {
             return Ok(Taken::Stray);
         }
         let Some(before) = reader.tree_at(view.first())? else { return Ok(Taken::Stray) };
-        let ids = self.parts.stores.ids(&view);
-        if view.check_hashes().is_ok() && view.check_root_of(&before, ids.into_iter()).is_ok() {
+        let ids = view.ids_by(fastest());
+        if view.check_hashes().is_ok() && view.check_root_of(&before, &ids, fastest()).is_ok() {
             let cause = format!(
                 "another node has a batch of this node's lane at position {} that this node has signed and does not have: its \
                  directory was restored from an older copy, or runs twice; this key must not sign again",

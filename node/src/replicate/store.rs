@@ -15,12 +15,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam::channel::Sender;
 use weft_core::confirm::BatchDigest;
-use weft_core::hash::Domain;
 use weft_core::merkle::{EMPTY_ROOT, Hash};
-use weft_core::{BatchError, BatchView, LaneId, LaneTree, MessageId, NodeKey};
-use weft_crypto::simd::{Context, Hashes};
+use weft_core::{BatchError, BatchView, LaneId, LaneTree, NodeKey};
 use weft_storage::{LaneLog, LaneWriter, LogError, LogReader, Syncer};
 
+use crate::hasher::fastest;
 use crate::health::{Full, Health, NoRoom, State};
 
 /// Bytes of one lane's sides. One batch is kept whatever its length.
@@ -116,8 +115,6 @@ struct Slot {
 /// All lanes but the own one.
 pub struct Stores {
     slots: Vec<Option<Slot>>,
-    hashes: Hashes,
-    context: Context,
     health: Arc<Health>,
     /// Wakes the sync.
     bell: Mutex<Option<Sender<()>>>,
@@ -142,13 +139,7 @@ impl Stores {
             let store = LaneStore { writer, sides, side_bytes: 0, final_size: 0, changing: false };
             Some(Slot { store: Mutex::new(store), syncer, reader, key: *key })
         };
-        Self {
-            slots: keys.iter().enumerate().map(slot).collect(),
-            hashes: Hashes::detect(),
-            context: Context::new(Domain::MESSAGE.context()),
-            health,
-            bell: Mutex::new(None),
-        }
+        Self { slots: keys.iter().enumerate().map(slot).collect(), health, bell: Mutex::new(None) }
     }
 
     /// What wakes the sync, from now on; `None` at the end.
@@ -170,14 +161,6 @@ impl Stores {
     /// Lanes of other nodes.
     pub fn lanes(&self) -> impl Iterator<Item = (LaneId, &LogReader)> {
         self.slots.iter().flatten().map(|slot| (slot.reader.lane(), &slot.reader))
-    }
-
-    /// Ids of a batch's messages.
-    pub fn ids(&self, view: &BatchView<'_>) -> Vec<MessageId> {
-        let contents: Vec<&[u8]> = view.messages().map(|entry| entry.message.content()).collect();
-        let mut ids = vec![[0; 32]; contents.len()];
-        self.hashes.derive(&self.context, &contents, &mut ids);
-        ids.into_iter().map(MessageId).collect()
     }
 
     /// Takes a batch that came from somewhere: the first gate. `lane` is what it was said to belong to; `follows` the end that it follows
@@ -207,15 +190,11 @@ impl Stores {
         {
             return Ok(Taken::Held(view.size(), *view.root()));
         }
-        let ids = self.ids(&view);
+        let ids = view.ids_by(fastest());
         let read = |before: &LaneTree| {
-            BatchDigest::read_with_ids(
-                &view,
-                ids.iter().copied(),
-                before,
-                &slot.key,
-                |key, text, signature| weft_crypto::serial::verify_one(&key.0, text, signature),
-            )
+            BatchDigest::read_with_ids(&view, &ids, before, fastest(), &slot.key, |key, text, signature| {
+                weft_crypto::serial::verify_one(&key.0, text, signature)
+            })
         };
         // Where it is known what a batch follows, another root than its own is its sender's doing.
         let said = |root: &Hash| follows.is_some_and(|(_, said)| said == *root);
@@ -354,7 +333,7 @@ impl Stores {
         {
             let (bytes, after) = (side.bytes.clone(), side.after.clone());
             let Ok(view) = BatchView::parse(&bytes) else { break };
-            store.writer.append_view(&view, &self.ids(&view), &after)?;
+            store.writer.append_view(&view, &view.ids_by(fastest()), &after)?;
             store.drop_side(at);
             *rest = Some(next + 1);
         }

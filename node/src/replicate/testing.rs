@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weft_core::confirm::{Setup, Weights};
 use weft_core::{
-    BatchBuilder, DeviceSigner, Draft, LaneId, LaneTree, MessageId, NetworkId, NodeKey, PayloadKind, Place,
-    VerifiedMessage,
+    BatchBuilder, DeviceSigner, Draft, LaneId, LaneTree, MessageId, NetworkId, NodeKey, OneByOne,
+    PayloadKind, Place, VerifiedMessage,
 };
 use weft_storage::{LaneLog, LogConfig, LogReader, SimDisk};
 
@@ -74,7 +74,7 @@ pub(super) fn keys() -> [NodeKey; 2] {
 
 /// A log of `lane` on `disk`.
 pub(super) fn log(disk: &SimDisk, lane: LaneId) -> LaneLog {
-    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false };
+    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false, hasher: &OneByOne };
     let dir = format!("/lanes/{}", lane.0);
     let (log, _) =
         LaneLog::open(Arc::new(disk.clone()), Path::new(&dir), NETWORK, lane, config, &|_| true).unwrap();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weft_core::{
-    BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, MessageView, PayloadKind, Place,
-    VerifiedMessage,
+    BatchBuilder, DeviceSigner, Draft, Genesis, LaneId, LaneTree, MessageId, MessageView, OneByOne,
+    PayloadKind, Place, VerifiedMessage,
 };
 use weft_storage::{DataDir, LaneLog, LogConfig, RealDisk};
 
@@ -41,7 +41,12 @@ impl Ledger {
         let node = DeviceSigner::from_seed(NODE_SEED);
         let genesis = Genesis::single("test ledger", 1_800_000_000_000_000, node.public());
         let data = DataDir::init(&data, &genesis, &NODE_SEED).unwrap();
-        let config = LogConfig { segment_bytes: SEGMENT_BYTES, free_bytes_min: 0, background: false };
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            free_bytes_min: 0,
+            background: false,
+            hasher: &OneByOne,
+        };
         let dir = data.lane_dir(LANE);
         let (log, _) =
             LaneLog::open(Arc::new(RealDisk), &dir, data.network(), LANE, config, &|_| true).unwrap();

@@ -17,6 +17,8 @@ pub(crate) fn prefix_of(id: &weft_core::MessageId) -> u64 {
 
 /// Slots to begin with: 48 KiB.
 const SLOTS_MIN: usize = 4_096;
+/// The smallest page there is.
+const PAGE_BYTES: usize = 4_096;
 /// Ids whose memory is looked at before any of them is inserted or looked up: enough to keep the memory system busy, few enough to stay
 /// in the first cache.
 pub(crate) const GROUP_IDS: usize = 64;
@@ -38,6 +40,20 @@ const fn is_free(slot: Slot) -> bool {
     slot[2] == 0
 }
 
+fn slots_for(capacity: usize) -> usize {
+    (capacity.saturating_mul(4) / 3 + 1).next_power_of_two().max(SLOTS_MIN)
+}
+
+/// Free slots, each page of them written once. A page that is looked up in first and written later faults twice, and the second time
+/// every other core is interrupted, to forget the page of zeros that stood in for it.
+fn present(slots: usize) -> Vec<Slot> {
+    let mut slots = vec![FREE; slots];
+    for slot in slots.iter_mut().step_by(PAGE_BYTES / size_of::<Slot>()) {
+        *slot = std::hint::black_box(FREE);
+    }
+    slots
+}
+
 /// Prefix to position, for one segment.
 pub(crate) struct IdTable {
     /// A power of two of them.
@@ -49,18 +65,17 @@ pub(crate) struct IdTable {
 impl IdTable {
     /// A table with room for `capacity` ids before it grows.
     pub(crate) fn new(capacity: usize) -> Self {
-        let slots = (capacity.saturating_mul(4) / 3 + 1).next_power_of_two().max(SLOTS_MIN);
-        let multiplier = RandomState::new().hash_one(0_u8) | 1;
-        Self { slots: vec![FREE; slots], count: 0, multiplier }
+        Self::with_slots(vec![FREE; slots_for(capacity)])
+    }
+
+    fn with_slots(slots: Vec<Slot>) -> Self {
+        Self { slots, count: 0, multiplier: RandomState::new().hash_one(0_u8) | 1 }
     }
 
     /// The same, with memory behind every slot: a page that is probed before it is written costs two faults and an interrupt of
     /// every other core, and a table that starts with a segment meets them all within its first thousands of messages.
     pub(crate) fn prepared(capacity: usize) -> Self {
-        let mut table = Self::new(capacity);
-        // The hint hides from the compiler that zeros are there already.
-        std::hint::black_box(&mut table.slots[..]).fill(FREE);
-        table
+        Self::with_slots(present(slots_for(capacity)))
     }
 
     /// Ids that it holds before it grows.
@@ -89,8 +104,8 @@ impl IdTable {
         if needed <= self.slots.len() {
             return;
         }
-        let grown = vec![FREE; needed.next_power_of_two()];
-        let old = std::mem::replace(&mut self.slots, grown);
+        // In use everywhere in a moment.
+        let old = std::mem::replace(&mut self.slots, present(needed.next_power_of_two()));
         for slot in old.into_iter().filter(|slot| !is_free(*slot)) {
             self.place(slot);
         }
@@ -149,7 +164,11 @@ mod tests {
 
     #[test]
     fn every_prefix_inserted_is_found_at_all_its_positions_and_no_other_is() {
-        let mut table = IdTable::new(0);
+        inserted_prefixes_are_found(IdTable::new(0));
+        inserted_prefixes_are_found(IdTable::prepared(30_000));
+    }
+
+    fn inserted_prefixes_are_found(mut table: IdTable) {
         let mut random = crate::sim::SimRandom::new(7);
         let mut prefixes: Vec<u64> = (0..20_000).map(|_| random.next_u64()).collect();
         // The edges, and neighbours that a weak hash would pile up.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use weft_core::arena::VerifiedMessage;
 use weft_core::lane::build::{BatchBuilder, SealedBatch};
-use weft_core::{DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, PayloadKind, Place};
+use weft_core::{
+    DeviceKey, Draft, LaneId, LaneTree, MessageId, MessageView, NetworkId, OneByOne, PayloadKind, Place,
+};
 use weft_storage::sim::SimRandom;
 use weft_storage::{Disk, LaneLog, LogConfig, LogError, LogReader, Recovered, verify_log};
 
@@ -18,7 +20,8 @@ pub(crate) fn dir() -> PathBuf {
 }
 
 /// The smallest segments, so that a few batches fill one; no threads, so that operations come in a fixed order.
-pub(crate) const SMALL: LogConfig = LogConfig { segment_bytes: 8_192, free_bytes_min: 0, background: false };
+pub(crate) const SMALL: LogConfig =
+    LogConfig { segment_bytes: 8_192, free_bytes_min: 0, background: false, hasher: &OneByOne };
 
 /// A batch as it was appended.
 pub(crate) struct Batch {
@@ -142,7 +145,7 @@ pub(crate) fn assert_holds(reader: &LogReader, history: &[&Batch], size: u64) {
 
 /// Walks the log as `weft verify-log` does and expects no damage.
 pub(crate) fn assert_verifies(disk: &dyn Disk, dir: &Path, size: u64) {
-    let report = verify_log(disk, dir, NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+    let report = verify_log(disk, dir, NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
     assert_eq!(report.damage, None);
     assert_eq!(report.size, size);
 }

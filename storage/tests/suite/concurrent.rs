@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use weft_core::Place;
+use weft_core::{OneByOne, Place};
 use weft_storage::sim::SimRandom;
 use weft_storage::{LogConfig, LogReader, RealDisk, Syncer};
 
@@ -56,7 +56,7 @@ fn read_until(reader: &LogReader, history: &[Batch], mut random: SimRandom, done
 fn readers_and_syncers_see_a_growing_log_that_is_whole_at_every_moment() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lanes/7");
-    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: true };
+    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: true, hasher: &OneByOne };
     let base = seed(77);
     let mut lane = Lane::new(base);
     let history: Vec<Batch> = (0..400).map(|i| lane.batch(1 + i % 9, (i as usize * 13) % 250)).collect();
@@ -92,7 +92,7 @@ fn readers_and_syncers_see_a_growing_log_that_is_whole_at_every_moment() {
 #[test]
 fn bytes_handed_out_outlive_the_log_and_its_files() {
     let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false };
+    let config = LogConfig { segment_bytes: 65_536, free_bytes_min: 0, background: false, hasher: &OneByOne };
     let mut lane = Lane::new(1);
     let batch = lane.batch(3, 100);
     let (mut log, _) = open_in(Arc::new(RealDisk), dir.path(), config).unwrap();

@@ -1,6 +1,6 @@
 //! Failing writes and syncs, full disks, damage, and bytes that look like records: errors by name, and nothing acknowledged is lost.
 
-use weft_core::LaneId;
+use weft_core::{LaneId, OneByOne};
 use weft_storage::segment::{FRAME_BYTES, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
 use weft_storage::sim::{Fault, OperationKind, SimDisk, SimRandom};
 use weft_storage::{Disk, LogConfig, LogError, verify_log};
@@ -209,7 +209,7 @@ fn a_flipped_bit_anywhere_in_durable_data_is_reported_and_never_cut() {
     for offset in 0..used {
         let damaged = disk.fork();
         damaged.flip_bit(&segment_path(), offset, (offset % 8) as u8).unwrap();
-        let report = verify_log(&damaged, &dir(), NETWORK, LANE, &mut |_, _| Ok(()));
+        let report = verify_log(&damaged, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(()));
         match open(&damaged, ONE) {
             Ok((log, recovered)) => {
                 // Padding between records, or the mark.
@@ -261,9 +261,9 @@ fn damage_in_a_sealed_segment_is_found_by_verify_log_with_file_and_offset() {
     assert_verifies(&disk, &dir(), lane.tree.size());
     let names = disk.list(&dir()).unwrap();
     let second = dir().join(names.iter().filter(|name| name.ends_with(".seg")).nth(1).unwrap());
-    let before = verify_log(&disk, &dir(), NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+    let before = verify_log(&disk, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
     disk.flip_bit(&second, SEGMENT_HEADER_BYTES as u64 + 512 + 200, 0).unwrap();
-    let after = verify_log(&disk, &dir(), NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+    let after = verify_log(&disk, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
     let damage = after.damage.unwrap();
     assert_eq!(damage.path, second);
     assert!(damage.offset <= SEGMENT_HEADER_BYTES as u64 + 512 + 200);
@@ -288,7 +288,7 @@ fn a_missing_segment_is_reported() {
         let disk = disk.fork();
         disk.remove(&dir().join(name)).unwrap();
         assert!(matches!(open(&disk, SMALL), Err(LogError::Damaged(_))), "{name}");
-        let report = verify_log(&disk, &dir(), NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+        let report = verify_log(&disk, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
         assert!(report.damage.is_some(), "{name}");
     }
 }
@@ -377,13 +377,13 @@ fn a_log_cut_by_a_crash_says_what_it_cut() {
     let mut everything: Vec<u32> = disk.crash_units().iter().map(|unit| unit - 1).collect();
     everything[3] = 0;
     let crashed = disk.crash(&everything);
-    let report = verify_log(&crashed, &dir(), NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+    let report = verify_log(&crashed, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
     assert_eq!((report.damage, report.size, report.closed), (None, first.sealed.size(), false));
     let (_, recovered) = open(&crashed, ONE).unwrap();
     let cut = recovered.cut.unwrap();
     assert_eq!((cut.bytes, cut.offset), (report.torn_bytes, SEGMENT_HEADER_BYTES as u64 + 512));
     assert!(cut.found.contains("body"), "{}", cut.found);
-    let report = verify_log(&crashed, &dir(), NETWORK, LANE, &mut |_, _| Ok(())).unwrap();
+    let report = verify_log(&crashed, &dir(), NETWORK, LANE, &OneByOne, &mut |_, _| Ok(())).unwrap();
     assert_eq!((report.torn_bytes, report.closed), (0, true));
 }
 
@@ -391,7 +391,7 @@ fn a_log_cut_by_a_crash_says_what_it_cut() {
 fn verify_log_asks_about_every_batch_and_reports_the_first_refusal() {
     let (disk, history) = closed_log();
     let mut asked = Vec::new();
-    let report = verify_log(&disk, &dir(), NETWORK, LANE, &mut |batch, ids| {
+    let report = verify_log(&disk, &dir(), NETWORK, LANE, &OneByOne, &mut |batch, ids| {
         asked.push((batch.first(), ids.to_vec()));
         if asked.len() == 3 { Err("message 1: signature".to_owned()) } else { Ok(()) }
     })
@@ -402,7 +402,7 @@ fn verify_log_asks_about_every_batch_and_reports_the_first_refusal() {
     assert_eq!((report.batches, report.size), (2, history[1].sealed.size()));
     let damage = report.damage.unwrap();
     assert_eq!((damage.what.as_str(), damage.offset), ("message 1: signature", 4_096 + 512 + 1_536));
-    assert!(verify_log(&disk, &dir(), NETWORK, LaneId(8), &mut |_, _| Ok(())).is_err());
+    assert!(verify_log(&disk, &dir(), NETWORK, LaneId(8), &OneByOne, &mut |_, _| Ok(())).is_err());
 }
 
 #[test]

@@ -6,14 +6,15 @@ use std::path::Path;
 use weft_core::merkle::{
     Hash, HashSource, consistency_proof, inclusion_proof, leaf_hash_32, verify_consistency, verify_inclusion,
 };
-use weft_core::{LaneId, LaneTree, NetworkId};
+use weft_core::{LaneId, LaneTree, NetworkId, OneByOne};
 use weft_storage::sim::SimDisk;
 use weft_storage::subtrees::SUBTREES_NAME;
 use weft_storage::{LaneHashes, LaneLog, LogConfig, Subtrees};
 
 use crate::common::{LANE, Lane, NETWORK, append, open};
 
-const ROOMY: LogConfig = LogConfig { segment_bytes: 1 << 20, free_bytes_min: 0, background: false };
+const ROOMY: LogConfig =
+    LogConfig { segment_bytes: 1 << 20, free_bytes_min: 0, background: false, hasher: &OneByOne };
 
 /// A log with 70,000 small messages in batches of many sizes, and all leaves of its lane.
 struct Bench {

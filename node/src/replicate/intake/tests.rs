@@ -187,7 +187,7 @@ fn only_what_this_node_has_sealed_says_anything_about_its_own_lane() {
     let mut own = Author { signer: own_signer(), lane: LaneId(0), tree: LaneTree::new() };
     let mut append = |batch: &Bytes, after: &LaneTree| {
         let view = BatchView::parse(batch).unwrap();
-        bench.own.append_view(&view, &intake.stores.ids(&view), after).unwrap();
+        bench.own.append_view(&view, &view.ids().collect::<Vec<_>>(), after).unwrap();
     };
     let first = own.batch(b"first");
     append(&first, &own.tree);
