@@ -13,6 +13,7 @@ use weft_core::{GenesisId, LaneId, NodeKey};
 use super::frame::{PEER_MAGIC, PeerKind};
 use super::identity::{Members, PeerIdentity};
 use super::link::code_of;
+use super::stream::FrameSender;
 use super::*;
 use crate::quic::SERVER_NAME;
 use crate::quic::transport::{endpoint_config, peer_transport, socket};
@@ -154,6 +155,34 @@ async fn closed(connection: &Connection) -> PeerCode {
     let ConnectionError::ApplicationClosed(close) = &error else { panic!("{error}") };
     let code = PeerCode::ALL.iter().find(|code| code_of(**code) == close.error_code);
     *code.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_given_up_before_it_is_whole_is_no_fault() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let mut control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let request = encoded(&[PeerFrame::Cosign { lane: LaneId(1), end: LaneEnd { size: 5, root: [5; 32] } }]);
+    for length in [0, 1, request.len() - 1] {
+        let (send, _recv) = connection.open_bi().await.unwrap();
+        let mut send = FrameSender::new(send, 0, PATIENCE);
+        send.bytes(Bytes::copy_from_slice(&request[..length])).await.unwrap();
+        drop(send);
+    }
+    let proof = encoded(&[PeerFrame::ForkProof { lane: LaneId(1) }]);
+    let mut send = FrameSender::new(connection.open_uni().await.unwrap(), 0, PATIENCE);
+    send.bytes(proof.into()).await.unwrap();
+    drop(send);
+    // One that is whole is answered, after all of these.
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&request).await.unwrap();
+    send.finish().unwrap();
+    assert!(!recv.read_to_end(1_000).await.unwrap().is_empty());
+    control.write_all(&encoded(&[PeerFrame::Witness(Bytes::from(vec![3; 300]))])).await.unwrap();
+    heard.heard("witness 2").await;
+    assert!(net.is_connected(LaneId(2)));
+    assert_eq!(net.status()[1].score, 0, "nothing is held against whoever gave up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

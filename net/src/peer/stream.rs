@@ -1,7 +1,8 @@
 //! Frames on QUIC streams.
 //!
 //! Owns the half-read frame of a stream and the deadline of whoever takes no bytes. Invariants: reading can be given up
-//! and taken up again at any await; a frame is refused by its head before its body is read.
+//! and taken up again at any await; a frame is refused by its head before its body is read; a stream of this node's that is let go of
+//! before its end is given up, and does not look like one that ends inside a frame, which would be a fault.
 
 use std::time::Duration;
 
@@ -104,10 +105,20 @@ impl FrameReceiver {
     }
 }
 
-/// The sending half of a stream.
+/// The sending half of a stream. Dropped before [`finish`](Self::finish) it is given up: QUIC's own streams end in order when they are
+/// dropped, wherever that is.
 pub(super) struct FrameSender {
     send: SendStream,
     slow: Duration,
+    finished: bool,
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.reset();
+        }
+    }
 }
 
 impl FrameSender {
@@ -115,7 +126,7 @@ impl FrameSender {
     pub(super) fn new(send: SendStream, priority: i32, slow: Duration) -> Self {
         // Fails for a stream that is over already: then writing fails too.
         let _ = send.set_priority(priority);
-        Self { send, slow }
+        Self { send, slow, finished: false }
     }
 
     /// Sends a frame; its payload is not copied.
@@ -143,11 +154,13 @@ impl FrameSender {
 
     /// Nothing more follows; what was sent still arrives.
     pub(super) fn finish(&mut self) {
+        self.finished = true;
         let _ = self.send.finish();
     }
 
     /// Gives the stream up.
     pub(super) fn reset(&mut self) {
+        self.finished = true;
         let _ = self.send.reset(quinn::VarInt::from_u32(0));
     }
 }
