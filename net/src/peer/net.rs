@@ -533,6 +533,14 @@ impl PeerNet {
         }
     }
 
+    /// Tells one peer, or all, that a lane was signed two ways: by the proof's bytes, without its batches. Where no room is left in a
+    /// peer's queue it is dropped and counted.
+    pub fn send_forked(&self, peer: Option<LaneId>, proof: &Bytes) {
+        for link in self.links().filter(|link| peer.is_none_or(|peer| peer == link.peer)) {
+            link.control(PeerFrame::Forked(proof.clone()));
+        }
+    }
+
     /// Asks a peer for what follows the highest of `ends` that it has of `lane`, with this much credit, as far as
     /// [`PeerLimits::credit_bytes_max`] goes. A subscription to the same lane of the same peer is given up. At most
     /// 512 ends are sent, the first ones and the last.

@@ -77,6 +77,7 @@ impl PeerService for Endless {
     }
     fn holdings(&self, _peer: LaneId, _holdings: Holdings, _hold: Hold) {}
     fn fork_proof(&self, _peer: LaneId, _lane: LaneId, _batches: [Bytes; 2], _hold: Hold) {}
+    fn forked(&self, _peer: LaneId, _proof: Bytes, _hold: Hold) {}
     fn batch(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, _batch: Bytes) {}
     fn shipping(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, event: Shipping) {
         self.note(format!("{event:?}"));

@@ -134,6 +134,9 @@ pub trait PeerService: Send + Sync + 'static {
     /// Two batches that are said to be signed for one position of `lane`, not looked at.
     fn fork_proof(&self, peer: LaneId, lane: LaneId, batches: [Bytes; 2], hold: Hold);
 
+    /// The bytes of what is said to be a proof that a lane was signed two ways, without the batches; not looked at.
+    fn forked(&self, peer: LaneId, proof: Bytes, hold: Hold);
+
     /// A batch of a subscription came, not looked at; it uses its length of the credit.
     fn batch(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, batch: Bytes);
 

@@ -23,6 +23,7 @@ use weft_storage::LogReader;
 use super::credit::Credit;
 use super::sources::{Question, Sources};
 use super::store::Stores;
+use crate::confirm::forks::KnownForks;
 use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::lanes::Lanes;
@@ -144,6 +145,7 @@ pub struct Fetcher {
     net: Arc<OnceLock<PeerNet>>,
     credit: Arc<Credit>,
     stores: Arc<Stores>,
+    forks: KnownForks,
     weights: Weights,
     sources: Sources,
     connected: BTreeSet<LaneId>,
@@ -171,7 +173,7 @@ impl Fetcher {
         confirm: Arc<Confirm>,
         health: Arc<Health>,
         net: Arc<OnceLock<PeerNet>>,
-        (credit, stores): (Arc<Credit>, Arc<Stores>),
+        (credit, stores, forks): (Arc<Credit>, Arc<Stores>, KnownForks),
         weights: Weights,
     ) -> Self {
         let now = Instant::now();
@@ -180,6 +182,7 @@ impl Fetcher {
             applied: BTreeMap::new(),
             credit,
             stores,
+            forks,
             sources: Sources::default(),
             lanes,
             confirm,
@@ -232,6 +235,8 @@ impl Fetcher {
                 self.again.clear();
                 if let Some(net) = net {
                     net.send_holdings(Some(peer), &self.own_holdings());
+                    // What was found while it was away.
+                    self.forks.all().iter().for_each(|proof| net.send_forked(Some(peer), proof));
                 }
             }
             FetchEvent::Disconnected(peer) => {
@@ -252,7 +257,8 @@ impl Fetcher {
                 let grown = self.subscriptions.get(&lane).is_some_and(|held| {
                     held.grown || self.lanes.get(lane).is_some_and(|reader| reader.size() != held.size)
                 });
-                self.give_up(lane, subscription, !lost && !grown);
+                // Whoever claims to have more of this node's lane and goes when it is asked for it has been asked.
+                self.give_up(lane, subscription, !grown && (!lost || lane == self.lanes.own()));
             }
             FetchEvent::Stray { lane, subscription } => {
                 self.give_up(lane, subscription, true);
@@ -567,7 +573,7 @@ mod tests {
         let weights = Weights::new(vec![1; 2]);
         let (lanes, health) = (ground.lanes, ground.health);
         let stores = Arc::new(Stores::new(LaneId(0), &keys(), vec![ground.other], health.clone()));
-        let shared = (credit, stores);
+        let shared = (credit, stores, KnownForks::default());
         let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), shared, weights);
         for peer in [LANE, LaneId(2), LaneId(3)] {
             fetcher.connected.insert(peer);
@@ -640,6 +646,26 @@ mod tests {
             let asked = fetcher.next_source(LANE, 0, soon).is_some();
             assert_eq!(asked, peer != LaneId(3), "as long as there is somebody else");
             fetcher.subscriptions.insert(LANE, held);
+        }
+    }
+
+    #[test]
+    fn peers_that_go_whenever_they_are_asked_for_the_own_lane_do_not_keep_this_node_from_joining() {
+        let (mut fetcher, now) = asking();
+        let (own, liars) = (LaneId(0), [LaneId(2), LaneId(3)]);
+        let claim = || Holdings { lanes: vec![(own, LaneEnd { size: 20, root: [1; 32] })], followed: vec![] };
+        liars.iter().for_each(|peer| drop(fetcher.holdings.insert(*peer, claim())));
+        fetcher.health.set_state(State::Joining, None);
+        let held = fetcher.subscriptions.values().next().copied().unwrap();
+        for (peer, state) in liars.into_iter().zip([State::Joining, State::Live]) {
+            fetcher.subscriptions.insert(own, Subscription { peer, ..held });
+            fetcher.take(FetchEvent::Over { lane: own, subscription: held.id, lost: true });
+            fetcher.take(FetchEvent::Disconnected(peer));
+            // It is back at once, with the same claim.
+            fetcher.take(FetchEvent::Connected(peer));
+            fetcher.take(FetchEvent::Holdings(peer, claim(), Hold::free()));
+            fetcher.judge_state(now + CLAIM_WAIT);
+            assert_eq!(fetcher.health.state(), state, "once both were asked");
         }
     }
 
