@@ -175,6 +175,11 @@ impl Health {
         }
     }
 
+    /// Whether this one finds no room.
+    pub fn is_full(&self, who: Full) -> bool {
+        self.full.load(Ordering::Acquire) & who as u8 != 0
+    }
+
     /// The room that was missing last, if there is none for lanes of other nodes or for votes: what is taken meanwhile is not confirmed.
     pub fn full_elsewhere(&self) -> Option<NoRoom> {
         if self.full.load(Ordering::Acquire) & !(Full::OwnLane as u8) == 0 {

@@ -194,6 +194,11 @@ fn a_node_without_room_for_other_lanes_says_so_and_is_back_when_there_is_room() 
         0
     });
     assert!(filled > 0);
+    let status = runtime().block_on(async {
+        let (_client, session) = session(cluster.node(3), AckLevel::Durable).await;
+        session.status().await.unwrap()
+    });
+    assert_eq!(status.flags, weft_net::frame::node_flags::DISK_FULL, "`weft status` says so too");
     // The others go on, and it stays as it is.
     send(cluster.node(1), AckLevel::Final, 50, 1);
     assert_eq!(cluster.node(3).health().state, State::DiskFull, "{:?}", cluster.node(3).health().cause);

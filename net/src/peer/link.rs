@@ -214,11 +214,11 @@ impl Link {
         })
     }
 
-    /// Sends a proof of a fork, if there is room for it.
-    pub(super) fn send_proof(self: &Arc<Self>, lane: LaneId, batches: [Bytes; 2]) {
+    /// Sends a proof of a fork, if there is room for it; `false`, and counted, if not.
+    pub(super) fn send_proof(self: &Arc<Self>, lane: LaneId, batches: [Bytes; 2]) -> bool {
         let Ok(permit) = Arc::clone(&self.proofs).try_acquire_owned() else {
             self.slot.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         };
         let link = Arc::clone(self);
         self.spawn(async move {
@@ -232,7 +232,7 @@ impl Link {
                 }
             }
             send.finish();
-        });
+        })
     }
 
     /// When something came last on the control stream.

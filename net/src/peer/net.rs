@@ -526,11 +526,10 @@ impl PeerNet {
     }
 
     /// Passes a proof of a fork on to all connected peers but `except`: two batches for one position of `lane`. A peer
-    /// that has not taken the last two proofs yet is left out.
-    pub fn send_fork_proof(&self, except: Option<LaneId>, lane: LaneId, batches: &[Bytes; 2]) {
-        for link in self.links().filter(|link| Some(link.peer) != except) {
-            link.send_proof(lane, batches.clone());
-        }
+    /// that has not taken the last two proofs yet is left out: who is, is returned.
+    pub fn send_fork_proof(&self, except: Option<LaneId>, lane: LaneId, batches: &[Bytes; 2]) -> Vec<LaneId> {
+        let others = self.links().filter(|link| Some(link.peer) != except);
+        others.filter(|link| !link.send_proof(lane, batches.clone())).map(|link| link.peer).collect()
     }
 
     /// Tells one peer, or all, that a lane was signed two ways: by the proof's bytes, without its batches. Where no room is left in a
@@ -585,6 +584,13 @@ impl PeerNet {
         {
             ask.grant(bytes);
         }
+    }
+
+    /// Bytes that have come by a subscription so far, also of a batch that is not whole yet: a long one on a slow link takes its time. 0
+    /// once it is over.
+    #[must_use]
+    pub fn arrived(&self, subscription: SubscriptionId) -> u64 {
+        self.shared.subscriptions().get(&subscription).map_or(0, |ask| ask.arrived())
     }
 
     /// Asks a peer for the witnesses of `validator` after this number, at most 256; they come through

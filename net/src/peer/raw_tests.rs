@@ -322,6 +322,28 @@ async fn a_holder_that_sends_beyond_the_credit_loses_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_of_a_long_batch_is_seen_before_the_batch_is_whole() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let end = LaneEnd { size: 0, root: [0; 32] };
+    let id = net.subscribe(LaneId(2), LaneId(1), vec![end], 1).unwrap();
+    assert_eq!(net.arrived(id), 0);
+    let (mut send, _recv) = connection.accept_bi().await.unwrap();
+    let bytes = encoded(&[PeerFrame::Started(end), PeerFrame::Batch(Bytes::from(vec![1; 10_000]))]);
+    send.write_all(&bytes[..5_000]).await.unwrap();
+    let arrived = async {
+        while net.arrived(id) < 5_000 {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.unwrap();
+    net.unsubscribe(id);
+    assert_eq!(net.arrived(id), 0, "it is over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_says_nothing_or_takes_nothing_is_lost() {
     let limits = PeerLimits {
         idle_timeout: Duration::from_millis(1_200),

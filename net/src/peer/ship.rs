@@ -40,12 +40,18 @@ pub(super) struct Ask {
     granted: AtomicU64,
     stopped: AtomicBool,
     changed: Notify,
+    /// Bytes that have come, also of a batch that is not whole.
+    arrived: Arc<AtomicU64>,
 }
 
 impl Ask {
     pub(super) fn new(id: SubscriptionId, lane: LaneId) -> Arc<Self> {
         let (granted, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { id, lane, granted, stopped, changed: Notify::new() })
+        Arc::new(Self { id, lane, granted, stopped, changed: Notify::new(), arrived: Arc::default() })
+    }
+
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
     }
 
     pub(super) fn grant(&self, bytes: u64) {
@@ -93,7 +99,7 @@ async fn receive_lane(
     let limits = &link.shared.limits;
     let (send, recv) = link.connection.open_bi().await.map_err(StreamError::Lost)?;
     let mut send = FrameSender::new(send, ASK_PRIORITY, limits.slow_peer_timeout);
-    let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max);
+    let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max).counted(&ask.arrived);
     send.frame(&PeerFrame::Subscribe { lane: ask.lane, credit, ends }).await?;
     let service = &link.shared.service;
     let mut credit = i128::from(credit);

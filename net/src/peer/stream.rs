@@ -4,6 +4,8 @@
 //! and taken up again at any await; a frame is refused by its head before its body is read; a stream of this node's that is let go of
 //! before its end is given up, and does not look like one that ends inside a frame, which would be a fault.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -71,11 +73,18 @@ pub(super) struct FrameReceiver {
     recv: RecvStream,
     reader: PeerReader,
     rest: Bytes,
+    /// Counts the bytes that come, if somebody wants to know.
+    arrived: Option<Arc<AtomicU64>>,
 }
 
 impl FrameReceiver {
     pub(super) fn new(recv: RecvStream, batch_bytes_max: u32) -> Self {
-        Self { recv, reader: PeerReader::new(batch_bytes_max), rest: Bytes::new() }
+        Self { recv, reader: PeerReader::new(batch_bytes_max), rest: Bytes::new(), arrived: None }
+    }
+
+    /// Counts what comes by the piece, long before a frame is whole.
+    pub(super) fn counted(self, arrived: &Arc<AtomicU64>) -> Self {
+        Self { arrived: Some(Arc::clone(arrived)), ..self }
     }
 
     /// The next frame, `None` at the end of the stream. Cancel safe.
@@ -92,7 +101,12 @@ impl FrameReceiver {
                 return Ok(frame);
             }
             match self.recv.read_chunk(READ_BYTES, true).await? {
-                Some(chunk) => self.rest = chunk.bytes,
+                Some(chunk) => {
+                    if let Some(arrived) = &self.arrived {
+                        arrived.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                    }
+                    self.rest = chunk.bytes;
+                }
                 None if self.reader.is_between_frames() => return Ok(None),
                 None => return Err(PeerFrameError::Cut { when: "inside a frame" }.into()),
             }

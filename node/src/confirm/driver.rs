@@ -223,7 +223,9 @@ impl Driver {
             self.input(Input::Forked { lane, at })?;
         }
         if let Some(link) = &self.parts.link {
-            self.parts.forks.proofs().for_each(|proof| drop(link.forks.insert(proof)));
+            for proof in self.parts.forks.proofs() {
+                link.forks.insert(proof);
+            }
         }
         // Lanes wait for each other's witnesses: one pass after the other, as long as there is any progress.
         let mut held = None;

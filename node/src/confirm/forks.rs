@@ -53,6 +53,12 @@ impl KnownForks {
         self.lock().contains_key(&lane)
     }
 
+    /// The bytes of the proof about `lane`, if there is one.
+    #[must_use]
+    pub fn of(&self, lane: LaneId) -> Option<Bytes> {
+        self.lock().get(&lane).cloned()
+    }
+
     /// The proofs' bytes.
     #[must_use]
     pub fn all(&self) -> Vec<Bytes> {

@@ -27,8 +27,13 @@ impl Driver {
             tracing::error!(%lane, why, "the proof of a fork is not stored: after a restart it has to come again");
         }
         self.parts.confirm.fault(lane, Fault::Forked);
-        if let Some(net) = self.parts.link.as_ref().and_then(|link| link.net.get()) {
-            net.send_fork_proof(None, lane, &[held, other]);
+        let Some(link) = &self.parts.link else { return };
+        let Some(net) = link.net.get() else { return };
+        for peer in net.send_fork_proof(None, lane, &[held, other]) {
+            // It takes no more batches just now.
+            if let Some(proof) = link.forks.of(lane) {
+                net.send_forked(Some(peer), &proof);
+            }
         }
     }
 
