@@ -22,7 +22,7 @@ use super::frame::{Holdings, LaneEnd, PeerCode, PeerFrame};
 use super::greeting::Greeting;
 use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
-use super::service::{PeerService, SubscriptionId};
+use super::service::{Arrived, PeerService, SubscriptionId};
 use super::ship::Ask;
 use super::status::{PeerState, PeerStatus};
 use crate::quic::SERVER_NAME;
@@ -586,11 +586,10 @@ impl PeerNet {
         }
     }
 
-    /// Bytes that have come by a subscription so far, also of a batch that is not whole yet: a long one on a slow link takes its time. 0
-    /// once it is over.
+    /// What has come by a subscription so far: a long batch on a slow link takes its time. Nothing once it is over.
     #[must_use]
-    pub fn arrived(&self, subscription: SubscriptionId) -> u64 {
-        self.shared.subscriptions().get(&subscription).map_or(0, |ask| ask.arrived())
+    pub fn arrived(&self, subscription: SubscriptionId) -> Arrived {
+        self.shared.subscriptions().get(&subscription).map_or_else(Arrived::default, |ask| ask.arrived())
     }
 
     /// Asks a peer for the witnesses of `validator` after this number, at most 256; they come through

@@ -329,18 +329,21 @@ async fn what_comes_of_a_long_batch_is_seen_before_the_batch_is_whole() {
     heard.heard("connected 2").await;
     let end = LaneEnd { size: 0, root: [0; 32] };
     let id = net.subscribe(LaneId(2), LaneId(1), vec![end], 1).unwrap();
-    assert_eq!(net.arrived(id), 0);
+    assert_eq!(net.arrived(id), Arrived::default());
     let (mut send, _recv) = connection.accept_bi().await.unwrap();
     let bytes = encoded(&[PeerFrame::Started(end), PeerFrame::Batch(Bytes::from(vec![1; 10_000]))]);
     send.write_all(&bytes[..5_000]).await.unwrap();
-    let arrived = async {
-        while net.arrived(id) < 5_000 {
+    let comes = async |batches, least| {
+        while net.arrived(id).batches != batches || net.arrived(id).bytes < least {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, arrived).await.unwrap();
+    tokio::time::timeout(PATIENCE, comes(0, 5_000)).await.unwrap();
+    send.write_all(&bytes[5_000..]).await.unwrap();
+    tokio::time::timeout(PATIENCE, comes(1, 0)).await.unwrap();
+    assert_eq!(net.arrived(id), Arrived { batches: 1, bytes: 0 });
     net.unsubscribe(id);
-    assert_eq!(net.arrived(id), 0, "it is over");
+    assert_eq!(net.arrived(id), Arrived::default(), "it is over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,15 @@ use super::frame::{Holdings, LaneEnd, NotCosigned, PeerCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u64);
 
+/// What has come by a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// Batches.
+    pub batches: u64,
+    /// Bytes of the next one, which is not whole yet.
+    pub bytes: u64,
+}
+
 /// Room that something received takes of what its peer may occupy. Kept with what was received and dropped with it;
 /// while all of it is taken, nothing more is read of that peer's control stream.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use weft_core::LaneId;
 use weft_core::confirm::Weights;
-use weft_net::peer::{Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
+use weft_net::peer::{Arrived, Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
 use weft_storage::LogReader;
 
 use super::credit::Credit;
@@ -127,8 +127,8 @@ struct Subscription {
     /// Size of the log when it last grew, and when that was.
     size: u64,
     grew: Instant,
-    /// What had come by then, in bytes.
-    arrived: u64,
+    /// Batches that had come by then.
+    batches: u64,
     /// It has grown since the subscription began, which was then.
     grown: bool,
     since: Instant,
@@ -350,14 +350,14 @@ impl Fetcher {
     }
 
     /// What has come by a subscription so far.
-    fn arrived(&self, id: SubscriptionId) -> u64 {
-        self.net.get().map_or(0, |net| net.arrived(id))
+    fn arrived(&self, id: SubscriptionId) -> Arrived {
+        self.net.get().map_or_else(Arrived::default, |net| net.arrived(id))
     }
 
-    /// Whether the next batch of a subscription is on its way.
+    /// Whether the next batch of a subscription is on its way. Not if others came that made nothing grow.
     fn comes(&self, held: &Subscription, now: Instant) -> bool {
-        let arrived = self.arrived(held.id).saturating_sub(held.arrived);
-        sources::comes(arrived, now.duration_since(held.grew))
+        let arrived = self.arrived(held.id);
+        arrived.batches <= held.batches && sources::comes(arrived.bytes, now.duration_since(held.grew))
     }
 
     fn subscribe(&mut self, net: &PeerNet, now: Instant) {
@@ -412,12 +412,12 @@ impl Fetcher {
         size: u64,
         now: Instant,
     ) -> Option<(Option<LaneId>, Option<LaneId>)> {
-        let arrived = self.subscriptions.get(&lane).map_or(0, |held| self.arrived(held.id));
+        let batches = self.subscriptions.get(&lane).map_or(0, |held| self.arrived(held.id).batches);
         let Some(held) = self.subscriptions.get_mut(&lane) else {
             return self.again.get(&lane).is_none_or(|again| *again <= now).then_some((None, None));
         };
         if size != held.size {
-            (held.size, held.grew, held.grown, held.arrived) = (size, now, true, arrived);
+            (held.size, held.grew, held.grown, held.batches) = (size, now, true, batches);
             self.sources.served(lane, held.peer);
         }
         let certified = self.confirm.marks(lane).certified;
@@ -457,8 +457,8 @@ impl Fetcher {
             let claimed =
                 self.with(lane, size, now, |sources, question| sources.most_of_others(question, peer));
             let behind = (claimed, now);
-            let (grew, since, arrived, grown) = (now, now, 0, false);
-            let held = Subscription { peer, id, size, grew, arrived, grown, since, behind, stuck };
+            let (grew, since, batches, grown) = (now, now, 0, false);
+            let held = Subscription { peer, id, size, grew, batches, grown, since, behind, stuck };
             self.subscriptions.insert(lane, held);
         }
     }

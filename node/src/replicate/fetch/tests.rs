@@ -25,7 +25,7 @@ fn asking() -> (Fetcher, Instant) {
         id,
         size: 0,
         grew: now,
-        arrived: 0,
+        batches: 0,
         grown: false,
         since: now,
         behind,
