@@ -440,6 +440,7 @@ impl RunningNode {
             committer.run(&groups_out);
         })?;
 
+        let mut failed = None;
         let replication = match peers {
             None => {
                 health.set_state(State::Live, None);
@@ -468,16 +469,17 @@ impl RunningNode {
                     cosigner,
                 };
                 let health = health.clone();
-                Some(Replication::start(needs, runtime.handle(), move |name, work| {
+                let started = Replication::start(needs, runtime.handle(), move |name, work| {
                     let guard = PanicGuard { stage: name, health: health.clone() };
                     spawn(name.to_owned(), move || {
                         let _guard = guard;
                         work();
                     })
-                })?)
+                });
+                started.map_err(|error| failed = Some(error)).ok()
             }
         };
-        Ok(Self {
+        let node = Self {
             address,
             http_address,
             fingerprint: server.fingerprint(),
@@ -503,7 +505,15 @@ impl RunningNode {
                 stores,
                 _data: data,
             }),
-        })
+        };
+        match failed {
+            None => Ok(node),
+            Some(error) => {
+                // What runs by now holds the log and the lock on the directory.
+                drop(node);
+                Err(error.into())
+            }
+        }
     }
 
     /// Where clients connect.

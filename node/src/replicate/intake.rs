@@ -576,7 +576,7 @@ impl Running {
         let verify = |key: &NodeKey, text: &[u8], signature: &_| {
             weft_crypto::serial::verify_one(&key.0, text, signature)
         };
-        if !key.is_some_and(|key| proof.verify(key, verify).is_ok()) {
+        if key.is_none_or(|key| proof.verify(key, verify).is_err()) {
             return self.fault(peer, "its proof of a fork does not hold");
         }
         if lane == self.parts.lanes.own() {

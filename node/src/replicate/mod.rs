@@ -218,7 +218,9 @@ impl Replication {
             weights.clone(),
         );
         threads.push(spawn("weft-fetch", Box::new(move || fetcher.run(&fetch)))?);
-        let net = PeerNet::start(peers.clone(), runtime, Arc::new(service))?;
+        // Without it the other threads end: nobody is left to give them anything.
+        let net = PeerNet::start(peers.clone(), runtime, Arc::new(service))
+            .inspect_err(|_| stores.set_bell(None))?;
         tracing::info!(address = %net.local_addr(), nodes = keys.len(), "listening for other nodes");
         let _ = link.net.set(net.clone());
         let stores = stores.clone();

@@ -200,6 +200,9 @@ fn a_witness_that_the_machine_has_from_the_log_before_its_event_counts_as_the_la
     let placed = bench.authors[0].append_one(&first);
     bench.round(Event::Stored(before));
     assert_eq!(bench.confirm.ask(|machine| machine.followed(0)), 1, "it has come back by the log");
+    let digest = bench.authors[1].append_one(&data(b"b"));
+    bench.authors[1].sync();
+    bench.round(Event::Stored(digest));
     for _ in 0..30 {
         thread::sleep(Duration::from_millis(1));
         bench.round(Event::Wake);
