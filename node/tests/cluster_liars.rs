@@ -67,7 +67,7 @@ fn a_node_that_claims_everything_and_ships_nothing_holds_up_no_lane_and_nobodys_
     // Nor does it stop a node from coming back; one whose own lane it claims more of takes half a minute.
     let claims = Holdings {
         lanes: everything().lanes.into_iter().filter(|end| end.0 != LaneId(2)).collect(),
-        ..everything()
+        followed: everything().followed.into_iter().filter(|followed| followed.0 != 2).collect(),
     };
     net.send_holdings(None, &claims);
     cluster.stop(2);

@@ -5,7 +5,7 @@
 //! crash could take back; the machine is given only batches that lie in a log here, in order. A batch that the machine has no room for
 //! stays in the log and is fed later.
 //!
-//! Votes and the signing of witnesses are in [`votes`], proofs of forks in [`proofs`], what is asked of the checker in [`forms`].
+//! Votes and the signing of witnesses are in `votes`, proofs of forks in `proofs`, what is asked of the checker in `forms`.
 //!
 //! The driver waits for the disk (votes) and for nobody else: its queue to the sequencer holds the one witness that can be under way. So
 //! whoever waits for room in the driver's own queue waits for a disk at most.

@@ -519,6 +519,14 @@ impl Fetcher {
         is_behind(&self.weights, self.connected.iter().map(claim).collect(), size, applied, moves)
     }
 
+    /// Whether a peer claims to have followed this validator further than it remembers to have gone.
+    fn claims_own_witness(&self) -> bool {
+        let own = self.lanes.own().0;
+        let stated = self.confirm.ask(|machine| machine.votes().number);
+        let followed = self.connected.iter().filter_map(|peer| self.holdings.get(peer));
+        followed.filter_map(|held| of(&held.followed, own)).any(|number| number > stated)
+    }
+
     /// Whether this node has joined, and is up to date.
     fn judge_state(&mut self, now: Instant) {
         let state = self.health.state();
@@ -533,8 +541,11 @@ impl Fetcher {
             let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
             let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
             let claimed = claimants.next().is_some();
-            let unproven = asked_all && now.duration_since(self.started) >= CLAIM_WAIT;
-            if (!enough && !late) || (claimed && !unproven) {
+            let waited = now.duration_since(self.started) >= CLAIM_WAIT;
+            // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
+            // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.
+            let forgotten = !self.confirm.is_silenced() && !waited && self.claims_own_witness();
+            if (!enough && !late) || (claimed && !(asked_all && waited)) || forgotten {
                 return;
             }
             if !enough {

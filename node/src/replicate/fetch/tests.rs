@@ -107,6 +107,20 @@ fn peers_that_go_whenever_they_are_asked_for_the_own_lane_do_not_keep_this_node_
 }
 
 #[test]
+fn a_claim_to_know_of_an_own_witness_that_this_node_does_not_is_looked_into_before_it_joins() {
+    for (claimed, state) in [(1, State::Joining), (0, State::Live)] {
+        let (mut fetcher, now) = asking();
+        let followed = vec![(0, claimed)];
+        fetcher.holdings.insert(LaneId(2), Holdings { lanes: Vec::new(), followed });
+        fetcher.health.set_state(State::Joining, None);
+        fetcher.judge_state(now + JOIN_WAIT);
+        assert_eq!(fetcher.health.state(), state);
+        fetcher.judge_state(now + CLAIM_WAIT);
+        assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
+    }
+}
+
+#[test]
 fn what_less_than_a_third_claims_makes_nobody_catch_up() {
     let weights = Weights::new(vec![1; 4]);
     let much = 2 * LAG_POSITIONS;
