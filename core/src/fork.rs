@@ -37,6 +37,9 @@ const SIDE_BYTES: usize = 136;
 /// A lane has at most 2^48 leaves.
 const PATH_MAX: usize = 48;
 
+/// Length of the shortest proof.
+pub const FORK_PROOF_BYTES_MIN: usize = HEAD_BYTES + 2 * SIDE_BYTES;
+
 /// Length of the longest proof.
 pub const FORK_PROOF_BYTES_MAX: usize = HEAD_BYTES + 2 * (SIDE_BYTES + 32 * PATH_MAX);
 

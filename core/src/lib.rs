@@ -66,7 +66,7 @@ pub use check::{Limits, check_isolated};
 pub use checkpoint::{Checkpoint, checkpoint_text};
 pub use dag::{DagView, DagWindow};
 pub use endorse::{Cosignature, SignedCheckpoint};
-pub use fork::{FORK_PROOF_BYTES_MAX, ForkProof, ForkProofError, ForkSide};
+pub use fork::{FORK_PROOF_BYTES_MAX, FORK_PROOF_BYTES_MIN, ForkProof, ForkProofError, ForkSide};
 pub use genesis::{BATCH_MESSAGES_MAX, Balance, Genesis, GenesisError, IngestNode, Validator};
 pub use hasher::{BatchHasher, OneByOne};
 pub use ids::{

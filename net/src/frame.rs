@@ -471,8 +471,12 @@ pub mod node_flags {
     pub const SILENCED: u8 = 1;
     /// Final is still coming back after a restart: operations are not judged.
     pub const RESTORING: u8 = 2;
+    /// There is no room on its disk: it takes nothing until there is.
+    pub const DISK_FULL: u8 = 4;
+    /// Its votes wait for room on the disk: it confirms nothing until there is.
+    pub const VOTES_WAIT: u8 = 8;
     /// All of them.
-    pub const ALL: u8 = 3;
+    pub const ALL: u8 = 15;
 }
 
 /// How a node is.

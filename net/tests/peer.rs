@@ -39,8 +39,12 @@ async fn witnesses_holdings_and_proofs_arrive_as_they_were_sent_both_ways() {
     first.net.send_holdings(None, &holdings);
     second.heard.heard(Event::Holdings(0, holdings)).await;
     let proof = [batch(1, 5_000), batch(2, 3_000_000)];
-    second.net.send_fork_proof(None, LANE, &proof);
+    let left_out = [0; 3].map(|_| second.net.send_fork_proof(None, LANE, &proof));
+    assert_eq!(left_out, [vec![], vec![], vec![LaneId(0)]], "two are on their way");
     first.heard.heard(Event::Proof(1, LANE, proof)).await;
+    let short = Bytes::from(vec![7; 300]);
+    first.net.send_forked(Some(LaneId(1)), &short);
+    second.heard.heard(Event::Forked(0, short)).await;
     let status = &first.net.status()[0];
     assert_eq!((status.peer, status.state, status.connections_total), (LaneId(1), PeerState::Connected, 1));
     assert!(status.received_bytes_total > 3_000_000, "{status:?}");

@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use weft_core::{GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
+use weft_core::{
+    FORK_PROOF_BYTES_MAX, FORK_PROOF_BYTES_MIN, GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX,
+    MESSAGE_BYTES_MIN,
+};
 use weft_net::FrameError;
 use weft_net::limits::FRAME_HEAD_BYTES;
 use weft_net::peer::frame::{
@@ -56,6 +59,7 @@ fn frame() -> impl Strategy<Value = PeerFrame> {
         (0..LANES_MAX, 1..=CHAIN_WITNESSES_MAX as u16, any::<u64>())
             .prop_map(|(validator, count, after)| PeerFrame::WantWitnesses { validator, count, after }),
         lane().prop_map(|lane| PeerFrame::ForkProof { lane }),
+        bytes(FORK_PROOF_BYTES_MIN, FORK_PROOF_BYTES_MAX).prop_map(PeerFrame::Forked),
         (lane(), 1..u64::MAX, any::<[u8; 32]>())
             .prop_map(|(lane, size, root)| PeerFrame::Cosign { lane, end: LaneEnd { size, root } }),
         (0..=i64::MAX as u64, prop::collection::vec(any::<u8>(), 64)).prop_map(|(time_s, signature)| {

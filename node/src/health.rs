@@ -70,6 +70,8 @@ pub enum Full {
     OtherLanes = 2,
     /// The log of a lane that changes to another history.
     Change = 4,
+    /// The record of this validator's votes.
+    Votes = 8,
 }
 
 /// No room.
@@ -173,7 +175,12 @@ impl Health {
         }
     }
 
-    /// The room that was missing last, if there is none for lanes of other nodes.
+    /// Whether this one finds no room.
+    pub fn is_full(&self, who: Full) -> bool {
+        self.full.load(Ordering::Acquire) & who as u8 != 0
+    }
+
+    /// The room that was missing last, if there is none for lanes of other nodes or for votes: what is taken meanwhile is not confirmed.
     pub fn full_elsewhere(&self) -> Option<NoRoom> {
         if self.full.load(Ordering::Acquire) & !(Full::OwnLane as u8) == 0 {
             return None;

@@ -74,6 +74,11 @@ const GROUPS_QUEUED_MAX: usize = 2;
 /// Batches between verify workers and sequencer, for the same reason.
 const VERIFIED_QUEUED_PER_WORKER: usize = 2;
 
+/// By how much less important it is to verify what clients of this node send than everything else, where there are other nodes: Linux gives
+/// such a thread a ninth of the time of the others when all want to run.
+#[cfg(target_os = "linux")]
+const ADMISSION_NICENESS: i32 = 10;
+
 /// Folder of the data directory for compiled GPU kernels: a hint for the next start, which may be deleted.
 const GPU_CACHE_DIR: &str = "gpu-cache";
 
@@ -377,8 +382,12 @@ impl RunningNode {
         for number in 0..workers_count {
             let (stage, jobs, out) = (stage.clone(), jobs.clone(), verified_in.clone());
             let guard = PanicGuard { stage: "verify", health: health.clone() };
+            let polite = peers.is_some();
             workers.push(spawn(format!("weft-verify-{number}"), move || {
                 let _guard = guard;
+                if polite {
+                    let_others_first();
+                }
                 stage.run(&jobs, &out);
             })?);
         }
@@ -431,6 +440,7 @@ impl RunningNode {
             committer.run(&groups_out);
         })?;
 
+        let mut failed = None;
         let replication = match peers {
             None => {
                 health.set_state(State::Live, None);
@@ -459,16 +469,17 @@ impl RunningNode {
                     cosigner,
                 };
                 let health = health.clone();
-                Some(Replication::start(needs, runtime.handle(), move |name, work| {
+                let started = Replication::start(needs, runtime.handle(), move |name, work| {
                     let guard = PanicGuard { stage: name, health: health.clone() };
                     spawn(name.to_owned(), move || {
                         let _guard = guard;
                         work();
                     })
-                })?)
+                });
+                started.map_err(|error| failed = Some(error)).ok()
             }
         };
-        Ok(Self {
+        let node = Self {
             address,
             http_address,
             fingerprint: server.fingerprint(),
@@ -494,7 +505,15 @@ impl RunningNode {
                 stores,
                 _data: data,
             }),
-        })
+        };
+        match failed {
+            None => Ok(node),
+            Some(error) => {
+                // What runs by now holds the log and the lock on the directory.
+                drop(node);
+                Err(error.into())
+            }
+        }
     }
 
     /// Where clients connect.
@@ -590,6 +609,17 @@ fn server_config(config: &Config, identity: Identity) -> ServerConfig {
         "network limits"
     );
     server_config
+}
+
+/// Has everything else of the node run before this thread where processors are scarce. In a cluster each node verifies what all of them take:
+/// if what it takes itself went ahead of that, it would take more than is confirmed, and confirmation would fall behind without end.
+fn let_others_first() {
+    // Elsewhere this would be the priority of the whole process. If it is refused, the thread is only less polite.
+    #[cfg(target_os = "linux")]
+    {
+        let now = rustix::process::getpriority_process(None).unwrap_or(0);
+        let _ = rustix::process::setpriority_process(None, (now + ADMISSION_NICENESS).min(19));
+    }
 }
 
 fn spawn<T: Send + 'static>(

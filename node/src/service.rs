@@ -18,7 +18,7 @@ use weft_net::{
 
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::{Confirm, Fault};
-use crate::health::{Health, State};
+use crate::health::{Full, Health, State};
 use crate::history::History;
 use crate::lanes::Lanes;
 use crate::pipeline::queue::JobQueue;
@@ -241,7 +241,9 @@ impl Service for NodeService {
             queue_messages_max: messages_max,
             durable_age_us: report.durable_age_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
             flags: u8::from(self.confirm.is_silenced()) * node_flags::SILENCED
-                + u8::from(self.confirm.is_restoring()) * node_flags::RESTORING,
+                + u8::from(self.confirm.is_restoring()) * node_flags::RESTORING
+                + u8::from(report.state == State::DiskFull) * node_flags::DISK_FULL
+                + u8::from(self.health.is_full(Full::Votes)) * node_flags::VOTES_WAIT,
             lane: self.lane,
             witnesses_total: self.confirm.counters.witnesses.load(Ordering::Relaxed),
             round_us: self.round_us,

@@ -532,3 +532,25 @@ fn of_a_double_spend_at_two_nodes_at_once_no_two_halves_are_ever_in_a_ledger() {
         assert_eq!((spent + left + right, left + right), (1000, entered), "node {node}");
     }
 }
+
+/// Niceness of the threads of this process whose names begin so.
+#[cfg(target_os = "linux")]
+fn niceness(name: &str) -> Vec<i32> {
+    let of = |task: std::fs::DirEntry| {
+        let is_named = std::fs::read_to_string(task.path().join("comm")).ok()?.starts_with(name);
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok().filter(|_| is_named)?;
+        // Field 19 of all; the name, field 2, ends with the last bracket.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(of).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_of_a_cluster_takes_messages_with_what_time_is_left_after_it_has_checked_those_of_others() {
+    let _cluster = Cluster::started(1);
+    let (checks, takes) = (niceness("weft-check"), niceness("weft-verify"));
+    assert!(checks.len() >= NODES && takes.len() >= NODES, "{checks:?} {takes:?}");
+    let least = checks.iter().max().unwrap() + 10;
+    assert!(takes.iter().all(|takes| *takes >= least.min(19)), "{checks:?} {takes:?}");
+}

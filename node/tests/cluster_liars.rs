@@ -67,7 +67,7 @@ fn a_node_that_claims_everything_and_ships_nothing_holds_up_no_lane_and_nobodys_
     // Nor does it stop a node from coming back; one whose own lane it claims more of takes half a minute.
     let claims = Holdings {
         lanes: everything().lanes.into_iter().filter(|end| end.0 != LaneId(2)).collect(),
-        ..everything()
+        followed: everything().followed.into_iter().filter(|followed| followed.0 != 2).collect(),
     };
     net.send_holdings(None, &claims);
     cluster.stop(2);
@@ -125,6 +125,50 @@ fn a_restored_node_finds_out_though_somebody_claims_more_of_its_lane_and_shows_n
 }
 
 #[test]
+fn a_node_that_was_away_when_a_fork_was_proven_is_told_when_it_comes_also_by_nodes_that_have_only_the_proof()
+{
+    let mut cluster = Cluster::new(1);
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.wait_live(0..3);
+    cluster.stop(2);
+    let dir = DataDir::open(cluster.dirs[3].path()).unwrap();
+    let (here, there) = (history(&dir, b"data", |_, _| {}), history(&dir, b"other data", |_, _| {}));
+    let shipped = here.clone();
+    let liar = Liar::new(move |_, lane, _| match lane {
+        LaneId(3) => ships(&shipped),
+        _ => ShipAnswer::NotHeld { held: 0 },
+    });
+    let net = lie(&cluster, &dir, liar);
+    let is_forked = |cluster: &Cluster, node: usize| {
+        cluster.node(node).confirm().faults(LaneId(3)).contains(&weft_node::confirm::Fault::Forked)
+    };
+    wait_for("both have the lane", || {
+        (0..2).all(|node| {
+            cluster.node(node).confirm().ask(|machine| machine.watermarks(LaneId(3)).unwrap().held) == 4
+        })
+    });
+    net.send_fork_proof(None, LaneId(3), &[here[0].clone(), there[0].clone()]);
+    wait_for("both know", || (0..2).all(|node| is_forked(&cluster, node)));
+    runtime().block_on(net.shutdown());
+    // What they had of the other side is gone.
+    for node in 0..2 {
+        cluster.stop(node);
+        cluster.start(node);
+    }
+    cluster.start(2);
+    wait_for("it knows", || is_forked(&cluster, 2));
+    assert!(cluster.node(2).confirm().ask(|machine| machine.is_closed(LaneId(3))));
+    // And tells others, after a restart too.
+    cluster.stop(0);
+    cluster.stop(1);
+    cluster.stop(2);
+    cluster.start(2);
+    std::fs::remove_file(cluster.dirs[0].path().join("forks")).unwrap();
+    cluster.start(0);
+    wait_for("it is told", || is_forked(&cluster, 0));
+}
+
+#[test]
 fn a_node_without_room_for_other_lanes_says_so_and_is_back_when_there_is_room() {
     let mut cluster = Cluster::started(1);
     cluster.stop(3);
@@ -150,6 +194,11 @@ fn a_node_without_room_for_other_lanes_says_so_and_is_back_when_there_is_room() 
         0
     });
     assert!(filled > 0);
+    let status = runtime().block_on(async {
+        let (_client, session) = session(cluster.node(3), AckLevel::Durable).await;
+        session.status().await.unwrap()
+    });
+    assert_eq!(status.flags, weft_net::frame::node_flags::DISK_FULL, "`weft status` says so too");
     // The others go on, and it stays as it is.
     send(cluster.node(1), AckLevel::Final, 50, 1);
     assert_eq!(cluster.node(3).health().state, State::DiskFull, "{:?}", cluster.node(3).health().cause);

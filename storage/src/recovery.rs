@@ -223,7 +223,7 @@ impl Context<'_> {
     /// Reads the last segment, cuts its tail and makes it durable.
     fn open_last(&self, mut scanner: Scanner, mut segments: Vec<Arc<Segment>>) -> Result<Opened, LogError> {
         let first = scanner.header.first();
-        let mut memory = MemoryIndex::prepared(ids_expected(scanner.file.length()));
+        let mut memory = MemoryIndex::new(ids_expected(scanner.file.length()));
         // Ends of the records, to find where proof of durability ends.
         let mut ends = vec![(first, SEGMENT_HEADER_BYTES as u64)];
         let mut last = None;

@@ -105,14 +105,17 @@ impl Count {
     /// Notes rejects of witness `number`, of positions beyond final and of operations that are not settled.
     pub(crate) fn reject(&mut self, positions: &[u64], number: u64, lane: &LaneCopy) {
         let rare = self.rare.get_or_insert_default();
-        for position in positions.iter().copied().filter(|position| lane.may_be_rejected(*position)) {
-            if rare.rejects.len() < REJECTS_MAX {
-                rare.rejects.entry(position).or_insert(number);
-            } else if !rare.rejects.contains_key(&position) {
-                let (from, to) = rare.rejects_all.unwrap_or((position, position));
-                rare.rejects_all = Some((from.min(position), to.max(position)));
-            }
+        let mut positions = lane.rejectable(positions);
+        while rare.rejects.len() < REJECTS_MAX {
+            let Some(position) = positions.next() else { return };
+            rare.rejects.entry(position).or_insert(number);
         }
+        // Of the others only the first and the last make a difference, however many they are.
+        let is_new = |position: &u64| !rare.rejects.contains_key(position);
+        let Some(first) = positions.find(is_new) else { return };
+        let last = positions.rfind(is_new).unwrap_or(first);
+        let (from, to) = rare.rejects_all.unwrap_or((first, last));
+        rare.rejects_all = Some((from.min(first), to.max(last)));
     }
 
     /// Whether `position` stands rejected in witness `number` or before.
@@ -234,5 +237,37 @@ impl Count {
         if rare.again.is_empty() && rare.rejects.is_empty() && rare.rejects_all.is_none() {
             self.rare = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_beyond_those_that_are_kept_count_from_the_first_to_the_last_one() {
+        let (mut lane, most) = (LaneCopy::default(), REJECTS_MAX as u64);
+        lane.final_size = 10;
+        let mut count = Count::default();
+        let even: Vec<u64> = (0..most + 100).map(|at| 2 * at).collect();
+        count.reject(&even, 3, &lane);
+        // Five of them are final; the others fill the room, but for 95.
+        let first_left = 2 * (most + 5);
+        let rare = count.rare.as_ref().unwrap();
+        assert_eq!(
+            (rare.rejects.len(), rare.rejects_all),
+            (REJECTS_MAX, Some((first_left, 2 * (most + 99))))
+        );
+        assert!(
+            !count.rejects(8, 9) && count.rejects(10, 3) && !count.rejects(10, 2) && !count.rejects(11, 9)
+        );
+        assert!(count.rejects(first_left + 1, 1), "everything between the two");
+        // What is kept already makes no difference, what is not does.
+        count.reject(&[10, 12], 4, &lane);
+        assert_eq!(count.rare.as_ref().unwrap().rejects_all, Some((first_left, 2 * (most + 99))));
+        count.reject(&[10, 11, 12, 4 * most], 4, &lane);
+        assert_eq!(count.rare.as_ref().unwrap().rejects_all, Some((11, 4 * most)));
+        count.reject(&[13], 4, &lane);
+        assert_eq!(count.rare.as_ref().unwrap().rejects_all, Some((11, 4 * most)), "one alone");
     }
 }

@@ -364,6 +364,22 @@ impl LaneCopy {
         position >= self.final_size || self.operations.contains_key(&position)
     }
 
+    /// Those of these positions, which rise, that may be rejected, rising. Below final it costs as much as they do or the operations that
+    /// are not settled, whichever are fewer: a witness may name a hundred thousand positions and mean none.
+    pub(crate) fn rejectable<'a>(
+        &'a self,
+        positions: &'a [u64],
+    ) -> impl DoubleEndedIterator<Item = u64> + 'a {
+        let (below, beyond) = positions.split_at(positions.partition_point(|at| *at < self.final_size));
+        let few = below.len() <= self.operations.len();
+        let (named, unsettled) = if few { (below, None) } else { (&[][..], below.first().zip(below.last())) };
+        let named = named.iter().copied().filter(|at| self.operations.contains_key(at));
+        let unsettled = unsettled.map(|(first, last)| self.operations.range(*first..=*last));
+        let unsettled = unsettled.into_iter().flatten().map(|operation| *operation.0);
+        let unsettled = unsettled.filter(|at| below.binary_search(at).is_ok());
+        named.chain(unsettled).chain(beyond.iter().copied())
+    }
+
     /// Root of the final prefix that ends at `size`; only for sizes above an operation that is not settled.
     pub(crate) fn final_root_at(&self, size: u64) -> Option<&Hash> {
         let at = self.ends.binary_search_by_key(&size, |end| end.0).ok()?;
@@ -401,6 +417,44 @@ impl LaneCopy {
         let oldest = self.operations.keys().next().copied().unwrap_or(u64::MAX);
         while self.ends.front().is_some_and(|end| end.0 <= oldest && end.0 < own) {
             self.ends.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::super::transfer::OperationHash;
+    use super::*;
+    use crate::ids::{DeviceKey, MessageId};
+    use crate::random::{RandomSource as _, SplitMix64};
+
+    #[test]
+    fn what_may_be_rejected_of_many_positions_is_what_may_be_rejected_of_each() {
+        let operation = Operation {
+            account: DeviceKey([1; 32]),
+            sequence: 0,
+            hash: OperationHash([2; 32]),
+            to: DeviceKey([3; 32]),
+            amount: 1,
+            message: MessageId([4; 32]),
+        };
+        let mut random = SplitMix64::new(7);
+        for round in 0..2_000 {
+            let mut some =
+                |most: u64| -> BTreeSet<u64> { (0..random.below(most)).map(|_| random.below(200)).collect() };
+            // Now the one is longer, now the other.
+            let (operations, positions) = (some(60), some(60));
+            let mut lane = LaneCopy { final_size: random.below(220), ..LaneCopy::default() };
+            for at in operations {
+                lane.operations.insert(at, OperationVotes::new(operation));
+            }
+            let positions: Vec<u64> = positions.into_iter().collect();
+            let each: Vec<u64> = positions.iter().copied().filter(|at| lane.may_be_rejected(*at)).collect();
+            assert_eq!(lane.rejectable(&positions).collect::<Vec<_>>(), each, "{round}");
+            let back: Vec<u64> = lane.rejectable(&positions).rev().collect();
+            assert_eq!(back, each.into_iter().rev().collect::<Vec<_>>(), "{round}, from the back");
         }
     }
 }

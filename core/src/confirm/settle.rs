@@ -66,8 +66,8 @@ impl InLane {
 
     /// Takes the rejects of a witness below final, as far as they matter. They come before its claims.
     pub(crate) fn reject(&mut self, positions: &[u64], number: u64, lane: &LaneCopy) {
-        for position in positions.iter().filter(|position| lane.may_be_rejected(**position)) {
-            self.rejects.entry(*position).or_insert(number);
+        for position in lane.rejectable(positions) {
+            self.rejects.entry(position).or_insert(number);
         }
     }
 

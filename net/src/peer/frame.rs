@@ -24,6 +24,7 @@
 //! | 46 | Ended | lane, holder, last | reason u8: 1 changed, 2 failed, 3 replaced |
 //! | 48 | WantWitnesses | chain, first | validator u16, count u16 (1 to 256), after number u64 |
 //! | 52 | ForkProof | proof, first | lane u16; two Batch frames follow |
+//! | 53 | Forked | control | a proof of a fork without its batches, 292 to 3,364 bytes |
 //! | 56 | Cosign | cosign, asker, only | lane u16, size u64 (above 0), root 32 |
 //! | 57 | Cosignature | cosign, answer | time u64 (seconds since the Unix epoch, below 2^63), signature 64 |
 //! | 58 | NotCosigned | cosign, answer | reason u8: 1 not final, 2 no such checkpoint, 3 no vote, 4 failed, 5 busy |
@@ -31,7 +32,10 @@
 use bytes::Bytes;
 use weft_core::lane::{HEADER_BYTES, OFFSET_BYTES, PLACES_BYTES, SEAL_BYTES};
 use weft_core::merkle::Hash;
-use weft_core::{GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, SIGNATURE_BYTES};
+use weft_core::{
+    FORK_PROOF_BYTES_MAX, FORK_PROOF_BYTES_MIN, GenesisId, LANES_MAX, LaneId, MESSAGE_BYTES_MAX,
+    MESSAGE_BYTES_MIN, SIGNATURE_BYTES,
+};
 
 use crate::codec::{Body, FrameError, at_most, one_to};
 use crate::frame::wire_enum;
@@ -89,6 +93,8 @@ wire_enum! {
         WantWitnesses = 48 "WantWitnesses",
         /// Two batches for one position follow.
         ForkProof = 52 "ForkProof",
+        /// That a lane was signed two ways, in short.
+        Forked = 53 "Forked",
         /// Asks for the sender's signature under a checkpoint.
         Cosign = 56 "Cosign",
         /// That signature.
@@ -259,6 +265,7 @@ pub enum PeerFrame {
     Ended(EndReason),
     WantWitnesses { validator: u16, count: u16, after: u64 },
     ForkProof { lane: LaneId },
+    Forked(Bytes),
     Cosign { lane: LaneId, end: LaneEnd },
     Cosignature { time_s: u64, signature: [u8; SIGNATURE_BYTES] },
     NotCosigned(NotCosigned),
@@ -280,6 +287,7 @@ impl PeerKind {
             Self::Ended => (1, 1),
             Self::WantWitnesses => (12, 12),
             Self::ForkProof => (2, 2),
+            Self::Forked => (FORK_PROOF_BYTES_MIN, FORK_PROOF_BYTES_MAX),
             Self::Cosign => (HOLDING_BYTES, HOLDING_BYTES),
             Self::Cosignature => (COSIGNATURE_BYTES, COSIGNATURE_BYTES),
             Self::NotCosigned => (1, 1),
@@ -374,6 +382,7 @@ impl PeerFrame {
             Self::Ended(_) => PeerKind::Ended,
             Self::WantWitnesses { .. } => PeerKind::WantWitnesses,
             Self::ForkProof { .. } => PeerKind::ForkProof,
+            Self::Forked(_) => PeerKind::Forked,
             Self::Cosign { .. } => PeerKind::Cosign,
             Self::Cosignature { .. } => PeerKind::Cosignature,
             Self::NotCosigned(_) => PeerKind::NotCosigned,
@@ -384,7 +393,9 @@ impl PeerFrame {
     #[must_use]
     pub fn payload(&self) -> Option<&Bytes> {
         match self {
-            Self::Witness(bytes) | Self::Batch(bytes) | Self::Fork(bytes) => Some(bytes),
+            Self::Witness(bytes) | Self::Batch(bytes) | Self::Fork(bytes) | Self::Forked(bytes) => {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -400,7 +411,7 @@ impl PeerFrame {
                 out.extend_from_slice(&lane.0.to_le_bytes());
                 out.extend_from_slice(&genesis.0);
             }
-            Self::Witness(_) | Self::Batch(_) | Self::Fork(_) => (),
+            Self::Witness(_) | Self::Batch(_) | Self::Fork(_) | Self::Forked(_) => (),
             Self::Holdings(holdings) => {
                 out.extend_from_slice(&(holdings.lanes.len() as u16).to_le_bytes());
                 out.extend_from_slice(&(holdings.followed.len() as u16).to_le_bytes());
@@ -460,7 +471,9 @@ impl PeerFrame {
         FRAME_HEAD_BYTES
             + match self {
                 Self::Hello { .. } => 40,
-                Self::Witness(bytes) | Self::Batch(bytes) | Self::Fork(bytes) => bytes.len(),
+                Self::Witness(bytes) | Self::Batch(bytes) | Self::Fork(bytes) | Self::Forked(bytes) => {
+                    bytes.len()
+                }
                 Self::Holdings(holdings) => {
                     4 + holdings.lanes.len() * HOLDING_BYTES + holdings.followed.len() * FOLLOWED_BYTES
                 }
@@ -487,6 +500,7 @@ impl PeerFrame {
             PeerKind::Witness => return Ok(Self::Witness(body.0)),
             PeerKind::Batch => return Ok(Self::Batch(body.0)),
             PeerKind::Fork => return Ok(Self::Fork(body.0)),
+            PeerKind::Forked => return Ok(Self::Forked(body.0)),
             PeerKind::Hello => {
                 let magic: [u8; 4] = body.array("magic")?;
                 if magic != PEER_MAGIC {

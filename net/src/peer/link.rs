@@ -214,11 +214,11 @@ impl Link {
         })
     }
 
-    /// Sends a proof of a fork, if there is room for it.
-    pub(super) fn send_proof(self: &Arc<Self>, lane: LaneId, batches: [Bytes; 2]) {
+    /// Sends a proof of a fork, if there is room for it; `false`, and counted, if not.
+    pub(super) fn send_proof(self: &Arc<Self>, lane: LaneId, batches: [Bytes; 2]) -> bool {
         let Ok(permit) = Arc::clone(&self.proofs).try_acquire_owned() else {
             self.slot.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         };
         let link = Arc::clone(self);
         self.spawn(async move {
@@ -232,7 +232,7 @@ impl Link {
                 }
             }
             send.finish();
-        });
+        })
     }
 
     /// When something came last on the control stream.
@@ -442,8 +442,12 @@ async fn write_control(link: &Arc<Link>, mut send: FrameSender) -> Result<(), St
 
 async fn read_control(link: &Arc<Link>, mut recv: FrameReceiver) -> Result<(), StreamError> {
     let service = &link.shared.service;
-    let allowed =
-        |kind| matches!(kind, PeerKind::Witness | PeerKind::Holdings | PeerKind::Ping | PeerKind::Pong);
+    let allowed = |kind| {
+        matches!(
+            kind,
+            PeerKind::Witness | PeerKind::Holdings | PeerKind::Forked | PeerKind::Ping | PeerKind::Pong
+        )
+    };
     while let Some(frame) = recv.next(allowed).await? {
         *lock(&link.heard) = Instant::now();
         match frame {
@@ -454,6 +458,10 @@ async fn read_control(link: &Arc<Link>, mut recv: FrameReceiver) -> Result<(), S
             PeerFrame::Holdings(holdings) => {
                 let hold = link.hold(PeerFrame::Holdings(holdings.clone()).wire_bytes()).await;
                 service.holdings(link.peer, holdings, hold);
+            }
+            PeerFrame::Forked(proof) => {
+                let hold = link.hold(proof.len()).await;
+                service.forked(link.peer, proof, hold);
             }
             PeerFrame::Ping(number) => {
                 link.control(PeerFrame::Pong(number));

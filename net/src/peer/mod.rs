@@ -79,7 +79,7 @@ pub use frame::{Holdings, LaneEnd, NotCosigned, PeerCode, PeerFrame};
 pub use net::{NotConnected, PeerNet, PeerStartError};
 #[cfg(feature = "quic")]
 pub use service::{
-    CosignAnswer, Hold, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
+    Arrived, CosignAnswer, Hold, PeerService, ShipAnswer, ShipCursor, ShipEnd, Shipping, SubscriptionId,
 };
 #[cfg(feature = "quic")]
 pub use status::{PeerState, PeerStatus};

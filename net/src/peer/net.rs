@@ -23,7 +23,7 @@ use super::greeting::Greeting;
 use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
 use super::loss::LossySocket;
-use super::service::{PeerService, SubscriptionId};
+use super::service::{Arrived, PeerService, SubscriptionId};
 use super::ship::Ask;
 use super::status::{PeerState, PeerStatus};
 use crate::quic::SERVER_NAME;
@@ -540,10 +540,17 @@ impl PeerNet {
     }
 
     /// Passes a proof of a fork on to all connected peers but `except`: two batches for one position of `lane`. A peer
-    /// that has not taken the last two proofs yet is left out.
-    pub fn send_fork_proof(&self, except: Option<LaneId>, lane: LaneId, batches: &[Bytes; 2]) {
-        for link in self.links().filter(|link| Some(link.peer) != except) {
-            link.send_proof(lane, batches.clone());
+    /// that has not taken the last two proofs yet is left out: who is, is returned.
+    pub fn send_fork_proof(&self, except: Option<LaneId>, lane: LaneId, batches: &[Bytes; 2]) -> Vec<LaneId> {
+        let others = self.links().filter(|link| Some(link.peer) != except);
+        others.filter(|link| !link.send_proof(lane, batches.clone())).map(|link| link.peer).collect()
+    }
+
+    /// Tells one peer, or all, that a lane was signed two ways: by the proof's bytes, without its batches. Where no room is left in a
+    /// peer's queue it is dropped and counted.
+    pub fn send_forked(&self, peer: Option<LaneId>, proof: &Bytes) {
+        for link in self.links().filter(|link| peer.is_none_or(|peer| peer == link.peer)) {
+            link.control(PeerFrame::Forked(proof.clone()));
         }
     }
 
@@ -591,6 +598,12 @@ impl PeerNet {
         {
             ask.grant(bytes);
         }
+    }
+
+    /// What has come by a subscription so far: a long batch on a slow link takes its time. Nothing once it is over.
+    #[must_use]
+    pub fn arrived(&self, subscription: SubscriptionId) -> Arrived {
+        self.shared.subscriptions().get(&subscription).map_or_else(Arrived::default, |ask| ask.arrived())
     }
 
     /// Asks a peer for the witnesses of `validator` after this number, at most 256; they come through

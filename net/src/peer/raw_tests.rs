@@ -13,6 +13,7 @@ use weft_core::{GenesisId, LaneId, NodeKey};
 use super::frame::{PEER_MAGIC, PeerKind};
 use super::identity::{Members, PeerIdentity};
 use super::link::code_of;
+use super::stream::FrameSender;
 use super::*;
 use crate::quic::SERVER_NAME;
 use crate::quic::transport::{endpoint_config, peer_transport, socket};
@@ -76,6 +77,7 @@ impl PeerService for Endless {
     }
     fn holdings(&self, _peer: LaneId, _holdings: Holdings, _hold: Hold) {}
     fn fork_proof(&self, _peer: LaneId, _lane: LaneId, _batches: [Bytes; 2], _hold: Hold) {}
+    fn forked(&self, _peer: LaneId, _proof: Bytes, _hold: Hold) {}
     fn batch(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, _batch: Bytes) {}
     fn shipping(&self, _peer: LaneId, _lane: LaneId, _subscription: SubscriptionId, event: Shipping) {
         self.note(format!("{event:?}"));
@@ -155,6 +157,34 @@ async fn closed(connection: &Connection) -> PeerCode {
     let ConnectionError::ApplicationClosed(close) = &error else { panic!("{error}") };
     let code = PeerCode::ALL.iter().find(|code| code_of(**code) == close.error_code);
     *code.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_given_up_before_it_is_whole_is_no_fault() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let mut control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let request = encoded(&[PeerFrame::Cosign { lane: LaneId(1), end: LaneEnd { size: 5, root: [5; 32] } }]);
+    for length in [0, 1, request.len() - 1] {
+        let (send, _recv) = connection.open_bi().await.unwrap();
+        let mut send = FrameSender::new(send, 0, PATIENCE);
+        send.bytes(Bytes::copy_from_slice(&request[..length])).await.unwrap();
+        drop(send);
+    }
+    let proof = encoded(&[PeerFrame::ForkProof { lane: LaneId(1) }]);
+    let mut send = FrameSender::new(connection.open_uni().await.unwrap(), 0, PATIENCE);
+    send.bytes(proof.into()).await.unwrap();
+    drop(send);
+    // One that is whole is answered, after all of these.
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&request).await.unwrap();
+    send.finish().unwrap();
+    assert!(!recv.read_to_end(1_000).await.unwrap().is_empty());
+    control.write_all(&encoded(&[PeerFrame::Witness(Bytes::from(vec![3; 300]))])).await.unwrap();
+    heard.heard("witness 2").await;
+    assert!(net.is_connected(LaneId(2)));
+    assert_eq!(net.status()[1].score, 0, "nothing is held against whoever gave up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,6 +320,31 @@ async fn a_holder_that_sends_beyond_the_credit_loses_its_connection() {
     assert_eq!(closed(&connection).await, PeerCode::OverCredit);
     heard.heard("Ended(Lost)").await;
     heard.heard("disconnected 2 over_credit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_of_a_long_batch_is_seen_before_the_batch_is_whole() {
+    let (net, heard) = node(0, &[], PeerLimits::default());
+    let (_endpoint, connection) = raw(2, 0, &net).await;
+    let _control = say(&connection, &encoded(&[hello(2)])).await;
+    heard.heard("connected 2").await;
+    let end = LaneEnd { size: 0, root: [0; 32] };
+    let id = net.subscribe(LaneId(2), LaneId(1), vec![end], 1).unwrap();
+    assert_eq!(net.arrived(id), Arrived::default());
+    let (mut send, _recv) = connection.accept_bi().await.unwrap();
+    let bytes = encoded(&[PeerFrame::Started(end), PeerFrame::Batch(Bytes::from(vec![1; 10_000]))]);
+    send.write_all(&bytes[..5_000]).await.unwrap();
+    let comes = async |batches, least| {
+        while net.arrived(id).batches != batches || net.arrived(id).bytes < least {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes(0, 5_000)).await.unwrap();
+    send.write_all(&bytes[5_000..]).await.unwrap();
+    tokio::time::timeout(PATIENCE, comes(1, 0)).await.unwrap();
+    assert_eq!(net.arrived(id), Arrived { batches: 1, bytes: 0 });
+    net.unsubscribe(id);
+    assert_eq!(net.arrived(id), Arrived::default(), "it is over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

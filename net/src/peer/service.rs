@@ -18,6 +18,15 @@ use super::frame::{Holdings, LaneEnd, NotCosigned, PeerCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u64);
 
+/// What has come by a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// Batches.
+    pub batches: u64,
+    /// Bytes of the next one, which is not whole yet.
+    pub bytes: u64,
+}
+
 /// Room that something received takes of what its peer may occupy. Kept with what was received and dropped with it;
 /// while all of it is taken, nothing more is read of that peer's control stream.
 #[derive(Debug)]
@@ -133,6 +142,9 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Two batches that are said to be signed for one position of `lane`, not looked at.
     fn fork_proof(&self, peer: LaneId, lane: LaneId, batches: [Bytes; 2], hold: Hold);
+
+    /// The bytes of what is said to be a proof that a lane was signed two ways, without the batches; not looked at.
+    fn forked(&self, peer: LaneId, proof: Bytes, hold: Hold);
 
     /// A batch of a subscription came, not looked at; it uses its length of the credit.
     fn batch(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, batch: Bytes);

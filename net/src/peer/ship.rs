@@ -18,7 +18,7 @@ use weft_core::LaneId;
 use super::cosign;
 use super::frame::{CHAIN_WITNESSES_MAX, EndReason, LaneEnd, PeerCode, PeerFrame, PeerFrameError, PeerKind};
 use super::link::Link;
-use super::service::{ShipAnswer, ShipEnd, Shipping, SubscriptionId};
+use super::service::{Arrived, ShipAnswer, ShipEnd, Shipping, SubscriptionId};
 use super::stream::{FrameReceiver, FrameSender, StreamError};
 
 /// Bytes of batches read from the log at once.
@@ -40,12 +40,21 @@ pub(super) struct Ask {
     granted: AtomicU64,
     stopped: AtomicBool,
     changed: Notify,
+    /// Batches that have come, and bytes of the one that is not whole.
+    batches: AtomicU64,
+    arrived: Arc<AtomicU64>,
 }
 
 impl Ask {
     pub(super) fn new(id: SubscriptionId, lane: LaneId) -> Arc<Self> {
         let (granted, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { id, lane, granted, stopped, changed: Notify::new() })
+        let (changed, batches, arrived) = (Notify::new(), AtomicU64::new(0), Arc::default());
+        Arc::new(Self { id, lane, granted, stopped, changed, batches, arrived })
+    }
+
+    pub(super) fn arrived(&self) -> Arrived {
+        let batches = self.batches.load(Ordering::Acquire);
+        Arrived { batches, bytes: self.arrived.load(Ordering::Relaxed) }
     }
 
     pub(super) fn grant(&self, bytes: u64) {
@@ -93,7 +102,7 @@ async fn receive_lane(
     let limits = &link.shared.limits;
     let (send, recv) = link.connection.open_bi().await.map_err(StreamError::Lost)?;
     let mut send = FrameSender::new(send, ASK_PRIORITY, limits.slow_peer_timeout);
-    let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max);
+    let mut recv = FrameReceiver::new(recv, limits.batch_bytes_max).counted(&ask.arrived);
     send.frame(&PeerFrame::Subscribe { lane: ask.lane, credit, ends }).await?;
     let service = &link.shared.service;
     let mut credit = i128::from(credit);
@@ -131,6 +140,8 @@ async fn receive_lane(
                     link.fail(PeerCode::OverCredit, "a batch beyond the credit");
                     return Ok(Some(Shipping::Ended(ShipEnd::Lost)));
                 }
+                ask.arrived.store(0, Ordering::Relaxed);
+                ask.batches.fetch_add(1, Ordering::AcqRel);
                 credit -= batch.len() as i128;
                 link.slot.taken_bytes.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 if !ask.is_stopped() {

@@ -1,8 +1,11 @@
 //! Frames on QUIC streams.
 //!
 //! Owns the half-read frame of a stream and the deadline of whoever takes no bytes. Invariants: reading can be given up
-//! and taken up again at any await; a frame is refused by its head before its body is read.
+//! and taken up again at any await; a frame is refused by its head before its body is read; a stream of this node's that is let go of
+//! before its end is given up, and does not look like one that ends inside a frame, which would be a fault.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -70,11 +73,18 @@ pub(super) struct FrameReceiver {
     recv: RecvStream,
     reader: PeerReader,
     rest: Bytes,
+    /// Counts the bytes that come, if somebody wants to know.
+    arrived: Option<Arc<AtomicU64>>,
 }
 
 impl FrameReceiver {
     pub(super) fn new(recv: RecvStream, batch_bytes_max: u32) -> Self {
-        Self { recv, reader: PeerReader::new(batch_bytes_max), rest: Bytes::new() }
+        Self { recv, reader: PeerReader::new(batch_bytes_max), rest: Bytes::new(), arrived: None }
+    }
+
+    /// Counts what comes by the piece, long before a frame is whole.
+    pub(super) fn counted(self, arrived: &Arc<AtomicU64>) -> Self {
+        Self { arrived: Some(Arc::clone(arrived)), ..self }
     }
 
     /// The next frame, `None` at the end of the stream. Cancel safe.
@@ -91,7 +101,12 @@ impl FrameReceiver {
                 return Ok(frame);
             }
             match self.recv.read_chunk(READ_BYTES, true).await? {
-                Some(chunk) => self.rest = chunk.bytes,
+                Some(chunk) => {
+                    if let Some(arrived) = &self.arrived {
+                        arrived.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                    }
+                    self.rest = chunk.bytes;
+                }
                 None if self.reader.is_between_frames() => return Ok(None),
                 None => return Err(PeerFrameError::Cut { when: "inside a frame" }.into()),
             }
@@ -104,10 +119,20 @@ impl FrameReceiver {
     }
 }
 
-/// The sending half of a stream.
+/// The sending half of a stream. Dropped before [`finish`](Self::finish) it is given up: QUIC's own streams end in order when they are
+/// dropped, wherever that is.
 pub(super) struct FrameSender {
     send: SendStream,
     slow: Duration,
+    finished: bool,
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.reset();
+        }
+    }
 }
 
 impl FrameSender {
@@ -115,7 +140,7 @@ impl FrameSender {
     pub(super) fn new(send: SendStream, priority: i32, slow: Duration) -> Self {
         // Fails for a stream that is over already: then writing fails too.
         let _ = send.set_priority(priority);
-        Self { send, slow }
+        Self { send, slow, finished: false }
     }
 
     /// Sends a frame; its payload is not copied.
@@ -143,11 +168,13 @@ impl FrameSender {
 
     /// Nothing more follows; what was sent still arrives.
     pub(super) fn finish(&mut self) {
+        self.finished = true;
         let _ = self.send.finish();
     }
 
     /// Gives the stream up.
     pub(super) fn reset(&mut self) {
+        self.finished = true;
         let _ = self.send.reset(quinn::VarInt::from_u32(0));
     }
 }

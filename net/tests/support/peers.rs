@@ -23,6 +23,7 @@ pub(crate) enum Event {
     Witness(u16, Bytes),
     Holdings(u16, Holdings),
     Proof(u16, LaneId, [Bytes; 2]),
+    Forked(u16, Bytes),
     Batch(SubscriptionId, Bytes),
     Shipping(SubscriptionId, Shipping),
     ChainDone(u16, u32, bool),
@@ -164,6 +165,11 @@ impl PeerService for Recorder {
     fn fork_proof(&self, peer: LaneId, lane: LaneId, batches: [Bytes; 2], hold: Hold) {
         self.keep(hold);
         self.push(Event::Proof(peer.0, lane, batches));
+    }
+
+    fn forked(&self, peer: LaneId, proof: Bytes, hold: Hold) {
+        self.keep(hold);
+        self.push(Event::Forked(peer.0, proof));
     }
 
     fn batch(&self, _peer: LaneId, _lane: LaneId, subscription: SubscriptionId, batch: Bytes) {

@@ -40,6 +40,8 @@ struct StatusReport {
     lane: u16,
     silenced: bool,
     restoring: bool,
+    disk_full: bool,
+    votes_wait: bool,
     witnesses_total: u64,
     round_us: u64,
     acks_waiting: u64,
@@ -106,6 +108,8 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             lane: status.lane.0,
             silenced: status.flags & node_flags::SILENCED != 0,
             restoring: status.flags & node_flags::RESTORING != 0,
+            disk_full: status.flags & node_flags::DISK_FULL != 0,
+            votes_wait: status.flags & node_flags::VOTES_WAIT != 0,
             witnesses_total: status.witnesses_total,
             round_us: status.round_us,
             acks_waiting: status.acks_waiting,
@@ -121,6 +125,9 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("  certificate  {}", report.certificate.as_deref().unwrap_or("unknown"));
         println!("  accepted     {}   refused {}", report.accepted_total, report.rejected_total);
         println!("  queue        {} of {} messages", report.queue_messages, report.queue_messages_max);
+        if report.disk_full {
+            println!("  NO ROOM on its disk: it takes nothing until there is");
+        }
         match report.durable_age_us {
             Some(age) => println!("  last durable write {:.3} s ago", age as f64 / 1e6),
             None => println!("  nothing written since the start"),
@@ -130,9 +137,10 @@ pub fn run(args: StatusArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
             report.round_us / 1000,
             report.witnesses_total,
             report.acks_waiting,
-            match (report.silenced, report.restoring) {
-                (true, _) => "   SILENCED: it has forgotten what it signed and states nothing more",
-                (_, true) => "   restoring",
+            match (report.silenced, report.votes_wait, report.restoring) {
+                (true, _, _) => "   SILENCED: it has forgotten what it signed and states nothing more",
+                (_, true, _) => "   VOTES WAIT for room on its disk: it confirms nothing until there is",
+                (_, _, true) => "   restoring",
                 _ => "",
             }
         );

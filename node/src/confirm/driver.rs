@@ -5,8 +5,14 @@
 //! crash could take back; the machine is given only batches that lie in a log here, in order. A batch that the machine has no room for
 //! stays in the log and is fed later.
 //!
+//! Votes and the signing of witnesses are in `votes`, proofs of forks in `proofs`, what is asked of the checker in `forms`.
+//!
 //! The driver waits for the disk (votes) and for nobody else: its queue to the sequencer holds the one witness that can be under way. So
 //! whoever waits for room in the driver's own queue waits for a disk at most.
+
+mod forms;
+mod proofs;
+mod votes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -15,13 +21,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam::channel::{RecvTimeoutError, Sender};
-use weft_core::confirm::{BatchDigest, Effect, Input, Machine, Votes, Witness};
+use weft_core::confirm::{BatchDigest, Effect, Input, Machine, Witness};
 use weft_core::merkle::Hash;
-use weft_core::random::RandomSource as _;
-use weft_core::{
-    BatchView, DeviceSigner, Draft, ForkProof, LaneId, MessageId, NetworkId, NodeKey, PayloadKind, Place,
-    Reason,
-};
+use weft_core::{DeviceSigner, ForkProof, LaneId, MessageId, NetworkId, NodeKey, Place, Reason};
 use weft_net::AckLevel;
 use weft_storage::{LogError, LogReader};
 
@@ -33,9 +35,7 @@ use super::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::history::History;
 use crate::lane::with_sources;
-use crate::pipeline::verify::unix_now_us;
 use crate::random::Random;
-use crate::replicate::check::Asked;
 use crate::replicate::{self, Link};
 use crate::stats::Counters;
 
@@ -87,6 +87,8 @@ pub enum Event {
     },
     /// A batch that was to be checked was not found in its log, which has been cut since it was asked for.
     Again(Arc<BatchDigest>),
+    /// A lane was signed two ways: this proof holds.
+    Proven(Box<ForkProof>),
     /// This node's own copy of a lane is damaged or cannot be read.
     Damaged(LogError),
     /// Look again: something that is published has moved, or more of a log is durable.
@@ -169,6 +171,8 @@ pub struct Driver {
     stated: u64,
     /// Final sizes of lanes whose sides are to be let go of.
     prune: BTreeMap<LaneId, u64>,
+    /// By lane, what is to be checked and is not in the log yet, in order.
+    later: BTreeMap<LaneId, VecDeque<Arc<BatchDigest>>>,
     /// Something was given to the machine since the last tick.
     fresh: bool,
     /// The moment that the last tick without a result was due for: without news it says nothing new.
@@ -193,6 +197,7 @@ impl Driver {
             hungry: false,
             stated: 0,
             prune: BTreeMap::new(),
+            later: BTreeMap::new(),
             fresh: true,
             ticked: None,
             expired_at: now,
@@ -216,6 +221,11 @@ impl Driver {
             tracing::warn!(%lane, at, "a lane was signed two ways: proven before this start");
             self.parts.confirm.fault(lane, Fault::Forked);
             self.input(Input::Forked { lane, at })?;
+        }
+        if let Some(link) = &self.parts.link {
+            for proof in self.parts.forks.proofs() {
+                link.forks.insert(proof);
+            }
         }
         // Lanes wait for each other's witnesses: one pass after the other, as long as there is any progress.
         let mut held = None;
@@ -267,6 +277,7 @@ impl Driver {
                         self.ask_form(&digest);
                     }
                 }
+                Event::Proven(proof) => self.proven(*proof)?,
                 Event::Damaged(error) => return Err(error),
                 Event::Wake => {}
                 Event::Stop => return Ok(false),
@@ -332,9 +343,8 @@ impl Driver {
         let index = usize::from(digest.lane().0);
         let Some(behind) = self.behind.get_mut(index) else { return Ok(()) };
         *behind = true;
-        if digest.lane() == self.parts.confirm.lane() && digest.witness().is_some() {
-            self.stated = digest.size();
-        }
+        self.note_own(&digest);
+        self.ask_later(digest.lane());
         let held = self.held(digest.lane());
         if digest.first() == held {
             let size = digest.size();
@@ -343,6 +353,14 @@ impl Driver {
             self.behind[index] = self.held(source.reader.lane()) != size || source.reader.size() != size;
         }
         Ok(())
+    }
+
+    /// Notes where the last own witness lies, before the machine hears of it: by then the next one must not be made before this one is
+    /// durable. A batch may be fed from the log before its event comes.
+    fn note_own(&mut self, digest: &BatchDigest) {
+        if digest.lane() == self.parts.confirm.lane() && digest.witness().is_some() {
+            self.stated = self.stated.max(digest.size());
+        }
     }
 
     fn held_in_all(&self) -> u64 {
@@ -393,6 +411,7 @@ impl Driver {
             })?;
             BatchDigest::vouched(&view, before, &source.key)
         };
+        self.note_own(&digest);
         self.input(Input::Batch(Arc::new(digest)))?;
         let taken = self.held(lane) > held;
         // No room, or the lane has ended: again when final has moved.
@@ -424,16 +443,6 @@ impl Driver {
     fn prune_sides(&mut self) {
         if let Some(link) = &self.parts.link {
             self.prune.retain(|lane, size| !link.stores.prune_sides(*lane, *size));
-        }
-    }
-
-    /// Has a batch of another lane checked.
-    fn ask_form(&self, digest: &Arc<BatchDigest>) {
-        if let Some(link) = &self.parts.link {
-            // The checker is gone only when the node ends.
-            let _ = link
-                .check
-                .send(Asked { digest: Arc::clone(digest), cuts: link.cuts.load(Ordering::Acquire) });
         }
     }
 
@@ -510,6 +519,7 @@ impl Driver {
             Effect::Switched { lane, from, batches } => {
                 tracing::warn!(%lane, from, batches = batches.len(), "a lane's copy changes to its certified history");
                 let index = usize::from(lane.0);
+                self.forget_later(*lane, *from);
                 if let Some(verified) = self.parts.verified.get_mut(index) {
                     *verified = (*verified).min(*from);
                 }
@@ -580,123 +590,6 @@ impl Driver {
             | Effect::Accepted { .. } => {}
         }
         Ok(())
-    }
-
-    /// A lane was signed two ways: the proof is written down, then shown and passed on.
-    fn forked(&mut self, held: &BatchDigest, other: &BatchDigest) {
-        let lane = held.lane();
-        let bytes =
-            self.parts.link.as_ref().map(|link| [held, other].map(|digest| link.stores.bytes_of(digest)));
-        let Some([Some(held), Some(other)]) = bytes else {
-            // A side that had no room: whoever has it offers it again.
-            return self.parts.confirm.fault(lane, Fault::Forked);
-        };
-        if !self.parts.forks.has(lane)
-            && let Err(why) = self.keep_proof(lane, &held, &other)
-        {
-            tracing::error!(%lane, why, "the proof of a fork is not stored: after a restart it has to come again");
-        }
-        self.parts.confirm.fault(lane, Fault::Forked);
-        if let Some(net) = self.parts.link.as_ref().and_then(|link| link.net.get()) {
-            net.send_fork_proof(None, lane, &[held, other]);
-        }
-    }
-
-    fn keep_proof(&mut self, lane: LaneId, held: &Bytes, other: &Bytes) -> Result<(), String> {
-        let source = self.parts.lanes.get(usize::from(lane.0)).ok_or("there is no such lane")?;
-        let [held, other] = [held, other].map(|bytes| BatchView::parse(bytes));
-        let (held, other) = held.and_then(|held| Ok((held, other?))).map_err(|error| error.to_string())?;
-        let before = source.reader.tree_at(held.first()).map_err(|error| with_sources(&error))?;
-        let before = before.ok_or("the log has no such place")?;
-        let proof = ForkProof::of_batches(&before, &held, &other).map_err(|error| error.to_string())?;
-        self.parts.forks.add(proof).map_err(|error| with_sources(&error))
-    }
-
-    /// Writes down how far this node has verified others' lanes, if it has no vote whose record would say so: after a restart it need not
-    /// verify all of it again.
-    fn note(&mut self) -> Result<(), LogError> {
-        let now = Instant::now();
-        if now.duration_since(self.noted.0) < NOTE_EVERY {
-            return Ok(());
-        }
-        self.noted.0 = now;
-        let votes = self.parts.confirm.ask(|machine| {
-            let votes = machine.setup().validator().is_none().then(|| machine.votes())?;
-            let sum = votes.lanes.iter().map(|lane| lane.final_size).sum::<u64>();
-            (sum != self.noted.1).then_some((votes, sum))
-        });
-        let Some((votes, sum)) = votes else { return Ok(()) };
-        match self.parts.record.write(&votes, None) {
-            // Nothing rests on it: later.
-            Err(LogError::StorageFull { .. }) => Ok(()),
-            written => {
-                self.noted.1 = sum;
-                written
-            }
-        }
-    }
-
-    fn persist(&mut self, votes: &Votes, witness: Option<&OwnWitness>) -> Result<(), LogError> {
-        let start = Instant::now();
-        let mut waits = false;
-        while let Err(error) = self.parts.record.write(votes, witness.map(|witness| &witness.bytes[..])) {
-            let ends = matches!(self.parts.health.state(), State::Stopping | State::Poisoned);
-            if ends || !matches!(error, LogError::StorageFull { .. }) {
-                return Err(error);
-            }
-            // Nothing may follow that rests on votes which are not written. Whoever waits for what follows is told in time.
-            if !std::mem::replace(&mut waits, true) {
-                tracing::warn!(%error, "no room for the votes: nothing more is confirmed until there is");
-            }
-            std::thread::sleep(FULL_RETRY);
-            self.parts.acks.expire(Instant::now(), &self.parts.counters);
-        }
-        let counters = &self.parts.confirm.counters;
-        Counters::add(&counters.votes_written, 1);
-        Counters::add(&counters.votes_us, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
-        Ok(())
-    }
-
-    /// Signs a witness as a message. Its parents are durable, so that a crash does not take them from under it.
-    fn sign(&mut self, witness: &Witness) -> Result<OwnWitness, LogError> {
-        let bug = |what: String| {
-            LogError::Unsound(weft_storage::Damage {
-                path: std::path::PathBuf::from("a witness"),
-                offset: witness.number,
-                what,
-            })
-        };
-        let payload = witness.encode().map_err(|error| bug(error.to_string()))?;
-        let draft = Draft {
-            network: self.parts.network,
-            issued_at_us: unix_now_us(),
-            sequence: witness.number,
-            parents: self.parents(),
-            kind: PayloadKind::WITNESS,
-            payload: &payload,
-        };
-        let bytes = draft.sign(&self.parts.signer).map_err(|error| bug(error.to_string()))?;
-        let id = weft_core::MessageView::parse(&bytes).map_err(|error| bug(error.to_string()))?.id();
-        Ok(OwnWitness { bytes, id })
-    }
-
-    /// Two different durable messages of the own lane, or roots. Not of other lanes: what is final there need not be durable here, and the
-    /// witness must fit the own lane again after any crash.
-    fn parents(&mut self) -> [MessageId; 2] {
-        let tips = self.parts.tips.lock().map(|tips| tips.clone()).unwrap_or_default();
-        let Some(own) = self.parts.lanes.get(usize::from(self.parts.confirm.lane().0)) else {
-            return self.parts.roots;
-        };
-        let durable = own.reader.durable_size();
-        let start = self.parts.random.below(tips.len().max(1) as u64) as usize;
-        let (before, after) = tips.split_at(start.min(tips.len()));
-        let is_durable =
-            |id: &&MessageId| own.reader.find(id).is_some_and(|place| place.position() < durable);
-        let mut own_tips = after.iter().chain(before).filter(is_durable);
-        let first = own_tips.next();
-        let second = own_tips.find(|id| Some(*id) != first);
-        let [left, right] = self.parts.roots;
-        [first.copied().unwrap_or(left), second.copied().unwrap_or(right)]
     }
 
     /// Tells the rest of the node how far everything is. All votes are durable by now.

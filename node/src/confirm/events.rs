@@ -130,6 +130,7 @@ impl Event {
         match self {
             Self::Stored(digest) | Self::Side(digest) | Self::Again(digest) => digest.held_bytes(),
             Self::Witness { witness, .. } => witness.held_bytes(),
+            Self::Proven(_) => weft_core::FORK_PROOF_BYTES_MAX,
             Self::Formed { .. } | Self::Damaged(_) | Self::Wake | Self::Stop => 0,
         }
     }

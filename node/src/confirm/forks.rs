@@ -16,8 +16,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use weft_core::{FORK_PROOF_BYTES_MAX, ForkProof, LANES_MAX, LaneId, NetworkId, NodeKey};
 use weft_storage::{Disk, LogError, SlotFile};
 
@@ -26,6 +27,44 @@ pub const FILE_NAME: &str = "forks";
 
 /// What a damaged one is called from then on.
 pub const DAMAGED_NAME: &str = "forks.damaged";
+
+/// The proofs that this node has, for whoever shows them to peers and is shown some. Clones share them. One a lane.
+#[derive(Clone, Debug, Default)]
+pub struct KnownForks(Arc<Mutex<BTreeMap<LaneId, Bytes>>>);
+
+impl KnownForks {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LaneId, Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a proof; whether there was none about its lane.
+    pub fn insert(&self, proof: &ForkProof) -> bool {
+        // One that is not encoded was not decoded either.
+        let Ok(bytes) = proof.encode() else { return false };
+        let mut proofs = self.lock();
+        let new = !proofs.contains_key(&proof.lane);
+        proofs.entry(proof.lane).or_insert(bytes.into());
+        new
+    }
+
+    /// Whether there is a proof about `lane`.
+    #[must_use]
+    pub fn has(&self, lane: LaneId) -> bool {
+        self.lock().contains_key(&lane)
+    }
+
+    /// The bytes of the proof about `lane`, if there is one.
+    #[must_use]
+    pub fn of(&self, lane: LaneId) -> Option<Bytes> {
+        self.lock().get(&lane).cloned()
+    }
+
+    /// The proofs' bytes.
+    #[must_use]
+    pub fn all(&self) -> Vec<Bytes> {
+        self.lock().values().cloned().collect()
+    }
+}
 
 /// The file.
 #[derive(Debug)]
@@ -71,6 +110,11 @@ impl ForkFile {
     /// Lanes that are proven to have been signed two ways, and where their histories part.
     pub fn forks(&self) -> impl Iterator<Item = (LaneId, u64)> + '_ {
         self.proofs.iter().map(|(lane, proof)| (*lane, proof.position))
+    }
+
+    /// The proofs, lanes rising.
+    pub fn proofs(&self) -> impl Iterator<Item = &ForkProof> {
+        self.proofs.values()
     }
 
     /// Whether there is a proof about `lane`.

@@ -38,6 +38,10 @@ pub const GROUP_MESSAGES_MAX: usize = 16_384;
 /// How long a full disk is left alone before the next try.
 pub const FULL_RETRY: Duration = Duration::from_millis(500);
 
+/// How long a witness waits on a full disk that had no room for it even alone, unless there is room before: each attempt that fails costs
+/// reading the newest messages again.
+const WITNESS_RETRY: Duration = Duration::from_secs(10);
+
 /// How often a node that may append nothing looks whether it may.
 const HELD_LOOK: Duration = Duration::from_millis(20);
 
@@ -120,6 +124,8 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     health: Arc<Health>,
     full_until: Option<Instant>,
+    /// No witness is tried before, while the disk is full.
+    witness_after: Option<Instant>,
     confirm: ConfirmLink,
     operations: OpenOperations,
     /// The witness that waits names a parent which is not here yet.
@@ -130,7 +136,8 @@ impl Sequencer {
     /// A sequencer over a recovered lane.
     pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>, confirm: ConfirmLink) -> Self {
         let operations = OpenOperations::default();
-        Self { lane, counters, health, full_until: None, confirm, operations, orphan: false }
+        let (full_until, witness_after) = (None, None);
+        Self { lane, counters, health, full_until, witness_after, confirm, operations, orphan: false }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
@@ -150,6 +157,7 @@ impl Sequencer {
             if !self.place_witness() && next.is_none() {
                 continue;
             }
+            let alone = next.is_none();
             while let Some(batch) = next {
                 let mut ahead = 0;
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
@@ -169,6 +177,8 @@ impl Sequencer {
                 }
                 Some(error) => {
                     self.fail(&error, acks);
+                    // It may fit where a longer batch did not, and if it does not either, there is no hurry.
+                    self.witness_after = alone.then(|| Instant::now() + WITNESS_RETRY);
                     // What was appended before the failure should not stay undurable.
                     let size = self.lane.size();
                     if output.send(Group { size, acks: Vec::new(), tips: Vec::new() }).is_err() {
@@ -251,7 +261,8 @@ impl Sequencer {
     /// that batch is in the log. Whether it is in the batch now.
     fn place_witness(&mut self) -> bool {
         self.orphan = false;
-        if self.is_held() {
+        let waits = |after: Instant| self.full_until.is_some() && Instant::now() < after;
+        if self.is_held() || self.witness_after.is_some_and(waits) {
             return false;
         }
         if self.confirm.witness.is_none() {

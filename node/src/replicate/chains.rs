@@ -132,7 +132,8 @@ fn is_signed(message: &[u8], network: NetworkId) -> bool {
 pub fn stored(reader: &LogReader, key: &NodeKey, after: u64, count: usize, bytes_max: usize) -> Vec<Bytes> {
     let (mut low, mut high) = (0, reader.durable_size());
     // Invariant: every witness in a batch that starts below `low` has a number of at most `after`.
-    while high - low > 4_096 {
+    // The lane may grow meanwhile, and then one is found beyond `high`.
+    while high.saturating_sub(low) > 4_096 {
         let middle = low + (high - low) / 2;
         match next_witness(reader, key, middle) {
             Some((first, number)) if number <= after => low = first + 1,

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use weft_core::LaneId;
 use weft_core::confirm::Weights;
-use weft_net::peer::{Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
+use weft_net::peer::{Arrived, Hold, Holdings, LaneEnd, PeerNet, SubscriptionId};
 use weft_storage::LogReader;
 
 use super::credit::Credit;
-use super::sources::{Question, Sources};
+use super::sources::{self, Question, Sources};
 use super::store::Stores;
+use crate::confirm::forks::KnownForks;
 use crate::confirm::{Confirm, Fault};
 use crate::health::{Health, State};
 use crate::lanes::Lanes;
@@ -33,11 +34,11 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often peers are told what is held here.
 const HOLDINGS_EVERY: Duration = Duration::from_secs(1);
 
-/// A subscription that brings nothing for this long, the first time, although somebody has more is given up.
+/// A subscription that brings nothing for this long, the first time, although somebody has more is given up, unless a batch is on its way.
 const STALLED: Duration = Duration::from_secs(1);
 
 /// A subscription that after this long has not brought what somebody else claimed to have when it began is given up, however much it brought:
-/// the other one may be faster, and this one may be slow on purpose.
+/// the other one may be faster, and this one may be slow on purpose. Longer after a failure, as everything here: all links may be slow.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// A holder whose batches wait here all that time is given up after this long without growth: what it sends is of no use.
@@ -126,6 +127,8 @@ struct Subscription {
     /// Size of the log when it last grew, and when that was.
     size: u64,
     grew: Instant,
+    /// Batches that had come by then.
+    batches: u64,
     /// It has grown since the subscription began, which was then.
     grown: bool,
     since: Instant,
@@ -144,6 +147,7 @@ pub struct Fetcher {
     net: Arc<OnceLock<PeerNet>>,
     credit: Arc<Credit>,
     stores: Arc<Stores>,
+    forks: KnownForks,
     weights: Weights,
     sources: Sources,
     connected: BTreeSet<LaneId>,
@@ -171,7 +175,7 @@ impl Fetcher {
         confirm: Arc<Confirm>,
         health: Arc<Health>,
         net: Arc<OnceLock<PeerNet>>,
-        (credit, stores): (Arc<Credit>, Arc<Stores>),
+        (credit, stores, forks): (Arc<Credit>, Arc<Stores>, KnownForks),
         weights: Weights,
     ) -> Self {
         let now = Instant::now();
@@ -180,6 +184,7 @@ impl Fetcher {
             applied: BTreeMap::new(),
             credit,
             stores,
+            forks,
             sources: Sources::default(),
             lanes,
             confirm,
@@ -232,6 +237,8 @@ impl Fetcher {
                 self.again.clear();
                 if let Some(net) = net {
                     net.send_holdings(Some(peer), &self.own_holdings());
+                    // What was found while it was away.
+                    self.forks.all().iter().for_each(|proof| net.send_forked(Some(peer), proof));
                 }
             }
             FetchEvent::Disconnected(peer) => {
@@ -252,7 +259,8 @@ impl Fetcher {
                 let grown = self.subscriptions.get(&lane).is_some_and(|held| {
                     held.grown || self.lanes.get(lane).is_some_and(|reader| reader.size() != held.size)
                 });
-                self.give_up(lane, subscription, !lost && !grown);
+                // Whoever claims to have more of this node's lane and goes when it is asked for it has been asked.
+                self.give_up(lane, subscription, !grown && (!lost || lane == self.lanes.own()));
             }
             FetchEvent::Stray { lane, subscription } => {
                 self.give_up(lane, subscription, true);
@@ -326,18 +334,30 @@ impl Fetcher {
             (entry.0, entry.1) = (state, now);
         }
         let patience = if self.confirm.ask(|machine| machine.is_closed(lane)) { STUCK_CLOSED } else { STUCK };
-        if lane == self.lanes.own() || size <= marks.certified || now.duration_since(entry.1) < patience {
+        let (moved, before) = (entry.1, entry.2);
+        if lane == self.lanes.own() || size <= marks.certified || now.duration_since(moved) < patience {
             return None;
         }
-        entry.1 = now;
-        let (before, certified) = (entry.2, marks.certified);
+        if self.subscriptions.get(&lane).is_some_and(|held| self.comes(held, now)) {
+            return None;
+        }
+        let certified = marks.certified;
         let holds = |peer: &LaneId| self.held_by(*peer, lane) > certified;
         let after = self.connected.range(before..).filter(|peer| **peer != before);
         let next = after.chain(self.connected.iter()).copied().find(holds)?;
-        if let Some(entry) = self.moved.get_mut(&lane) {
-            entry.2 = next;
-        }
+        self.moved.insert(lane, (state, now, next));
         Some(next)
+    }
+
+    /// What has come by a subscription so far.
+    fn arrived(&self, id: SubscriptionId) -> Arrived {
+        self.net.get().map_or_else(Arrived::default, |net| net.arrived(id))
+    }
+
+    /// Whether the next batch of a subscription is on its way. Not if others came that made nothing grow.
+    fn comes(&self, held: &Subscription, now: Instant) -> bool {
+        let arrived = self.arrived(held.id);
+        arrived.batches <= held.batches && sources::comes(arrived.bytes, now.duration_since(held.grew))
     }
 
     fn subscribe(&mut self, net: &PeerNet, now: Instant) {
@@ -392,11 +412,12 @@ impl Fetcher {
         size: u64,
         now: Instant,
     ) -> Option<(Option<LaneId>, Option<LaneId>)> {
+        let batches = self.subscriptions.get(&lane).map_or(0, |held| self.arrived(held.id).batches);
         let Some(held) = self.subscriptions.get_mut(&lane) else {
             return self.again.get(&lane).is_none_or(|again| *again <= now).then_some((None, None));
         };
         if size != held.size {
-            (held.size, held.grew, held.grown) = (size, now, true);
+            (held.size, held.grew, held.grown, held.batches) = (size, now, true, batches);
             self.sources.served(lane, held.peer);
         }
         let certified = self.confirm.marks(lane).certified;
@@ -412,15 +433,16 @@ impl Fetcher {
             (sources.goes_home(question, held.peer, held.since), others, further)
         });
         let stretch = now.duration_since(held.behind.1);
-        let slow = stretch >= SLOW && held.behind.0.min(others) > size;
-        if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (stretch >= SLOW && !slow))
-        {
+        let over = stretch >= self.sources.patience(lane, held.peer, SLOW);
+        let slow = over && held.behind.0.min(others) > size;
+        if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (over && !slow)) {
             held.behind = (others, now);
         }
         if held.stuck.is_some() || waits {
             return None;
         }
-        if slow || (is_further && idle >= self.sources.patience(lane, held.peer, STALLED)) {
+        let stalled = idle >= self.sources.patience(lane, held.peer, STALLED) && !self.comes(&held, now);
+        if slow || (is_further && stalled) {
             self.sources.failed(lane, held.peer, now);
             return Some((None, Some(held.peer)));
         }
@@ -435,7 +457,8 @@ impl Fetcher {
             let claimed =
                 self.with(lane, size, now, |sources, question| sources.most_of_others(question, peer));
             let behind = (claimed, now);
-            let held = Subscription { peer, id, size, grew: now, grown: false, since: now, behind, stuck };
+            let (grew, since, batches, grown) = (now, now, 0, false);
+            let held = Subscription { peer, id, size, grew, batches, grown, since, behind, stuck };
             self.subscriptions.insert(lane, held);
         }
     }
@@ -496,6 +519,14 @@ impl Fetcher {
         is_behind(&self.weights, self.connected.iter().map(claim).collect(), size, applied, moves)
     }
 
+    /// Whether a peer claims to have followed this validator further than it remembers to have gone.
+    fn claims_own_witness(&self) -> bool {
+        let own = self.lanes.own().0;
+        let stated = self.confirm.ask(|machine| machine.votes().number);
+        let followed = self.connected.iter().filter_map(|peer| self.holdings.get(peer));
+        followed.filter_map(|held| of(&held.followed, own)).any(|number| number > stated)
+    }
+
     /// Whether this node has joined, and is up to date.
     fn judge_state(&mut self, now: Instant) {
         let state = self.health.state();
@@ -510,8 +541,11 @@ impl Fetcher {
             let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
             let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
             let claimed = claimants.next().is_some();
-            let unproven = asked_all && now.duration_since(self.started) >= CLAIM_WAIT;
-            if (!enough && !late) || (claimed && !unproven) {
+            let waited = now.duration_since(self.started) >= CLAIM_WAIT;
+            // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
+            // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.
+            let forgotten = !self.confirm.is_silenced() && !waited && self.claims_own_witness();
+            if (!enough && !late) || (claimed && !(asked_all && waited)) || forgotten {
                 return;
             }
             if !enough {
@@ -556,106 +590,4 @@ fn of<K: Ord + Copy, V: Copy>(list: &[(K, V)], key: impl Into<K>) -> Option<V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{LANE, ground, keys};
-    use super::*;
-
-    /// A fetcher with three peers that claim to have 20 of lane 1; a subscription to peer 1, its node, which has brought nothing.
-    fn asking() -> (Fetcher, Instant) {
-        let ground = ground();
-        let credit = Arc::new(Credit::default());
-        let weights = Weights::new(vec![1; 2]);
-        let (lanes, health) = (ground.lanes, ground.health);
-        let stores = Arc::new(Stores::new(LaneId(0), &keys(), vec![ground.other], health.clone()));
-        let shared = (credit, stores);
-        let mut fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), shared, weights);
-        for peer in [LANE, LaneId(2), LaneId(3)] {
-            fetcher.connected.insert(peer);
-            let lanes = vec![(LANE, LaneEnd { size: 20, root: [1; 32] })];
-            fetcher.holdings.insert(peer, Holdings { lanes, followed: Vec::new() });
-        }
-        let now = fetcher.started;
-        let id = fetcher.credit.subscribe(LANE, LANE, |_| Ok::<_, ()>(SubscriptionId(1))).unwrap();
-        let behind = (20, now);
-        let held = Subscription {
-            peer: LANE,
-            id,
-            size: 0,
-            grew: now,
-            grown: false,
-            since: now,
-            behind,
-            stuck: None,
-        };
-        fetcher.subscriptions.insert(LANE, held);
-        (fetcher, now)
-    }
-
-    #[test]
-    fn a_holder_is_not_given_up_for_what_this_node_does_not_take() {
-        let (mut fetcher, now) = asking();
-        let later = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(fetcher.next_source(LANE, 0, now), None, "not at once");
-        fetcher.credit.came(LANE, LANE, 1_000);
-        assert_eq!(fetcher.next_source(LANE, 0, later(5)), None, "its batches wait here");
-        fetcher.credit.withhold(LANE, LANE, 1_000);
-        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), None, "it has no credit");
-        assert_eq!(fetcher.credit.release(|_| true).len(), 1);
-        assert_eq!(fetcher.next_source(LANE, 0, later(3_600)), Some((None, Some(LANE))), "now it may ship");
-        fetcher.credit.came(LANE, LANE, 1_000);
-        assert!(fetcher.next_source(LANE, 0, later(3_600)).is_some(), "not for ever for batches of no use");
-    }
-
-    #[test]
-    fn a_holder_that_ships_a_lane_drop_by_drop_is_given_up_for_one_who_has_it_and_one_that_catches_up_is_not()
-    {
-        for (each, given_up) in [(1, true), (3, false)] {
-            let (mut fetcher, now) = asking();
-            let asked = (1..=12).find_map(|second| {
-                fetcher
-                    .next_source(LANE, each * second, now + Duration::from_secs(second))
-                    .map(|next| (second, next))
-            });
-            assert_eq!(asked, given_up.then_some((10, (None, Some(LANE)))), "{each} a second");
-        }
-        let (mut fetcher, now) = asking();
-        fetcher.credit.came(LANE, LANE, 1);
-        fetcher.credit.withhold(LANE, LANE, 1);
-        for second in 1..=20 {
-            let next = fetcher.next_source(LANE, second, now + Duration::from_secs(second));
-            assert_eq!(next, None, "it has no credit for more");
-        }
-    }
-
-    #[test]
-    fn a_lane_that_nobody_has_more_of_stays_where_it_is_and_one_that_comes_to_nothing_is_not_asked_at_once() {
-        let (mut fetcher, now) = asking();
-        assert_eq!(fetcher.next_source(LANE, 20, now + Duration::from_secs(60)), None);
-        let (mut fetcher, _) = asking();
-        for peer in [LANE, LaneId(2), LaneId(3)] {
-            let held = fetcher.subscriptions.values().next().copied().unwrap();
-            fetcher.subscriptions.insert(LANE, Subscription { peer, ..held });
-            fetcher.take(FetchEvent::Over { lane: LANE, subscription: held.id, lost: false });
-            let soon = Instant::now() + AGAIN_AFTER;
-            let asked = fetcher.next_source(LANE, 0, soon).is_some();
-            assert_eq!(asked, peer != LaneId(3), "as long as there is somebody else");
-            fetcher.subscriptions.insert(LANE, held);
-        }
-    }
-
-    #[test]
-    fn what_less_than_a_third_claims_makes_nobody_catch_up() {
-        let weights = Weights::new(vec![1; 4]);
-        let much = 2 * LAG_POSITIONS;
-        let behind = |claims: &[(u64, u64)], size, applied, moves| {
-            is_behind(&weights, claims.to_vec(), size, applied, moves)
-        };
-        assert!(!behind(&[(u64::MAX, 1), (10, 1), (10, 1)], 10, 10, true), "one liar");
-        assert!(!behind(&[(u64::MAX, 1), (u64::MAX, 0)], 10, 10, true), "one without a vote helps nothing");
-        assert!(behind(&[(u64::MAX, 1), (much, 1), (10, 1)], 10, 10, true), "a third says so");
-        assert!(behind(&[], much, 10, true), "it lies in the log");
-        assert!(!behind(&[], much, 10, false), "and nothing of it can be applied");
-        assert!(!behind(&[(much, 1), (much, 1)], much, 10, false), "nor can it elsewhere");
-        assert!(!behind(&[(LAG_POSITIONS, 1), (LAG_POSITIONS, 1)], 0, 0, true));
-    }
-}
+mod tests;

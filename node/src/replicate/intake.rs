@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, select};
 use weft_core::lane::BATCH_BYTES_MAX;
 use weft_core::merkle::Hash;
-use weft_core::{BatchError, BatchView, LaneId, NetworkId, NodeKey};
+use weft_core::{BatchError, BatchView, ForkProof, LaneId, NetworkId, NodeKey};
 use weft_net::peer::{Hold, LaneEnd, PeerNet, SubscriptionId};
 use weft_storage::{LogError, LogReader};
 
@@ -32,6 +32,7 @@ use super::witnesses::{Gate, Seen};
 use crate::confirm::Confirm;
 use crate::confirm::driver::Event;
 use crate::confirm::events::EventSender;
+use crate::confirm::forks::KnownForks;
 use crate::hasher::fastest;
 use crate::health::{Full, Health, State};
 use crate::lane::with_sources;
@@ -94,6 +95,15 @@ pub enum Urgent {
         batches: Vec<Bytes>,
         /// What counts them.
         room: Counted,
+    },
+    /// What is said to be a proof of a fork, without its batches.
+    Forked {
+        /// From whom.
+        peer: LaneId,
+        /// Its bytes.
+        proof: Bytes,
+        /// Room that it takes.
+        hold: Hold,
     },
     /// End.
     Stop,
@@ -159,6 +169,8 @@ pub struct Intake {
     pub net: Arc<OnceLock<PeerNet>>,
     /// The node's health.
     pub health: Arc<Health>,
+    /// Proofs of forks that are known.
+    pub forks: KnownForks,
 }
 
 impl Intake {
@@ -295,12 +307,20 @@ impl Running {
                 Ok(())
             }
             Urgent::Proof { peer, lane, batches, room } => {
-                let done = self.proof(peer, lane, batches);
+                // More proofs about a lane that is closed tell nothing, and would take the room of the side that others certify: what is
+                // needed of a side comes by a subscription.
+                let is_known = matches!(room, Counted::Held(_)) && self.is_closed(lane);
+                let done = if is_known { Ok(()) } else { self.proof(peer, lane, batches) };
                 if let Counted::Credit(bytes) = room {
                     // It was not asked for against credit: none is given back.
                     let _ = self.parts.credit.consumed(peer, lane, bytes);
                 }
                 done
+            }
+            Urgent::Forked { peer, proof, hold } => {
+                self.forked(peer, &proof);
+                drop(hold);
+                Ok(())
             }
             Urgent::Stop => Ok(()),
         }
@@ -341,7 +361,7 @@ impl Running {
         if now >= self.sides_at {
             self.sides_at = now + SIDES_AGAIN;
             for (lane, sides) in self.parts.stores.sides(SIDES_AGAIN_MAX) {
-                if !self.parts.confirm.ask(|machine| machine.is_closed(lane)) {
+                if !self.is_closed(lane) {
                     let give = |side| self.parts.events.send(Event::Side(side));
                     sides.into_iter().map(give).for_each(drop);
                 }
@@ -359,6 +379,10 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    fn is_closed(&self, lane: LaneId) -> bool {
+        self.parts.confirm.ask(|machine| machine.is_closed(lane))
     }
 
     fn retry_parked(&mut self) -> Result<(), LogError> {
@@ -538,6 +562,31 @@ impl Running {
             self.proofs.insert(lane, proof);
         }
         Ok(())
+    }
+
+    /// A proof of a fork without its batches. One about a lane costs two verifications, the next ones nothing.
+    fn forked(&self, peer: LaneId, proof: &Bytes) {
+        let Ok(proof) = ForkProof::decode(proof) else {
+            return self.fault(peer, "what it says is a proof of a fork is none");
+        };
+        let lane = proof.lane;
+        if self.parts.forks.has(lane) {
+            return;
+        }
+        let key = self.parts.keys.get(usize::from(lane.0)).filter(|_| proof.network == self.parts.network);
+        let verify = |key: &NodeKey, text: &[u8], signature: &_| {
+            weft_crypto::serial::verify_one(&key.0, text, signature)
+        };
+        if key.is_none_or(|key| proof.verify(key, verify).is_err()) {
+            return self.fault(peer, "its proof of a fork does not hold");
+        }
+        if lane == self.parts.lanes.own() {
+            let cause = "another node has proof that this node's lane was signed two ways: its directory was restored from an older \
+                         copy, or runs twice; this key must not sign again";
+            tracing::error!(cause, "this node stops taking messages");
+            return self.parts.health.set_state(State::Poisoned, Some(cause.to_owned()));
+        }
+        let _ = self.parts.events.send(Event::Proven(Box::new(proof)));
     }
 
     /// A batch of the own lane from elsewhere. If this node has signed it and does not have it, its directory is a copy or an old one.

@@ -55,6 +55,7 @@ use self::store::Stores;
 use crate::confirm::Confirm;
 use crate::confirm::acks::ConfirmAcks;
 use crate::confirm::events::EventSender;
+use crate::confirm::forks::KnownForks;
 use crate::health::{Health, State};
 use crate::lane::with_sources;
 use crate::lanes::Lanes;
@@ -114,6 +115,8 @@ pub struct Link {
     pub check: Sender<Asked>,
     /// How often the log of any lane was cut, or is being cut: what could not be read meanwhile may be there later.
     pub cuts: Arc<AtomicU64>,
+    /// Proofs of forks.
+    pub forks: KnownForks,
 }
 
 impl Link {
@@ -121,7 +124,8 @@ impl Link {
     pub fn new(stores: Arc<Stores>, validators: usize) -> (Self, Receiver<Asked>) {
         let (check, asked) = unbounded();
         let chains = Arc::new(Chains::new(validators));
-        (Self { net: Arc::default(), stores, chains, check, cuts: Arc::default() }, asked)
+        let (net, cuts, forks) = (Arc::default(), Arc::default(), KnownForks::default());
+        (Self { net, stores, chains, check, cuts, forks }, asked)
     }
 }
 
@@ -178,6 +182,7 @@ impl Replication {
             dirty: dirty_in.clone(),
             net: link.net.clone(),
             health: health.clone(),
+            forks: link.forks.clone(),
         };
         threads.push(spawn("weft-intake", Box::new(move || intake.run(&urgent, &bulk)))?);
         let checker = Checker {
@@ -209,11 +214,13 @@ impl Replication {
             confirm.clone(),
             health.clone(),
             link.net.clone(),
-            (credit, stores.clone()),
+            (credit, stores.clone(), link.forks.clone()),
             weights.clone(),
         );
         threads.push(spawn("weft-fetch", Box::new(move || fetcher.run(&fetch)))?);
-        let net = PeerNet::start(peers.clone(), runtime, Arc::new(service))?;
+        // Without it the other threads end: nobody is left to give them anything.
+        let net = PeerNet::start(peers.clone(), runtime, Arc::new(service))
+            .inspect_err(|_| stores.set_bell(None))?;
         tracing::info!(address = %net.local_addr(), nodes = keys.len(), "listening for other nodes");
         let _ = link.net.set(net.clone());
         let stores = stores.clone();

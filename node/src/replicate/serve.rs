@@ -103,6 +103,10 @@ impl PeerService for Service {
         });
     }
 
+    fn forked(&self, peer: LaneId, proof: Bytes, hold: Hold) {
+        let _ = self.urgent.send(Urgent::Forked { peer, proof, hold });
+    }
+
     fn batch(&self, peer: LaneId, lane: LaneId, subscription: SubscriptionId, batch: Bytes) {
         self.credit.came(peer, lane, batch.len() as u64);
         let _ = self.bulk.send(Bulk::Batch(Shipped { peer, lane, subscription, batch }));

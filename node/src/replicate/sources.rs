@@ -23,6 +23,16 @@ const HOME_AFTER: Duration = Duration::from_secs(60);
 /// So often the time for the next batch doubles.
 const PATIENCE_DOUBLES_MAX: u32 = 2;
 
+/// A batch of which this much a second comes is waited for: half a megabit a second, so that a node behind a slow link gets the longest
+/// batches that honest nodes seal in a minute, and whoever trickles less does not count as shipping.
+pub const COMES_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// Whether a batch comes of which so many bytes are there after so long.
+pub fn comes(arrived: u64, idle: Duration) -> bool {
+    let least = u128::from(COMES_BYTES_PER_SECOND) * idle.as_millis() / 1_000;
+    arrived > 0 && u128::from(arrived) >= least
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Note {
     failures: u32,
@@ -177,6 +187,14 @@ mod tests {
             asked.push(current.map_or(u16::MAX, |peer| peer.0));
         }
         asked
+    }
+
+    #[test]
+    fn a_batch_comes_as_long_as_it_comes_at_a_least_rate() {
+        let second = Duration::from_secs(1);
+        assert!(!comes(0, Duration::ZERO) && comes(1, Duration::ZERO));
+        assert!(comes(COMES_BYTES_PER_SECOND, second) && !comes(COMES_BYTES_PER_SECOND - 1, second));
+        assert!(comes(4 << 20, 60 * second) && !comes(4 << 20, 65 * second), "the longest batch");
     }
 
     #[test]

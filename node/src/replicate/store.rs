@@ -6,6 +6,10 @@
 //! batch ends. Bounded: [`SIDE_BYTES_MAX`] a lane for sides, or one batch; the oldest makes room, and whoever holds it offers it again.
 //! What a batch means is the machine's business, which keeps fewer sides than this module: a side that comes again is handed to it again.
 //!
+//! The machine may change to a history of which less is kept here than it has seen, since sides are bounded otherwise there. Then the log
+//! *wants* the batches that are missing, by their roots, and takes nothing else at its end until it has them: it stays a prefix of the
+//! machine's copy.
+//!
 //! A full disk is waited for: what has no room is not taken, and a lane that changes to another history changes once there is room.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -83,6 +87,8 @@ struct LaneStore {
     final_size: u64,
     /// The log is to change to a side and waits for room: nothing else goes into it, and no side goes.
     changing: bool,
+    /// Sizes and roots of the batches that come next, where the machine has more than the log.
+    wanted: VecDeque<(u64, Hash)>,
 }
 
 impl LaneStore {
@@ -97,6 +103,11 @@ impl LaneStore {
         let dropped = self.sides.remove(at);
         self.side_bytes -= dropped.as_ref().map_or(0, Side::cost);
         dropped.is_some()
+    }
+
+    /// Whether the batch that ends at `size` with this root may be the log's next one.
+    fn wants(&self, size: u64, root: &Hash) -> bool {
+        self.wanted.front().is_none_or(|wanted| *wanted == (size, *root))
     }
 
     fn find_side(&self, first: u64, root: &Hash) -> Option<usize> {
@@ -136,7 +147,14 @@ impl Stores {
             }
             let LaneLog { writer, syncer, reader } = others.next()?;
             let sides = VecDeque::new();
-            let store = LaneStore { writer, sides, side_bytes: 0, final_size: 0, changing: false };
+            let store = LaneStore {
+                writer,
+                sides,
+                side_bytes: 0,
+                final_size: 0,
+                changing: false,
+                wanted: VecDeque::new(),
+            };
             Some(Slot { store: Mutex::new(store), syncer, reader, key: *key })
         };
         Self { slots: keys.iter().enumerate().map(slot).collect(), health, bell: Mutex::new(None) }
@@ -200,7 +218,8 @@ impl Stores {
         let said = |root: &Hash| follows.is_some_and(|(_, said)| said == *root);
         let could = |root: &Hash| follows.is_none_or(|(_, said)| said == *root);
         let mut refused = None;
-        if first == size && could(&store.writer.tree().root()) {
+        let next = first == size && store.wants(view.size(), view.root());
+        if next && could(&store.writer.tree().root()) {
             match read(store.writer.tree()) {
                 Ok(_) if store.changing => return Ok(Taken::Full(self.changing(lane))),
                 Ok((digest, after)) => {
@@ -210,6 +229,7 @@ impl Stores {
                     if let Some(side) = store.find_side(first, view.root()) {
                         store.drop_side(side);
                     }
+                    store.wanted.pop_front();
                     return Ok(Taken::Stored(Arc::new(digest)));
                 }
                 Err(error) if said(&store.writer.tree().root()) => return Ok(Taken::NotAuthentic(error)),
@@ -224,7 +244,7 @@ impl Stores {
         if let Err(error) = slot.verify_seal(&view) {
             return Ok(Taken::NotAuthentic(error));
         }
-        let parts = first < size
+        let parts = (first < size || (first == size && !next))
             && first >= store.final_size
             && slot.root_at(first)?.is_some_and(|root| could(&root));
         let fork = if parts { slot.reader.tree_at(first)? } else { None };
@@ -273,7 +293,7 @@ impl Stores {
     }
 
     /// Changes the log of `lane` to the history that the machine has changed to: cut at `from`, then these batches, as far as they are
-    /// kept here. What was cut is kept as a side no more; whoever has it may offer it again. Returns the log's
+    /// kept here; the others are wanted. What was cut is kept as a side no more; whoever has it may offer it again. Returns the log's
     /// size, all of it durable: nothing else may come for this lane that would have it synced. Waits while the disk is full, and calls
     /// `meanwhile` now and then: nothing may be said of the lane before its log is what the machine holds.
     ///
@@ -323,11 +343,18 @@ impl Stores {
     ) -> Result<u64, LogError> {
         let mut store = slot.lock();
         if rest.is_none() {
-            store.writer.cut(from)?;
+            // It may end below: then what is missing up to there is wanted still.
+            if store.writer.size() > from {
+                store.writer.cut(from)?;
+                store.wanted.clear();
+            }
+            store.wanted.retain(|wanted| wanted.0 <= from);
+            store.wanted.extend(batches.iter().map(|digest| (digest.size(), *digest.root())));
             *rest = Some(0);
         }
         while let Some(next) = *rest
             && let Some(digest) = batches.get(next)
+            && digest.first() == store.writer.size()
             && let Some(at) = store.find_side(digest.first(), digest.root())
             && let Some(side) = store.sides.get(at)
         {
@@ -335,6 +362,7 @@ impl Stores {
             let Ok(view) = BatchView::parse(&bytes) else { break };
             store.writer.append_view(&view, &view.ids_by(fastest()), &after)?;
             store.drop_side(at);
+            store.wanted.pop_front();
             *rest = Some(next + 1);
         }
         slot.syncer.sync()

@@ -1,8 +1,8 @@
 //! The gate for witnesses that come on the stream.
 //!
 //! Owns what is looked at and in which order: what costs nothing first. Invariants: only what its validator has signed passes; what was
-//! followed already costs no verification; of one validator at most [`BURST`] witnesses are verified at once and [`PER_SECOND`] a second, so
-//! that neither it nor whoever repeats its witnesses takes the time of batches. What does not pass for want of budget is asked for again
+//! followed already costs no verification; of one validator at most [`BURST`] witnesses are verified at once and [`PER_SECOND`] a second, fewer
+//! if they are full of rejects, so that neither it nor whoever repeats its witnesses takes the time of batches. What does not pass for want of budget is asked for again
 //! when its chain is behind. A second witness with a number that was followed lately does pass: it proves something.
 
 use std::time::Instant;
@@ -22,6 +22,9 @@ const PROVES_WITHIN: u64 = 64;
 
 /// What one witness takes of a budget, which fills by the microsecond.
 const COST_US: u64 = 1_000_000 / PER_SECOND;
+
+/// So many rejects take a microsecond more: a witness of sixteen kilobytes may name 130,000, and reading and counting them takes milliseconds.
+const REJECTS_PER_US: u64 = 8;
 
 /// What was seen in a message.
 #[derive(Debug)]
@@ -105,23 +108,24 @@ impl Gate {
         {
             return Seen::Known;
         }
-        let Ok(witness) = Witness::decode(view.payload()) else {
-            return Seen::Nonsense("a witness that says nothing");
-        };
-        let old = witness.number <= followed;
-        if old && known(validator, witness.number).is_some_and(|known| known == *message) {
+        let number = Witness::peek_number(view.payload()).unwrap_or(0);
+        if number <= followed && known(validator, number).is_some_and(|known| known == *message) {
             return Seen::Known;
         }
         budget.refill(now);
         if budget.left_us < COST_US {
             return Seen::TooMany;
         }
+        let Ok(witness) = Witness::decode(view.payload()) else {
+            return Seen::Nonsense("a witness that says nothing");
+        };
         let id = view.id();
         if !weft_crypto::serial::verify_one(&view.issuer().0, &id.0, view.signature()) {
             // Whoever sent it has made it up: its validator's budget is not its.
             return Seen::Unsigned(validator);
         }
-        budget.left_us -= COST_US;
+        let rejects: usize = witness.rejects.iter().map(|rejects| rejects.positions.len()).sum();
+        budget.left_us = budget.left_us.saturating_sub(COST_US + rejects as u64 / REJECTS_PER_US);
         Seen::New { validator, id, witness }
     }
 }
@@ -130,7 +134,8 @@ impl Gate {
 mod tests {
     use std::time::Duration;
 
-    use weft_core::{DeviceSigner, Draft};
+    use weft_core::confirm::{Claim, Rejects};
+    use weft_core::{DeviceSigner, Draft, LaneId};
 
     use super::*;
 
@@ -139,6 +144,10 @@ mod tests {
     fn message(seed: u8, number: u64, issued_at_us: u64) -> Bytes {
         let predecessor = MessageId([u8::from(number > 1); 32]);
         let witness = Witness { number, predecessor, ..Witness::default() };
+        signed(seed, number, issued_at_us, &witness)
+    }
+
+    fn signed(seed: u8, number: u64, issued_at_us: u64, witness: &Witness) -> Bytes {
         let draft = Draft {
             network: NETWORK,
             issued_at_us,
@@ -176,6 +185,22 @@ mod tests {
         );
         assert!(matches!(look(&message(3, 101, 1)), Seen::New { .. }));
         assert!(matches!(look(&message(9, 101, 1)), Seen::Nonsense(_)), "of nobody who votes");
+    }
+
+    #[test]
+    fn a_witness_that_names_a_hundred_thousand_rejects_takes_more_of_its_validators_budget() {
+        let (mut gate, now) = (gate(), Instant::now());
+        let claim = Claim { lane: LaneId(0), size: 1 << 30, root: [1; 32] };
+        let rejects = Rejects { lane: LaneId(0), positions: (0..128_000).collect() };
+        let witness = Witness { number: 1, cut: vec![claim], rejects: vec![rejects], ..Witness::default() };
+        let large = signed(3, 1, 1, &witness);
+        let passed = |gate: &mut Gate, message: &Bytes| {
+            let seen = || gate.look(message, |_| 0, |_, _| None, now);
+            std::iter::repeat_with(seen).take_while(|seen| matches!(seen, Seen::New { .. })).count() as u64
+        };
+        let (large, small) = (passed(&mut gate, &large), passed(&mut gate, &message(4, 1, 1)));
+        assert_eq!(small, BURST);
+        assert!(large <= BURST / 30, "{large} of {small}");
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl PeerService for Liar {
     fn witness(&self, _: LaneId, _: Bytes, _: Hold) {}
     fn holdings(&self, _: LaneId, _: Holdings, _: Hold) {}
     fn fork_proof(&self, _: LaneId, _: LaneId, _: [Bytes; 2], _: Hold) {}
+    fn forked(&self, _: LaneId, _: Bytes, _: Hold) {}
     fn batch(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Bytes) {}
     fn shipping(&self, _: LaneId, _: LaneId, _: SubscriptionId, _: Shipping) {}
     fn chain_done(&self, _: LaneId, _: u16, _: u32, _: bool) {}

@@ -77,6 +77,10 @@ impl Bench {
         Self { driver, authors, send, events, witnesses, confirm, health, tips, votes_disk, _dir: dir }
     }
 
+    fn closed(&self) -> bool {
+        self.confirm.ask(|machine| machine.is_closed(LaneId(1)))
+    }
+
     fn round(&mut self, event: Event) {
         assert!(self.driver.round(Some(event), &self.events).unwrap());
     }
@@ -93,6 +97,12 @@ impl Bench {
         }
         panic!("no witness within a thousand rounds");
     }
+}
+
+/// To a net that is not there, and stores without lanes.
+fn link(bench: &Bench) -> (Link, Receiver<replicate::check::Asked>) {
+    let stores = replicate::store::Stores::new(LaneId(0), &keys(3), Vec::new(), bench.health.clone());
+    Link::new(Arc::new(stores), 1)
 }
 
 #[test]
@@ -179,6 +189,31 @@ fn the_next_witness_is_not_made_before_the_last_one_is_on_the_disk_in_its_lane()
 }
 
 #[test]
+fn a_witness_that_the_machine_has_from_the_log_before_its_event_counts_as_the_last_one_too() {
+    let mut bench = Bench::new(|authors| {
+        authors[1].append_one(&data(b"a"));
+        authors[1].sync();
+    });
+    let (_, first) = bench.witness();
+    // Two batches of the own lane, and the driver hears of the first one.
+    let before = bench.authors[0].append_one(&data(b"before it"));
+    let placed = bench.authors[0].append_one(&first);
+    bench.round(Event::Stored(before));
+    assert_eq!(bench.confirm.ask(|machine| machine.followed(0)), 1, "it has come back by the log");
+    let digest = bench.authors[1].append_one(&data(b"b"));
+    bench.authors[1].sync();
+    bench.round(Event::Stored(digest));
+    for _ in 0..30 {
+        thread::sleep(Duration::from_millis(1));
+        bench.round(Event::Wake);
+    }
+    assert!(bench.witnesses.try_recv().is_err(), "a crash now would leave a gap in the chain");
+    bench.round(Event::Stored(placed));
+    bench.authors[0].sync();
+    assert_eq!(bench.witness().0.number, 2);
+}
+
+#[test]
 fn votes_for_which_there_is_no_room_are_written_when_there_is_and_their_witness_waits() {
     let mut bench = Bench::new(|authors| {
         authors[1].append_one(&data(b"a"));
@@ -191,9 +226,78 @@ fn votes_for_which_there_is_no_room_are_written_when_there_is_and_their_witness_
     assert_eq!(witness.number, 1);
     assert!(started.elapsed() >= FULL_RETRY, "it was refused once");
     assert_eq!(bench.health.state(), State::Live);
+    assert_eq!(bench.health.full_elsewhere(), None, "there is room again");
     let (_, recorded) =
         RecordFile::open_on(Arc::new(bench.votes_disk.crash(&[])), Path::new("/data")).unwrap();
     assert_eq!(recorded.unwrap().votes.number, 1, "durable when it leaves");
+}
+
+#[test]
+fn while_votes_wait_for_room_the_node_is_not_live_and_takes_no_messages() {
+    let mut bench = Bench::new(|authors| {
+        authors[1].append_one(&data(b"a"));
+        authors[1].sync();
+    });
+    let now = bench.votes_disk.operation_count();
+    (now..now + 3).for_each(|operation| bench.votes_disk.fail_at(operation, DiskFault::StorageFull));
+    let health = bench.health.clone();
+    let seen = thread::spawn(move || {
+        let until = Instant::now() + Duration::from_secs(20);
+        while health.state() == State::Live && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let says_so = health.full_elsewhere().is_some() && health.is_full(crate::health::Full::Votes);
+        (health.state(), says_so, health.report())
+    });
+    bench.witness();
+    let (state, says_so, report) = seen.join().unwrap();
+    assert_eq!((state, says_so, report.healthy), (State::DiskFull, true, false));
+    assert!(report.cause.unwrap().contains("no room"), "the operator is told why");
+    assert_eq!(bench.health.state(), State::Live);
+}
+
+#[test]
+fn what_a_lane_has_changed_to_and_is_not_in_the_log_is_checked_when_it_comes_and_is_no_damage() {
+    let mut bench = Bench::new(|_| {});
+    let disk: Arc<dyn weft_storage::Disk> = Arc::new(SimDisk::new(3));
+    let mut there = Author::new(disk, Path::new("/there"), 1);
+    let digest = there.append_one(&data(b"there"));
+    let (link, asked) = link(&bench);
+    bench.driver.parts.link = Some(link);
+    bench.driver.ask_form(&digest);
+    assert!(asked.try_recv().is_err(), "it has to come again first");
+    bench.authors[1].append_one(&data(b"there"));
+    bench.round(Event::Stored(digest.clone()));
+    let asked: Vec<Hash> = asked.try_iter().map(|asked| *asked.digest.root()).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|root| root == digest.root()));
+    bench.driver.ask_form(&there.append_one(&data(b"there too")));
+    bench.driver.forget_later(LaneId(1), digest.size());
+    assert!(bench.driver.later.values().all(VecDeque::is_empty), "the copy has changed again");
+}
+
+#[test]
+fn a_proof_that_a_peer_shows_closes_its_lane_and_is_kept_for_the_next_start_and_for_other_peers() {
+    let mut bench = Bench::new(|_| {});
+    let (first, _) = link(&bench);
+    bench.driver.parts.link = Some(first.clone());
+    let batch = |payload: &[u8]| {
+        let disk: Arc<dyn weft_storage::Disk> = Arc::new(SimDisk::new(3));
+        Author::new(disk, Path::new("/there"), 1).append(&[(&data(payload), crate::testing::ROOT_PLACES)]).0
+    };
+    let batches = [batch(b"here"), batch(b"there")];
+    let [here, there] = batches.each_ref().map(|batch| weft_core::BatchView::parse(batch).unwrap());
+    let proof = ForkProof::of_batches(&weft_core::LaneTree::new(), &here, &there).unwrap();
+    bench.round(Event::Proven(Box::new(proof.clone())));
+    assert!(bench.closed());
+    assert_eq!(bench.confirm.faults(LaneId(1)), [Fault::Forked]);
+    assert_eq!(first.forks.all(), [Bytes::from(proof.encode().unwrap())]);
+    let disk: Arc<dyn weft_storage::Disk> = Arc::new(bench.votes_disk.crash(&[]));
+    let mut next = Bench::new(|_| {});
+    let (second, _) = link(&next);
+    next.driver.parts.link = Some(second.clone());
+    next.driver.parts.forks = ForkFile::open(disk, Path::new("/data"), NETWORK, &keys(3)).unwrap();
+    next.driver.replay().unwrap();
+    assert!(next.closed() && second.forks.all() == first.forks.all());
 }
 
 #[test]

@@ -12,18 +12,27 @@ use weft_storage::{LaneLog, SimDisk};
 
 use super::*;
 use crate::confirm;
-use crate::confirm::events::events;
+use crate::confirm::events::{EventReceiver, events};
 use crate::lane::LaneConfig;
 use crate::lanes::Lanes;
 use crate::random::Random;
 use crate::testing::{Author, ROOTS, data, id, message, signer};
 
-#[test]
-fn a_recorded_witness_whose_parent_has_to_be_got_again_waits_for_it_and_does_not_stop_the_node() {
-    let author = |lane| Author::new(Arc::new(SimDisk::new(1)), Path::new("/lane"), lane);
-    let (own, mut other) = (author(0), author(1));
-    let parent = data(b"of another lane");
-    let digest = other.append_one(&parent);
+/// A sequencer of lane 0 beside `other`, with a witness of the run before that names a message there, and the other ends.
+struct Bench {
+    sequencer: Sequencer,
+    witness: OwnWitness,
+    confirm: Arc<Confirm>,
+    health: Arc<Health>,
+    events: EventReceiver,
+    _syncer: weft_storage::Syncer,
+    _witnesses: Sender<OwnWitness>,
+    _tips: Sender<Place>,
+    _dir: tempfile::TempDir,
+}
+
+fn bench(other: &Author, parent: &[u8]) -> Bench {
+    let own = Author::new(Arc::new(SimDisk::new(1)), Path::new("/lane"), 0);
     let LaneLog { writer, syncer: _syncer, reader } = own.log;
     let lanes = Lanes::new(LaneId(0), reader, std::iter::once(other.log.reader.clone()));
     let setup = Setup {
@@ -42,15 +51,15 @@ fn a_recorded_witness_whose_parent_has_to_be_got_again_waits_for_it_and_does_not
         batch_messages_max: 4_096,
     };
     let key = SigningKey::from_bytes(&[50; 32]);
-    let dir = tempfile::tempdir().unwrap();
+    let _dir = tempfile::tempdir().unwrap();
     let random = Random::from_seed(&[1; 32]);
-    let lane = Lane::open(key, ROOTS, writer, (lanes, confirm.clone()), dir.path(), config, random).unwrap();
+    let lane = Lane::open(key, ROOTS, writer, (lanes, confirm.clone()), _dir.path(), config, random).unwrap();
     let payload = Witness { number: 1, ..Witness::default() }.encode().unwrap();
-    let bytes = message(&signer(0), PayloadKind::WITNESS, [id(&parent), ROOTS[1]], &payload);
+    let bytes = message(&signer(0), PayloadKind::WITNESS, [id(parent), ROOTS[1]], &payload);
     let witness = OwnWitness { id: id(&bytes), bytes };
-    let (events_in, events_out) = events();
-    let (_witnesses_in, witnesses) = bounded(1);
-    let (_tips_in, tips_elsewhere) = bounded(1);
+    let (events_in, events) = events();
+    let (_witnesses, witnesses) = bounded(1);
+    let (_tips, tips_elsewhere) = bounded(1);
     let health = Arc::new(Health::new());
     health.set_state(State::CatchingUp, None);
     let link = ConfirmLink {
@@ -61,17 +70,49 @@ fn a_recorded_witness_whose_parent_has_to_be_got_again_waits_for_it_and_does_not
         tips_elsewhere,
     };
     let sequencer = Sequencer::new(lane, Arc::default(), health.clone(), link);
+    Bench { sequencer, witness, confirm, health, events, _syncer, _witnesses, _tips, _dir }
+}
+
+fn other_lane() -> Author {
+    Author::new(Arc::new(SimDisk::new(1)), Path::new("/lane"), 1)
+}
+
+fn publish(confirm: &Confirm, size: u64) {
+    confirm.publish(LaneId(1), &Watermarks { final_size: size, certified: size, applied: size, held: size });
+}
+
+#[test]
+fn a_recorded_witness_whose_parent_has_to_be_got_again_waits_for_it_and_does_not_stop_the_node() {
+    let (mut other, parent) = (other_lane(), data(b"of another lane"));
+    let digest = other.append_one(&parent);
+    let Bench { sequencer, witness, confirm, health, events, _syncer, _witnesses, _tips, _dir } =
+        bench(&other, &parent);
     let (input, batches) = unbounded();
     let (output, groups) = unbounded();
     let running = thread::spawn(move || sequencer.run(&batches, &output));
     thread::sleep(Duration::from_millis(150));
     assert_eq!(health.state(), State::CatchingUp, "not poisoned");
     assert!(groups.try_recv().is_err(), "nothing is appended meanwhile, nor synced");
-    let size = digest.size();
-    confirm.publish(LaneId(1), &Watermarks { final_size: size, certified: size, applied: size, held: size });
-    let placed = events_out.recv_timeout(Duration::from_secs(10)).unwrap();
+    publish(&confirm, digest.size());
+    let placed = events.recv_timeout(Duration::from_secs(10)).unwrap();
     let Event::Stored(batch) = placed else { panic!("{placed:?}") };
     assert_eq!(batch.witness().map(|placed| placed.id), Some(witness.id));
     drop(input);
     running.join().unwrap();
+}
+
+#[test]
+fn a_witness_that_did_not_fit_a_full_disk_even_alone_waits_for_room_or_a_while() {
+    let (mut other, parent) = (other_lane(), data(b"of another lane"));
+    let digest = other.append_one(&parent);
+    let mut bench = bench(&other, &parent);
+    publish(&bench.confirm, digest.size());
+    let now = Instant::now();
+    (bench.sequencer.full_until, bench.sequencer.witness_after) = (Some(now), Some(now + WITNESS_RETRY));
+    assert!(!bench.sequencer.place_witness());
+    bench.sequencer.witness_after = Some(now);
+    assert!(bench.sequencer.place_witness(), "it has waited");
+    bench.sequencer.lane.rebuild().unwrap();
+    (bench.sequencer.full_until, bench.sequencer.witness_after) = (None, Some(now + WITNESS_RETRY));
+    assert!(bench.sequencer.place_witness(), "there is room");
 }

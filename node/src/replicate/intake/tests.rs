@@ -47,6 +47,7 @@ fn bench() -> (Intake, Bench) {
         dirty,
         net: Arc::default(),
         health: health.clone(),
+        forks: KnownForks::default(),
     };
     (intake, Bench { disk, lanes, health, credit, events, fetch, _dirty, own: own.writer })
 }
@@ -236,4 +237,72 @@ fn a_proof_about_what_is_not_here_yet_waits_for_it_and_junk_does_not() {
     assert!(running.proofs.is_empty());
     let sides = bench.events.try_iter().filter(|event| matches!(event, Event::Side(_)));
     assert_eq!((bench.size(), sides.count()), (author.tree.size(), 1));
+}
+
+#[test]
+fn nobody_fills_the_room_of_sides_with_more_proofs_about_a_lane_that_is_closed() {
+    let (mut intake, bench) = bench();
+    let mut author = Author::new();
+    let here = author.batch(b"here");
+    let setup = intake.confirm.ask(|machine| machine.setup().clone());
+    let proof = |payload: &[u8]| {
+        let batches = vec![here.clone(), Author::new().batch(payload)];
+        Urgent::Proof { peer: PEER, lane: LANE, batches, room: Counted::Held(Hold::free()) }
+    };
+    let sides = || bench.events.try_iter().filter(|event| matches!(event, Event::Side(_))).count();
+    let mut closed = crate::confirm::machine(setup, None);
+    closed.handle(0, weft_core::confirm::Input::Forked { lane: LANE, at: 0 }, &mut Vec::new());
+    let confirm = [intake.confirm.clone(), Arc::new(Confirm::new(closed, LaneId(0)))];
+    let mut taken = Vec::new();
+    for confirm in confirm {
+        intake.confirm = confirm;
+        let mut running = Running::new(intake);
+        running.bulk(started(1, START)).unwrap();
+        running.bulk(bench.batch(1, &here)).unwrap();
+        for payload in [b"there 1", b"there 2", b"there 3"] {
+            running.urgent(proof(payload)).unwrap();
+        }
+        taken.push(sides());
+        // What is asked for is taken.
+        running.bulk(started(2, START)).unwrap();
+        running.bulk(bench.batch(2, &Author::new().batch(b"there 4"))).unwrap();
+        assert_eq!(sides(), 1);
+        intake = running.parts;
+    }
+    assert_eq!(taken, [3, 0], "as long as it is open, and once it is closed");
+}
+
+#[test]
+fn a_proof_without_batches_is_looked_at_once_a_lane_and_one_about_the_own_lane_stops_the_node() {
+    let (intake, bench) = bench();
+    let mut running = Running::new(intake);
+    let proof_by = |seed: u8, lane: LaneId| {
+        let author = || Author { signer: DeviceSigner::from_seed([seed; 32]), lane, tree: LaneTree::new() };
+        let batches = [author().batch(b"here"), author().batch(b"there")];
+        let [here, there] = batches.each_ref().map(|batch| BatchView::parse(batch).unwrap());
+        ForkProof::of_batches(&LaneTree::new(), &here, &there).unwrap()
+    };
+    let forked = |proof: &ForkProof| Urgent::Forked {
+        peer: PEER,
+        proof: Bytes::from(proof.encode().unwrap()),
+        hold: Hold::free(),
+    };
+    let told = || bench.events.try_iter().filter(|event| matches!(event, Event::Proven(_))).count();
+    // Seeds of the two nodes.
+    let (own, other) = (9, 5);
+    let proof = proof_by(other, LANE);
+    for (seed, lane) in [(own, LANE), (other, LaneId(0)), (other, LaneId(9))] {
+        running.urgent(forked(&proof_by(seed, lane))).unwrap();
+    }
+    running
+        .urgent(Urgent::Forked { peer: PEER, proof: Bytes::from_static(b"WFP1"), hold: Hold::free() })
+        .unwrap();
+    assert_eq!((told(), bench.health.state()), (0, State::Live), "they prove nothing");
+    running.urgent(forked(&proof)).unwrap();
+    assert_eq!(told(), 1);
+    running.parts.forks.insert(&proof);
+    running.urgent(forked(&proof)).unwrap();
+    assert_eq!(told(), 0, "it is known");
+    running.urgent(forked(&proof_by(own, LaneId(0)))).unwrap();
+    assert_eq!(bench.health.state(), State::Poisoned);
 }

@@ -179,6 +179,43 @@ fn a_lane_that_changed_to_a_history_of_which_a_part_was_let_go_of_gets_it_from_w
     assert_eq!(stores.slots[1].as_ref().unwrap().lock().side_bytes, 0);
 }
 
+#[test]
+fn a_log_that_lacks_batches_of_its_new_history_takes_no_other_ones_in_their_place() {
+    let (stores, reader, _) = stores();
+    let mut author = Author::new();
+    let shared = author.batch(b"shared");
+    let from = author.tree.size();
+    let (mut liar, mut other) = (author.fork(), author.fork());
+    let first = liar.batch(b"there 1");
+    let between = liar.tree.size();
+    let mut late = liar.fork();
+    let (second, third) = (liar.batch(b"there 2"), late.batch(b"elsewhere from there 1 on"));
+    for batch in [&shared, &author.batch(b"here")] {
+        assert!(matches!(stores.take(LANE, batch, None).unwrap(), Taken::Stored(_)));
+    }
+    let side = |batch: &Bytes| match stores.take(LANE, batch, None).unwrap() {
+        Taken::Side(side) => side,
+        taken => panic!("{taken:?}"),
+    };
+    let (first_side, second_side, third_side) = (side(&first), side(&second), side(&third));
+    // All of it has made room for something else.
+    let forget = || while stores.slots[1].as_ref().unwrap().lock().drop_side(0) {};
+    forget();
+    stores.switch(LANE, from, &[first_side, second_side], || {}).unwrap();
+    side(&other.batch(b"a third history"));
+    assert_eq!(reader.size(), from, "the machine holds something else there");
+    // The machine may change again, beyond what the log has.
+    stores.switch(LANE, between, &[third_side], || {}).unwrap();
+    assert_eq!(reader.size(), from);
+    assert!(matches!(stores.take(LANE, &first, None).unwrap(), Taken::Stored(_)));
+    side(&second);
+    assert!(matches!(stores.take(LANE, &third, None).unwrap(), Taken::Stored(_)));
+    assert!(
+        matches!(stores.take(LANE, &late.batch(b"on"), None).unwrap(), Taken::Stored(_)),
+        "anything again"
+    );
+}
+
 /// Fills the log until it wants another segment and there is no room for one.
 fn fill(stores: &Stores, author: &mut Author) -> Bytes {
     for _ in 0..50 {
