@@ -17,7 +17,7 @@
 //! | 7 | GetMessages | client | request id u64, count u32 (1..=1024), count x id 32 |
 //! | 8 | Messages | server | request id u64, count u32 (1..=1024), count x (0: absent; 1: place u64, length u16, message; 2: ask again) |
 //! | 9 | GetStatus | client | request id u64 |
-//! | 10 | Status | server | request id u64, state u8, flags u8 (1 silenced, 2 restoring), lanes u16 (<= 1024), uptime_us u64, accepted u64, rejected u64, queue messages u64, queue messages max u64, durable age us u64 (all ones: never), own lane u16, witnesses made u64, round us u64, acks that wait for confirmation u64, lanes x (lane u16, flags u8 (1 forked, 2 ended, 4 equivocated, 8 connected), weight u64, written u64, durable u64, applied u64, certified u64, final u64, witness followed u64) |
+//! | 10 | Status | server | request id u64, state u8, flags u8 (see `node_flags`), lanes u16 (<= 1024), uptime_us u64, accepted u64, rejected u64, queue messages u64, queue messages max u64, durable age us u64 (all ones: never), own lane u16, witnesses made u64, round us u64, acks that wait for confirmation u64, lanes x (lane u16, flags u8 (1 forked, 2 ended, 4 equivocated, 8 connected), weight u64, written u64, durable u64, applied u64, certified u64, final u64, witness followed u64) |
 //! | 14 | Error | both | request id u64 (0: the session), code u8, 0 u8, text length u16 (<= 256), retry_after_ms u32, text UTF-8 |
 //! | 15 | Close | both | reason u8 |
 //!

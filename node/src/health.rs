@@ -6,7 +6,7 @@
 //! A full disk lies over the state that the node is in: when there is room again it is back in that state, also if it was catching up.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -90,6 +90,8 @@ pub struct NoRoom {
 pub struct Health {
     started: Instant,
     state: AtomicU8,
+    /// Whether the last of starting, joining, catching up and live was one of the latter two.
+    joined: AtomicBool,
     /// Bits of [`Full`].
     full: AtomicU8,
     /// What was found last.
@@ -130,6 +132,7 @@ impl Health {
         Self {
             started: Instant::now(),
             state: AtomicU8::new(State::Starting as u8),
+            joined: AtomicBool::new(false),
             full: AtomicU8::new(0),
             no_room: Mutex::new(None),
             written_size: AtomicU64::new(0),
@@ -190,6 +193,9 @@ impl Health {
 
     /// Enters `state`, with the reason where there is one. A poisoned node stays poisoned.
     pub fn set_state(&self, state: State, cause: Option<String>) {
+        if matches!(state, State::Starting | State::Joining) {
+            self.joined.store(false, Ordering::Release);
+        }
         let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
             (now != State::Poisoned as u8).then_some(state as u8)
         });
@@ -198,14 +204,33 @@ impl Health {
         {
             *slot = cause;
         }
+        if before.is_ok() {
+            self.note_joined(state);
+        }
+    }
+
+    fn note_joined(&self, state: State) {
+        if matches!(state, State::Live | State::CatchingUp) {
+            self.joined.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether this node knows that nobody knows more of its lane and its witnesses than it does itself, so that it may sign. That it
+    /// stops, or is out of order, does not make it so: it may do that before it has joined.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.joined.load(Ordering::Acquire)
     }
 
     /// Enters `to` if the node is still in `from`: for states that follow each other by themselves.
     pub fn change_state(&self, from: State, to: State) {
         let changed =
             self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if changed && let Ok(mut slot) = self.cause.lock() {
-            *slot = None;
+        if changed {
+            if let Ok(mut slot) = self.cause.lock() {
+                *slot = None;
+            }
+            self.note_joined(to);
         }
     }
 

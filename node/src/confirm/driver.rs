@@ -299,7 +299,7 @@ impl Driver {
 
     /// Whether nothing may be stated: other nodes may know more of this node's chain than it does itself, or do.
     fn is_held(&self) -> bool {
-        matches!(self.parts.health.state(), State::Starting | State::Joining | State::Poisoned)
+        !self.parts.health.has_joined() || self.parts.health.state() == State::Poisoned
     }
 
     /// How long nothing is to be done if nothing happens.

@@ -157,7 +157,8 @@ impl Sequencer {
             if !self.place_witness() && next.is_none() {
                 continue;
             }
-            let alone = next.is_none();
+            // On a full disk all that clients send is refused, so the witness is alone then too.
+            let alone = next.is_none() || self.full_until.is_some();
             while let Some(batch) = next {
                 let mut ahead = 0;
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
@@ -310,7 +311,7 @@ impl Sequencer {
 
     /// Whether nothing may be appended yet: other nodes may know more of this lane than this node does.
     fn is_joining(&self) -> bool {
-        matches!(self.health.state(), State::Starting | State::Joining)
+        !self.health.has_joined()
     }
 
     /// Whether a witness has to wait, for now or for good.

@@ -53,6 +53,9 @@ const STUCK: Duration = Duration::from_secs(2);
 
 /// The same for a lane that is known to be signed two ways: what was lost of a side is asked for again, but not often.
 const STUCK_CLOSED: Duration = Duration::from_secs(10);
+/// How long one batch on its way may keep a stuck lane from being asked for elsewhere: a holder that sends just fast enough would else
+/// keep it stuck for as long as the longest batch takes at the least rate, a quarter of an hour.
+const STUCK_COMING: Duration = Duration::from_secs(60);
 
 /// The same when it came to nothing and nobody else has more: it would come to nothing again.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -166,6 +169,9 @@ pub struct Fetcher {
     started: Instant,
     told: Option<Instant>,
     joined: bool,
+    /// The most that any peer has claimed before this node joined: of its own lane, and of its witnesses. A claim is not gone with the
+    /// connection of whoever made it: it may be true, and the one peer that knows it hard to reach.
+    claimed: (u64, u64),
 }
 
 impl Fetcher {
@@ -200,6 +206,7 @@ impl Fetcher {
             started: now,
             told: None,
             joined: false,
+            claimed: (0, 0),
         }
     }
 
@@ -242,6 +249,7 @@ impl Fetcher {
                 }
             }
             FetchEvent::Disconnected(peer) => {
+                self.note_claim(peer);
                 self.connected.remove(&peer);
                 self.holdings.remove(&peer);
                 self.subscriptions.retain(|lane, held| {
@@ -338,7 +346,8 @@ impl Fetcher {
         if lane == self.lanes.own() || size <= marks.certified || now.duration_since(moved) < patience {
             return None;
         }
-        if self.subscriptions.get(&lane).is_some_and(|held| self.comes(held, now)) {
+        let held = self.subscriptions.get(&lane).filter(|held| now.duration_since(held.grew) < STUCK_COMING);
+        if held.is_some_and(|held| self.comes(held, now)) {
             return None;
         }
         let certified = marks.certified;
@@ -525,6 +534,18 @@ impl Fetcher {
         let stated = self.confirm.ask(|machine| machine.votes().number);
         let followed = self.connected.iter().filter_map(|peer| self.holdings.get(peer));
         followed.filter_map(|held| of(&held.followed, own)).any(|number| number > stated)
+            || self.claimed.1 > stated
+    }
+
+    /// Keeps in mind what a peer that goes has claimed, until this node has joined.
+    fn note_claim(&mut self, peer: LaneId) {
+        if self.joined || !self.connected.contains(&peer) {
+            return;
+        }
+        let own = self.lanes.own();
+        let followed = self.holdings.get(&peer).and_then(|held| of(&held.followed, own.0));
+        let (size, number) = (self.held_by(peer, own), followed.unwrap_or(0));
+        self.claimed = (self.claimed.0.max(size), self.claimed.1.max(number));
     }
 
     /// Whether this node has joined, and is up to date.
@@ -540,7 +561,7 @@ impl Fetcher {
             let own_size = self.lanes.get(own).map_or(0, LogReader::size);
             let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
             let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
-            let claimed = claimants.next().is_some();
+            let claimed = claimants.next().is_some() || self.claimed.0 > own_size;
             let waited = now.duration_since(self.started) >= CLAIM_WAIT;
             // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
             // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.

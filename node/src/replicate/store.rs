@@ -388,11 +388,16 @@ impl Stores {
         true
     }
 
-    /// Whether what follows this end can be taken: it is one of the log, or of a side. The machine may know more than lies here.
+    /// Whether what follows this end can be taken: it is one of the log, or of a side. The machine may know more than lies here. While
+    /// the log wants a batch that it once had as a side, only its own ends count: what follows a later side would come again and again,
+    /// and what is wanted never.
     pub fn has_end(&self, lane: LaneId, size: u64, root: &Hash) -> bool {
         let Some(slot) = self.slot(lane) else { return false };
-        slot.root_at(size).is_ok_and(|held| held.as_ref() == Some(root))
-            || slot.lock().sides.iter().any(|side| side.digest.size() == size && side.digest.root() == root)
+        slot.root_at(size).is_ok_and(|held| held.as_ref() == Some(root)) || {
+            let store = slot.lock();
+            let is_end = |side: &Side| side.digest.size() == size && side.digest.root() == root;
+            store.wanted.is_empty() && store.sides.iter().any(is_end)
+        }
     }
 
     /// The oldest sides of each lane that has some, at most so many of each.

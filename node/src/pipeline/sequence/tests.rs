@@ -116,3 +116,25 @@ fn a_witness_that_did_not_fit_a_full_disk_even_alone_waits_for_room_or_a_while()
     (bench.sequencer.full_until, bench.sequencer.witness_after) = (None, Some(now + WITNESS_RETRY));
     assert!(bench.sequencer.place_witness(), "there is room");
 }
+
+#[test]
+fn a_node_that_stops_before_it_has_joined_appends_nothing() {
+    for joined in [false, true] {
+        let (mut other, parent) = (other_lane(), data(b"of another lane"));
+        let digest = other.append_one(&parent);
+        let Bench { sequencer, confirm, health, events, _syncer, _witnesses, _tips, _dir, .. } =
+            bench(&other, &parent);
+        publish(&confirm, digest.size());
+        if !joined {
+            health.set_state(State::Joining, None);
+        }
+        health.set_state(State::Stopping, None);
+        let (input, batches) = unbounded();
+        let (output, groups) = unbounded();
+        let running = thread::spawn(move || sequencer.run(&batches, &output).size());
+        let placed = events.recv_timeout(Duration::from_millis(if joined { 10_000 } else { 150 })).is_ok();
+        drop(input);
+        let size = running.join().unwrap();
+        assert_eq!((placed, size > 0, groups.try_recv().is_ok()), (joined, joined, joined));
+    }
+}

@@ -121,6 +121,26 @@ fn a_claim_to_know_of_an_own_witness_that_this_node_does_not_is_looked_into_befo
 }
 
 #[test]
+fn a_claim_to_know_more_of_this_node_than_it_does_is_not_gone_with_the_connection_of_who_made_it() {
+    let own = LaneId(0);
+    let claims = [
+        Holdings { lanes: vec![(own, LaneEnd { size: 20, root: [1; 32] })], followed: vec![] },
+        Holdings { lanes: Vec::new(), followed: vec![(0, 1)] },
+    ];
+    for claim in claims {
+        let (mut fetcher, now) = asking();
+        fetcher.subscriptions.clear();
+        fetcher.holdings.insert(LaneId(2), claim);
+        fetcher.health.set_state(State::Joining, None);
+        fetcher.take(FetchEvent::Disconnected(LaneId(2)));
+        fetcher.judge_state(now + JOIN_WAIT);
+        assert_eq!(fetcher.health.state(), State::Joining);
+        fetcher.judge_state(now + CLAIM_WAIT);
+        assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
+    }
+}
+
+#[test]
 fn what_less_than_a_third_claims_makes_nobody_catch_up() {
     let weights = Weights::new(vec![1; 4]);
     let much = 2 * LAG_POSITIONS;

@@ -172,6 +172,10 @@ fn a_lane_that_changed_to_a_history_of_which_a_part_was_let_go_of_gets_it_from_w
     let has = |(size, root): (u64, Hash)| stores.has_end(LANE, size, &root);
     assert!(has((0, EMPTY_ROOT)) && has(from) && !has((from.0, [7; 32])));
     assert!(!has(ends[0]), "what follows it could not be taken");
+    assert!(
+        !has(ends[1]),
+        "a side still, but what follows it is of no use to a log that lacks the one before"
+    );
     for batch in &there {
         assert!(matches!(stores.take(LANE, batch, None).unwrap(), Taken::Stored(_)), "also what is a side");
     }
