@@ -113,7 +113,7 @@ pub struct AuditReport {
     pub missing: u64,
     /// Of these, messages that are not what was acked.
     pub invalid: u64,
-    /// Messages to check; more than `checked` only if the audit was stopped.
+    /// Messages to check; more than `checked` only if the audit was stopped or broken off.
     pub total: u64,
     /// 1 if everything acked was to be checked, n if a uniform sample of one batch in n was.
     pub sampled_one_in: u64,
@@ -132,13 +132,26 @@ pub struct AuditReport {
     /// For how long, seconds.
     #[serde(default)]
     pub waited_s: f64,
+    /// Why the audit was broken off; `null` if it went to its end or was stopped. Nothing is said about the messages not checked.
+    #[serde(default)]
+    pub broken_off: Option<String>,
 }
 
 impl AuditReport {
+    /// The report of an audit of `total` messages that could not be made at all.
+    #[must_use]
+    pub fn failed(total: u64, error: &LoadError) -> Self {
+        let checked = match error {
+            LoadError::Audit { checked, .. } => *checked,
+            _ => 0,
+        };
+        Self { checked, total, broken_off: Some(error.to_string()), ..Self::default() }
+    }
+
     /// Whether everything that was to be checked was found as acked.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.checked == self.total && self.missing == 0 && self.invalid == 0
+        self.checked == self.total && self.missing == 0 && self.invalid == 0 && self.broken_off.is_none()
     }
 }
 
@@ -155,6 +168,9 @@ impl fmt::Display for AuditReport {
         if self.checked < self.total {
             write!(f, "; STOPPED before {} more", group(self.total - self.checked))?;
         }
+        if let Some(reason) = &self.broken_off {
+            write!(f, "; BROKEN OFF: {reason}")?;
+        }
         if self.sampled_one_in > 1 {
             write!(f, "; a sample: one batch in {}", self.sampled_one_in)?;
         }
@@ -169,10 +185,12 @@ impl fmt::Display for AuditReport {
 }
 
 /// Reads every message of `acked` back from `target` and checks it. Blocks until done; call it from a thread that may block. `verifier`
-/// judges the signatures; `observer` gets a look each second; after a stop the report covers what was checked until then.
+/// judges the signatures; `observer` gets a look each second; after a stop the report covers what was checked until then. So it does if the
+/// node cannot be reached, or is gone for longer than it is waited for: what was found until then, a missing message above all, is not
+/// thrown away with the rest, and [`AuditReport::broken_off`] says why nothing can be said of that.
 ///
 /// # Errors
-/// [`LoadError::Audit`] if the node cannot be reached, or is gone for longer than it is waited for: then nothing can be said of the rest. A missing or altered message is no error but a finding.
+/// [`LoadError`] if the system gives no thread or runtime, or a reader panicked.
 pub fn audit(
     target: &NodeTarget,
     acked: &AckedLog,
@@ -334,10 +352,12 @@ fn audit_here(
 
     let found = tally.progress(begun, acked.messages());
     observer(&found);
+    // A wait that the audit's end cut short was a wait too.
+    tally.back();
     let gone = tally.gone.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(reason) = tally.broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(LoadError::Audit { checked: found.checked, total: found.total, reason });
-    }
+    let broken = tally.broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let broken_off = broken
+        .map(|reason| LoadError::Audit { checked: found.checked, total: found.total, reason }.to_string());
     Ok(AuditReport {
         checked: found.checked,
         missing: found.missing,
@@ -350,6 +370,7 @@ fn audit_here(
         checked_after_restart: tally.after_restart.into_inner(),
         waits: gone.waits,
         waited_s: (gone.waited.as_secs_f64() * 1e3).round() / 1e3,
+        broken_off,
     })
 }
 
@@ -511,5 +532,43 @@ impl Reader<'_> {
             tally.after_restart.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_crypto::SerialBatch;
+    use weft_net::Trust;
+
+    use super::*;
+    use crate::generate::Trail;
+
+    #[test]
+    fn an_audit_that_cannot_go_on_still_reports_and_is_not_clean() {
+        let mut acked = AckedLog::new(1, 100);
+        let trail = |device| Trail { id: MessageId([device as u8; 32]), device, sequence: 1 };
+        acked.record(0, (0..7).map(trail).collect(), &[]);
+        // Nobody can be reached at port 0, and that is found at once.
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let target = NodeTarget { addr, trust: Trust::InsecureAny, network: None };
+        let options = AuditOptions { patience: Duration::from_millis(200), ..AuditOptions::default() };
+        let stop = Stop::new();
+        let found = audit(&target, &acked, &options, &SerialBatch::new(), &stop, &mut |_| {}).unwrap();
+        assert_eq!((found.checked, found.total, found.missing), (0, 7, 0), "{found:?}");
+        assert!(!found.is_clean());
+        let reason = found.broken_off.as_deref().unwrap();
+        assert!(reason.starts_with("audit stopped after 0 of 7 messages: "), "{reason}");
+        assert!(found.waits == 1 && found.waited_s > 0.1, "{found:?}");
+        assert!(found.to_string().contains("BROKEN OFF: audit stopped after 0 of 7"), "{found}");
+    }
+
+    #[test]
+    fn a_failed_audit_is_not_clean_even_if_nothing_was_left_to_check() {
+        let error = LoadError::Internal { what: "an audit reader panicked" };
+        let report = AuditReport::failed(0, &error);
+        assert!(!report.is_clean() && report.broken_off.as_deref() == Some(&*error.to_string()));
+        let error = LoadError::Audit { checked: 3, total: 9, reason: "gone".to_owned() };
+        let report = AuditReport::failed(9, &error);
+        assert_eq!((report.checked, report.total, report.is_clean()), (3, 9, false));
     }
 }

@@ -11,11 +11,14 @@
 //!   relative difference with a 95 % interval by bootstrap over blocks (2,000 draws, seeded: the same files give the same answer);
 //! * the shape of the two latency distributions: Kolmogorov-Smirnov distance over the encoded histograms, as a size, not as a test.
 //!
+//! A second without an ack has no latency of its own. While messages wait it counts with the time since the last ack, so that an outage
+//! makes a run slower and not faster, and such seconds are named.
+//!
 //! Three tests are made, so a difference counts as significant below 0.05 / 3 (Bonferroni). Invalid reports are compared and named.
 
 use serde::Serialize;
 
-use crate::hgrm::decode;
+use crate::hgrm::{Summary, decode};
 use crate::mix::{below, mix};
 use crate::report::{Moment, Report};
 
@@ -81,6 +84,12 @@ const FIGURES: [Figure; 3] = [
 /// The figures of one run, each over its seconds or blocks.
 type Series = [Vec<f64>; 3];
 
+/// Messages due in a second by the models from which on silence is no matter of chance (below 1 in 20,000 if they come independently).
+const DUE_MIN: f64 = 10.0;
+
+/// Two figures of a run further apart than this share are different settings rather than different draws.
+const SETTING_SLACK: f64 = 0.01;
+
 /// Compares `b` with `a`.
 #[must_use]
 pub fn compare(a: &Report, b: &Report) -> Comparison {
@@ -112,6 +121,13 @@ pub fn compare(a: &Report, b: &Report) -> Comparison {
         .zip(decode(&b.histograms.latency).ok())
         .map(|(x, y)| distance(&x, &y));
     let mut warnings = warnings(a, b, enough);
+    for (which, silent) in [("first", silent_s(&seconds.0)), ("second", silent_s(&seconds.1))] {
+        if silent > 0.0 {
+            warnings.push(format!(
+                "{silent:.0} seconds of the {which} report had no ack while messages waited: their latency is taken as the time since the last ack"
+            ));
+        }
+    }
     let length = |seconds: &[Moment]| seconds.first().map_or(0.0, |moment| moment.seconds);
     let (length_a, length_b) = (length(&seconds.0), length(&seconds.1));
     if length_a > 1.5 * length_b || length_b > 1.5 * length_a {
@@ -161,6 +177,21 @@ fn warnings(a: &Report, b: &Report, enough: bool) -> Vec<String> {
     differ("signing", a.signing.clone(), b.signing.clone());
     differ("the topology", a.topology.clone(), b.topology.clone());
     differ("the number of connections", a.connections.to_string(), b.connections.to_string());
+    let window = |report: &Report| report.window.map_or("none".to_owned(), |batches| batches.to_string());
+    differ("the window of the closed loop", window(a), window(b));
+    differ("the batch", a.batch.to_string(), b.batch.to_string());
+    differ("the speedup", a.profile.speedup.to_string(), b.profile.speedup.to_string());
+    differ("the seed", a.seed.to_string(), b.seed.to_string());
+    let rates = (a.rate.intended_per_s.unwrap_or(0.0), b.rate.intended_per_s.unwrap_or(0.0));
+    for (what, x, y) in [
+        ("the intended rate, messages/s,", rates.0, rates.1),
+        ("the payload, bytes,", a.payload_bytes, b.payload_bytes),
+    ] {
+        // Both are means of what was drawn, so they are never quite equal.
+        if (x - y).abs() > SETTING_SLACK * x.max(y) {
+            differ(what, x.to_string(), y.to_string());
+        }
+    }
     warnings
 }
 
@@ -171,7 +202,47 @@ fn measured(report: &Report) -> Vec<Moment> {
     let inside = |moment: &Moment| {
         moment.at_s - moment.seconds >= from - 0.1 && moment.at_s <= to + 0.2 && moment.seconds > 0.5
     };
-    report.timeline.iter().copied().filter(inside).collect()
+    with_silence(&report.timeline).into_iter().filter(inside).collect()
+}
+
+/// `timeline` with a latency in stretches without an ack. An empty histogram reads as 0 us, which is the opposite of what a message that
+/// waits sees.
+fn with_silence(timeline: &[Moment]) -> Vec<Moment> {
+    let mut waiting_since_s: Option<f64> = None;
+    timeline
+        .iter()
+        .map(|moment| {
+            if moment.latency_us.count > 0 {
+                waiting_since_s = None;
+                return *moment;
+            }
+            // The closed loop always has something in flight. What once waits goes on waiting until an ack comes.
+            let wanted = moment.sent_per_s > 0.0
+                || moment.intended_per_s.is_none_or(|rate| rate * moment.seconds >= DUE_MIN);
+            if waiting_since_s.is_none() && wanted {
+                waiting_since_s = Some(moment.at_s - moment.seconds);
+            }
+            let Some(since_s) = waiting_since_s else { return *moment };
+            let waited_us = ((moment.at_s - since_s) * 1e6) as u64;
+            let latency_us = Summary {
+                count: 0,
+                p50: waited_us,
+                p90: waited_us,
+                p99: waited_us,
+                p999: waited_us,
+                p9999: waited_us,
+                max: waited_us,
+                mean: waited_us as f64,
+            };
+            Moment { latency_us, ..*moment }
+        })
+        .collect()
+}
+
+/// Seconds that have a latency without an ack.
+fn silent_s(seconds: &[Moment]) -> f64 {
+    let silent = |moment: &&Moment| moment.latency_us.count == 0 && moment.latency_us.max > 0;
+    seconds.iter().filter(silent).map(|moment| moment.seconds).sum()
 }
 
 fn series(seconds: &[Moment]) -> Series {
@@ -312,7 +383,7 @@ fn distance(x: &hdrhistogram::Histogram<u64>, y: &hdrhistogram::Histogram<u64>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hgrm::{Summary, encode, new_histogram};
+    use crate::hgrm::{encode, new_histogram};
 
     /// A run of a minute whose seconds scatter by 5 % around a rate and a latency.
     fn report(rate: f64, latency_us: f64, seed: u64) -> Report {
@@ -428,6 +499,71 @@ mod tests {
             })
             .count();
         assert!(false_alarms <= 26, "{false_alarms} of 300");
+    }
+
+    #[test]
+    fn an_outage_makes_a_run_slower_and_is_named() {
+        let steady = report(1e4, 1_000.0, 1);
+        let mut broken = report(1e4, 1_000.0, 2);
+        // Two thirds of the measured time, so that the median block has none either.
+        for moment in &mut broken.timeline[12..52] {
+            *moment =
+                Moment { at_s: moment.at_s, seconds: 1.0, intended_per_s: Some(1e4), ..Moment::default() };
+        }
+        let found = compare(&steady, &broken);
+        for figure in &found.differences[1..] {
+            assert!(figure.change > 0.0, "{figure:?}");
+        }
+        let named = "40 seconds of the second report had no ack";
+        assert!(found.warnings.iter().any(|warning| warning.starts_with(named)), "{:?}", found.warnings);
+        assert!(!found.warnings.iter().any(|warning| warning.contains("first report had")));
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_ack_and_only_while_messages_wait() {
+        let second = |at_s: f64, count: u64, sent_per_s: f64, intended: Option<f64>| Moment {
+            at_s,
+            seconds: 1.0,
+            sent_per_s,
+            intended_per_s: intended,
+            latency_us: Summary { count, p50: count, ..Summary::default() },
+            ..Moment::default()
+        };
+        let p50 = |timeline: &[Moment]| -> Vec<u64> {
+            with_silence(timeline).iter().map(|moment| moment.latency_us.p50).collect()
+        };
+        // A trickle with nothing due, a message that is sent and not answered, and its ack.
+        let trickle = [
+            second(1.0, 5, 1.0, Some(0.1)),
+            second(2.0, 0, 0.0, Some(0.1)),
+            second(3.0, 0, 1.0, Some(0.1)),
+            second(4.0, 0, 0.0, Some(0.1)),
+            second(5.0, 7, 0.0, Some(0.1)),
+            second(6.0, 0, 0.0, Some(0.1)),
+        ];
+        assert_eq!(p50(&trickle), [5, 0, 1_000_000, 2_000_000, 7, 0]);
+        let closed = [second(1.0, 5, 9.0, None), second(2.0, 0, 0.0, None), second(3.0, 0, 0.0, None)];
+        assert_eq!(p50(&closed), [5, 1_000_000, 2_000_000]);
+    }
+
+    #[test]
+    fn settings_that_differ_are_named_and_draws_that_scatter_are_not() {
+        let first = Report { window: Some(4), batch: 50, payload_bytes: 100.0, ..report(1e4, 1e3, 1) };
+        let mut second = Report { payload_bytes: 100.5, ..first.clone() };
+        assert!(compare(&first, &second).warnings.is_empty(), "{:?}", compare(&first, &second).warnings);
+        (second.window, second.batch, second.seed, second.payload_bytes) = (Some(8), 60, 9, 200.0);
+        (second.profile.speedup, second.rate.intended_per_s) = (2.0, Some(10.0));
+        let found = compare(&first, &second).warnings;
+        for what in [
+            "the window of the closed loop differs: 4 and 8",
+            "the batch differs: 50 and 60",
+            "the speedup differs: 0 and 2",
+            "the seed differs: 0 and 9",
+            "the intended rate, messages/s, differs: 0 and 10",
+            "the payload, bytes, differs: 100 and 200",
+        ] {
+            assert!(found.iter().any(|warning| warning == what), "{found:?}");
+        }
     }
 
     #[test]

@@ -161,6 +161,7 @@ impl Connection {
                     let flight = Flight {
                         number: batch.number,
                         release_us: batch.release_us,
+                        held_until_us: batch.held_until_us,
                         rows: batch.rows,
                         called_us,
                         sent_us,

@@ -183,6 +183,7 @@ fn parts(batch: Batch) -> impl Iterator<Item = (u64, bool, Batch)> {
             trail: batch.trail.get(rows.clone()).unwrap_or_default().into(),
             devices: Box::default(),
             ready_us: batch.ready_us,
+            held_until_us: batch.held_until_us,
         };
         row = rows.end;
         at += bytes;
@@ -430,6 +431,7 @@ mod tests {
             trail: Box::default(),
             devices,
             ready_us: 40,
+            held_until_us: 0,
         };
         let parts: Vec<_> = parts(batch).collect();
         let seen: Vec<_> = parts

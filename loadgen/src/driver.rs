@@ -176,6 +176,7 @@ pub(crate) struct Shared {
     planner: Mutex<Planner>,
     pub(crate) window: Window,
     pub(crate) lag_us_max: u64,
+    flush_us: u64,
     look_ahead_us: u64,
     meters: Box<[Mutex<Meter>]>,
     pub(crate) problems: Mutex<Vec<String>>,
@@ -185,6 +186,8 @@ pub(crate) struct Shared {
     generators_left: AtomicUsize,
     /// Time that generator threads could not push.
     pub(crate) blocked_us: AtomicU64,
+    /// Until when they last did.
+    pub(crate) blocked_until_us: AtomicU64,
     /// In the direct topology.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
@@ -195,7 +198,12 @@ impl Shared {
     }
 
     pub(crate) fn rules(&self) -> Rules<'_> {
-        Rules { schedule: self.traffic.schedule, window: &self.window, lag_us_max: self.lag_us_max }
+        Rules {
+            schedule: self.traffic.schedule,
+            window: &self.window,
+            lag_us_max: self.lag_us_max,
+            flush_us: self.flush_us,
+        }
     }
 
     pub(crate) fn problem(&self, what: String) {
@@ -423,6 +431,7 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> std::io::Resu
         arrivals,
         window: Window::new(start_us, end_us),
         lag_us_max: as_us(config.lag_p99_max),
+        flush_us: as_us(config.flush),
         look_ahead_us: as_us(config.look_ahead),
         meters: (0..meters).map(|_| Mutex::new(Meter::new(classes))).collect(),
         problems: Mutex::new(Vec::new()),
@@ -430,6 +439,7 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> std::io::Resu
         halt: AtomicBool::new(false),
         generators_left: AtomicUsize::new(config.generator_threads as usize),
         blocked_us: AtomicU64::new(0),
+        blocked_until_us: AtomicU64::new(0),
         handshakes: match config.topology {
             Topology::Gateway => None,
             Topology::Direct { handshakes_per_s } => Some(Arc::new(Handshakes::new(handshakes_per_s))),
@@ -473,6 +483,7 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
     let mut stats = ThreadStats::default();
     while !shared.halt.load(Ordering::Relaxed) {
         let Some(work) = shared.planner().next(clock.now_us()) else { break };
+        let held_until_us = shared.blocked_until_us.load(Ordering::Relaxed);
         sleep_until(clock.instant(work.release_us.saturating_sub(shared.look_ahead_us)), &shared.halt);
         let begun = Instant::now();
         let built = match (&mut generator, &pool) {
@@ -489,14 +500,19 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
             (None, None) => None,
         };
         stats.busy += begun.elapsed();
-        let Some(batch) = built else { continue };
+        let Some(mut batch) = built else { continue };
+        batch.held_until_us = held_until_us;
         let count = batch.rows.len() as u64;
         stats.messages += count;
         let release = clock.instant(work.release_us);
         match shared.queue.push(work.number, work.urgent, release, count, batch) {
-            Ok(waited) => shared.blocked_us.fetch_add(as_us(waited), Ordering::Relaxed),
+            Ok(waited) if waited.is_zero() => {}
+            Ok(waited) => {
+                shared.blocked_us.fetch_add(as_us(waited), Ordering::Relaxed);
+                shared.blocked_until_us.fetch_max(clock.now_us(), Ordering::Relaxed);
+            }
             Err(_) => break,
-        };
+        }
     }
     if let Some(generator) = &generator {
         stats.keys_derived = generator.derived_total();
@@ -584,11 +600,13 @@ impl Look {
         let mut total = shared.totals();
         // Taken out under the same locks one after the other: an ack between the two belongs to the next interval.
         let mut interval = crate::hgrm::new_histogram();
+        let mut logged = crate::hgrm::new_histogram();
         for meter in &shared.meters {
             let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
             // Cannot fail: all histograms of this crate have one range.
-            let _ = interval.add(&meter.interval);
+            let _ = interval.add(&meter.interval).and_then(|()| logged.add(&meter.logged));
             meter.interval.reset();
+            meter.logged.reset();
         }
         self.at = Instant::now();
         let now_us = shared.traffic.clock.at_us(self.at);
@@ -600,7 +618,7 @@ impl Look {
         };
         let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended };
         let moment = self.timeline.add(now_us as f64 / 1e6, totals, &interval);
-        log.write(&moment, &interval);
+        log.write(&moment, &logged);
         let percentile =
             |quantile| (!total.latency.is_empty()).then(|| total.latency.value_at_quantile(quantile));
         Progress {

@@ -1,6 +1,7 @@
 //! Dirty data: which messages go missing, come late, twice, out of order, or with a signature that does not fit.
 //!
-//! Owns the draw. A message has one fault at most; shares are exact in expectation. The rates are the profile's (kinds after TSBS, use case
+//! Owns the draw. A message has one fault at most; shares are exact in expectation, but for what is out of order: a device has to speak
+//! twice within a batch for that, and a message whose device does not stays in order and is counted as such. The rates are the profile's (kinds after TSBS, use case
 //! iot). What a report expects of each: a missing message was never sent, a late one carries an old device clock, a duplicate and a bad
 //! signature are to be refused by name, and one out of order is to be taken all the same.
 
@@ -24,7 +25,7 @@ pub enum Fault {
     Late,
     /// It is sent twice.
     Duplicate,
-    /// It changes places with the one after it.
+    /// Its sequence is above that of the next message of its device in the batch: the two have changed places.
     OutOfOrder,
     /// Its signature is not that of its device.
     BadSignature,

@@ -60,6 +60,8 @@ impl Window {
 pub(crate) struct Flight {
     pub(crate) number: u64,
     pub(crate) release_us: u64,
+    /// Until when the target had kept batches from being planned, if it had; 0 if never.
+    pub(crate) held_until_us: u64,
     pub(crate) rows: Box<[Row]>,
     /// When its connection began to send it.
     pub(crate) called_us: u64,
@@ -75,6 +77,15 @@ impl Flight {
             Schedule::Closed { .. } => self.called_us,
             Schedule::Open { .. } => self.release_us.saturating_sub(u64::from(row.before_us)),
         }
+    }
+
+    /// How long after its own flush interval a message due at `due_us` was released, for want of a generator. One that was away for a
+    /// while joins all that fell due meanwhile into one batch, whose release is that of its last message: lateness counted from there
+    /// alone would leave out those that waited longest. What the target held back is not the generator's.
+    fn joined_late_us(&self, due_us: u64, flush_us: u64) -> u64 {
+        let flush_us = flush_us.max(1);
+        let flushed_us = (due_us / flush_us + 1).saturating_mul(flush_us);
+        self.release_us.saturating_sub(flushed_us.max(self.held_until_us))
     }
 }
 
@@ -117,6 +128,8 @@ pub struct Meter {
     pub generator_lag: Histogram<u64>,
     /// Due to acked, since it was last taken out: for figures over time.
     pub(crate) interval: Histogram<u64>,
+    /// The same without the messages that were due in the warm-up: what the interval log holds, so that its sum is that of the report.
+    pub(crate) logged: Histogram<u64>,
     /// From the first packet of a connection to the session (direct topology).
     pub handshake: Histogram<u64>,
     /// By class of the profile.
@@ -153,6 +166,7 @@ impl Meter {
             send_lag: new_histogram(),
             generator_lag: new_histogram(),
             interval: new_histogram(),
+            logged: new_histogram(),
             handshake: new_histogram(),
             classes: vec![class; classes],
             faults: BTreeMap::new(),
@@ -187,7 +201,7 @@ impl Meter {
             self.sent_in_window += count;
         }
         let in_time = flight.sent_us <= run.window.end_us().saturating_add(run.lag_us_max);
-        let mut measured = 0;
+        let is_open = matches!(run.schedule, Schedule::Open { .. });
         let mut second = false;
         for (row, bytes) in flight.rows.iter().zip(lengths) {
             self.sent_bytes += u64::from(*bytes);
@@ -199,7 +213,10 @@ impl Meter {
                 continue;
             }
             self.send_lag.saturating_record(flight.sent_us.saturating_sub(due_us));
-            measured += 1;
+            if is_open {
+                let joined_us = flight.joined_late_us(due_us, run.flush_us);
+                self.generator_lag.saturating_record(late_us.saturating_add(joined_us));
+            }
             // The second of a pair was never due: it is sent on top of what was intended.
             second = row.fault == Fault::Duplicate && !second;
             if row.fault == Fault::Duplicate && !second {
@@ -210,9 +227,6 @@ impl Meter {
                 class.sent += 1;
                 class.bytes += u64::from(*bytes);
             }
-        }
-        if matches!(run.schedule, Schedule::Open { .. }) {
-            self.generator_lag.saturating_record_n(late_us, measured);
         }
     }
 
@@ -252,6 +266,7 @@ impl Meter {
             self.interval.saturating_record(latency_us);
             if in_window {
                 self.latency.saturating_record(latency_us);
+                self.logged.saturating_record(latency_us);
                 measured += 1;
             }
             if let Some(class) = class {
@@ -287,6 +302,7 @@ impl Meter {
             (&mut self.send_lag, &other.send_lag),
             (&mut self.generator_lag, &other.generator_lag),
             (&mut self.interval, &other.interval),
+            (&mut self.logged, &other.logged),
             (&mut self.handshake, &other.handshake),
         ] {
             // Cannot fail: all histograms of this crate have one range.
@@ -325,6 +341,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) schedule: Schedule,
     pub(crate) window: &'a Window,
     pub(crate) lag_us_max: u64,
+    /// How often a gateway of an open loop sends what is due.
+    pub(crate) flush_us: u64,
 }
 
 /// Whether an ack answers this batch at the level asked for; if not, why it does not count.
@@ -366,7 +384,7 @@ mod tests {
         let row =
             |number| Row { before_us: release_us as u32 - number * 1_000, class: 0, fault: Fault::None };
         let rows = (0..count).map(row).collect();
-        Flight { number: 0, release_us, rows, called_us, sent_us, trail: Box::default() }
+        Flight { number: 0, release_us, held_until_us: 0, rows, called_us, sent_us, trail: Box::default() }
     }
 
     const LENGTHS: [u16; 10] = [200; 10];
@@ -380,9 +398,37 @@ mod tests {
     }
 
     #[test]
+    fn a_generator_that_was_away_is_late_with_all_that_fell_due_meanwhile() {
+        let window = Window::new(0, 1_000_000);
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 2_000 };
+        // Events due at 0, 1, .. 9 ms leave together with one due at 250 ms.
+        let joined = |held_until_us| {
+            let release_us = 252_000;
+            let due = (0..10).map(|number| number * 1_000).chain([250_000]);
+            let rows = due.map(|due_us| Row { before_us: release_us - due_us, class: 0, fault: Fault::None });
+            let flight = Flight {
+                release_us: u64::from(release_us),
+                held_until_us,
+                rows: rows.collect(),
+                ..flight(0, 252_000, 252_000)
+            };
+            let mut meter = Meter::new(1);
+            meter.on_sent(&flight, &[200; 11], 0, false, &rules);
+            assert_eq!(meter.generator_lag.len(), 11);
+            (meter.generator_lag.value_at_quantile(0.05), meter.generator_lag.max())
+        };
+        let (least, most) = joined(0);
+        assert!(least <= 1 && close(most, 250_000), "{least} {most}");
+        let (_, most) = joined(252_000);
+        assert!(most <= 1, "{most} us, while the target kept everything back");
+        let (_, most) = joined(150_000);
+        assert!(close(most, 102_000), "{most}");
+    }
+
+    #[test]
     fn an_open_loop_counts_latency_from_when_each_message_was_due() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 10_000 };
         let mut meter = Meter::new(1);
         // Events 0 to 9 are due at 0, 1, .. 9 ms; all are sent at 30 ms and acked at 50 ms.
         let flight = flight(10, 29_000, 30_000);
@@ -402,7 +448,12 @@ mod tests {
     #[test]
     fn a_closed_loop_counts_latency_from_when_the_connection_began_to_send() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: Schedule::Closed { window: 1 }, window: &window, lag_us_max: 20_000 };
+        let rules = Rules {
+            schedule: Schedule::Closed { window: 1 },
+            window: &window,
+            lag_us_max: 20_000,
+            flush_us: 10_000,
+        };
         let mut meter = Meter::new(1);
         let flight = flight(4, 100_000, 101_000);
         meter.on_sent(&flight, &LENGTHS, 0, true, &rules);
@@ -414,7 +465,7 @@ mod tests {
     #[test]
     fn messages_outside_the_window_are_counted_but_not_measured() {
         let window = Window::new(4_000, 8_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 1_000 };
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 1_000, flush_us: 10_000 };
         let mut meter = Meter::new(1);
         let flight = flight(10, 9_500, 9_500);
         meter.on_sent(&flight, &LENGTHS, 0, false, &rules);
@@ -430,7 +481,7 @@ mod tests {
     #[test]
     fn refused_messages_are_counted_by_reason_and_have_no_latency() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000 };
+        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 10_000 };
         let mut meter = Meter::new(1);
         let flight = flight(5, 10_000, 10_000);
         let unknown = AckException { index: 3, code: 250, got: 0, limit: 0 };

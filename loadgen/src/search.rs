@@ -4,8 +4,9 @@
 //! is within [`Options::precision`], then repeating the best rate until as many trials held as asked for, going down a step when two did
 //! not. A rate fails or holds by the majority of three trials: a stall of a disk or a neighbour in one of them must not decide, and one
 //! that was taken for the target's limit would keep the search below it for good. A trial is a whole open-loop run with its own warm-up.
-//! It *holds* if the run is valid and the objective is met; it *counts* only if the seconds of its throughput scatter little enough (the
-//! variance gate), else it is made again. Pure but for the trials, which the
+//! It *holds* if the run is valid, the objective is met and the target kept up with what was due: a queue that grows within the trial can
+//! stay below the objective to its end, at a rate that no target keeps. It *counts* only if the seconds of its throughput scatter little
+//! enough (the variance gate), else it is made again; one that still scatters after that does not hold. Pure but for the trials, which the
 //! caller makes: tests search a model in place of a node.
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Fault;
 use crate::hgrm::Summary;
 use crate::report::{Report, group, time};
 
@@ -136,7 +138,7 @@ pub struct Trial {
     pub figure_us: u64,
     /// Standard deviation over mean of the seconds of the throughput, against what was due in them.
     pub scatter: f64,
-    /// Whether the scatter was above the gate, so that the trial did not count.
+    /// Whether the scatter was above the gate, so that the trial was made again, or did not hold if it was the last.
     pub scattered: bool,
     /// Share of the machine's processor time in use; `None` where the system does not tell.
     pub machine_busy: Option<f64>,
@@ -151,9 +153,13 @@ pub struct Trial {
 pub struct Found {
     /// What was wanted.
     pub objective: String,
-    /// The highest rate that held, messages per second; 0 if none did.
+    /// The highest rate that held, messages per second; 0 if none did. The least that was acked in the trials that confirmed it: a profile
+    /// whose processes are drawn, or a day's hour, offers more or less than its nominal rate.
     pub rate_per_s: f64,
-    /// The lowest rate that did not, if one did not.
+    /// The rate asked for in these trials, on the scale of the trials' own and of `failed_per_s`.
+    #[serde(default)]
+    pub nominal_rate_per_s: f64,
+    /// The lowest nominal rate that did not, if one did not.
     pub failed_per_s: Option<f64>,
     /// What bounds it.
     pub bound: String,
@@ -166,18 +172,19 @@ pub struct Found {
 pub fn judge(report: &Report, objective: &Objective, machine_busy: Option<f64>) -> Trial {
     let figure_us = objective.figure_us(&report.latency_us);
     let met = figure_us <= objective.limit_us && report.latency_us.count > 0;
+    let kept = kept(report);
     let why = match &report.invalid_reason {
         Some(reason) => Some(reason.clone()),
         None if !met => Some(format!("{objective} is not met: {}", time(figure_us))),
+        None if kept < OVERWHELMED => {
+            Some(format!("only {:.1} % of what was due was acked in time", 100.0 * kept))
+        }
         None => None,
     };
     Trial {
         rate_per_s: report.rate.intended_per_s.unwrap_or(0.0),
         held: why.is_none(),
-        overwhelmed: report
-            .rate
-            .intended_per_s
-            .is_some_and(|due| report.throughput_msgs_per_s < OVERWHELMED * due),
+        overwhelmed: kept < OVERWHELMED,
         throughput_per_s: report.throughput_msgs_per_s,
         figure_us,
         scatter: scatter(report),
@@ -185,6 +192,17 @@ pub fn judge(report: &Report, objective: &Objective, machine_busy: Option<f64>) 
         machine_busy,
         generator_busy: report.generator.busy_share,
         why,
+    }
+}
+
+/// Share of what was due that was acked in the measured time; 1 where nothing was due by a clock.
+fn kept(report: &Report) -> f64 {
+    // A signature that is wrong on purpose is due but never acked, however idle the target.
+    let refused = report.faults.get(Fault::BadSignature.name()).map_or(0, |fault| fault.rejected);
+    let refused = refused as f64 / report.sent_total.max(1) as f64;
+    match report.rate.intended_per_s.map(|due| due * (1.0 - refused)) {
+        Some(due) if due > 0.0 => report.throughput_msgs_per_s / due,
+        _ => 1.0,
     }
 }
 
@@ -239,11 +257,16 @@ where
         loop {
             let mut made = (self.trial)(rate, length)?;
             made.rate_per_s = rate;
+            let is_last = again >= AGAIN_MAX || self.made.len() + 1 >= TRIALS_MAX;
             // A trial that failed need not be steady: an overloaded target seldom is.
-            made.scattered = made.held && made.scatter > self.options.scatter_max && again < AGAIN_MAX;
+            made.scattered = made.held && made.scatter > self.options.scatter_max;
+            if made.scattered && is_last {
+                made.held = false;
+                made.why = Some(format!("its seconds scatter by {:.0} %", 100.0 * made.scatter));
+            }
             (self.observer)(&made);
             self.made.push(made.clone());
-            if !made.scattered || self.are_used_up() {
+            if !made.scattered || is_last {
                 return Ok(made);
             }
             again += 1;
@@ -301,28 +324,32 @@ pub fn search<E>(
         };
     }
     // The rate that is reported held as often as asked for, and failed less than twice.
-    let (mut held, mut failed) = (0, 0);
+    let (mut held, mut failed, mut acked) = (0, 0, f64::INFINITY);
     while low > 0.0 && held < options.repeats {
         if attempts.are_used_up() {
             low = 0.0;
             break;
         }
-        if attempts.once(low, Length::Full)?.held {
+        let made = attempts.once(low, Length::Full)?;
+        if made.held {
             held += 1;
+            acked = acked.min(made.throughput_per_s);
         } else {
             failed += 1;
         }
         if failed >= 2 {
             high = Some(low);
             low /= options.precision;
-            (held, failed) = (0, 0);
+            (held, failed, acked) = (0, 0, f64::INFINITY);
         }
     }
     let trials = attempts.made;
     let bound = bound(objective, low, high, &trials);
     Ok(Found {
         objective: objective.to_string(),
-        rate_per_s: low.round(),
+        // Without a confirming trial (none asked for, or nothing held) the nominal rate is all there is.
+        rate_per_s: if low > 0.0 && acked.is_finite() { acked.round() } else { low.round() },
+        nominal_rate_per_s: low.round(),
         failed_per_s: high.map(f64::round),
         bound,
         trials,
@@ -376,6 +403,7 @@ mod tests {
             Ok(Trial {
                 figure_us,
                 held,
+                throughput_per_s: rate,
                 why: (!held).then(|| "late".to_owned()),
                 machine_busy: Some(load.min(1.0)),
                 ..Trial::default()
@@ -444,7 +472,8 @@ mod tests {
     #[test]
     fn a_target_that_never_holds_or_always_holds_ends_the_search() {
         let objective = "max<=1s".parse().unwrap();
-        let answer = |held| move |_, _| Ok::<_, ()>(Trial { held, ..Trial::default() });
+        let answer =
+            |held| move |rate, _| Ok::<_, ()>(Trial { held, throughput_per_s: rate, ..Trial::default() });
         let never = search(&objective, &Options::default(), answer(false), |_| {}).unwrap();
         assert_eq!(never.rate_per_s, 0.0);
         let always = search(&objective, &Options::default(), answer(true), |_| {}).unwrap();
@@ -457,10 +486,11 @@ mod tests {
         let mut calls = 0;
         let objective = "p50<=1ms".parse().unwrap();
         let options = Options { most_per_s: 5_000.0, repeats: 1, ..Options::default() };
-        let trial = |_, _| {
+        let trial = |rate, _| {
             calls += 1;
             Ok::<_, ()>(Trial {
                 held: true,
+                throughput_per_s: rate,
                 scatter: if calls == 1 { 0.5 } else { 0.01 },
                 ..Trial::default()
             })
@@ -469,6 +499,95 @@ mod tests {
         // Again, and once more at the rate that is reported.
         assert_eq!((found.trials.len(), found.rate_per_s), (3, 5_000.0));
         assert!(found.trials[0].scattered && !found.trials[1].scattered);
+    }
+
+    #[test]
+    fn a_trial_that_scatters_to_the_last_repeat_does_not_hold() {
+        let objective = "p50<=1ms".parse().unwrap();
+        let options = Options { start_per_s: 8_000.0, most_per_s: 8_000.0, repeats: 1, ..Options::default() };
+        // Steady below 3,000 messages per second only.
+        let trial = |rate, _| {
+            let scatter = if rate > 3_000.0 { 0.5 } else { 0.01 };
+            Ok::<_, ()>(Trial { held: true, scatter, throughput_per_s: rate, ..Trial::default() })
+        };
+        let found = search(&objective, &options, trial, |_| {}).unwrap();
+        assert!(found.rate_per_s > 1_900.0 && found.rate_per_s <= 3_000.0, "{}", found.rate_per_s);
+        let last = &found.trials[AGAIN_MAX as usize];
+        assert!(last.scattered && !last.held);
+        assert_eq!(last.why.as_deref(), Some("its seconds scatter by 50 %"));
+        assert!(found.trials[0].scattered && found.trials[0].why.is_none(), "it is made again");
+    }
+
+    /// The report of a trial in which a queue grows for as long as more falls due than the target takes.
+    fn growing(capacity: f64, rate: f64, seconds: f64) -> Report {
+        let acked_per_s = rate.min(capacity);
+        let wait_us = ((rate - acked_per_s) * seconds / capacity * 0.99e6) as u64 + 2_000;
+        let moment = |second: u32| crate::report::Moment {
+            at_s: f64::from(second),
+            seconds: 1.0,
+            intended_per_s: Some(rate),
+            acked_per_s,
+            ..Default::default()
+        };
+        Report {
+            rate: crate::report::Rate { intended_per_s: Some(rate), achieved_per_s: rate },
+            throughput_msgs_per_s: acked_per_s,
+            latency_us: Summary { count: 1, p99: wait_us, ..Summary::default() },
+            duration_s: seconds,
+            timeline: (1..=seconds as u32).map(moment).collect(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_queue_that_grows_within_a_trial_does_not_hold_however_wide_the_objective() {
+        let objective: Objective = "p99<=1s".parse().unwrap();
+        for capacity in [3_000.0, 100_000.0] {
+            let trial = |rate, length| {
+                let seconds = if length == Length::Short { 2.0 } else { 8.0 };
+                Ok::<_, ()>(judge(&growing(capacity, rate, seconds), &objective, None))
+            };
+            let found = search(&objective, &Options::default(), trial, |_| {}).unwrap();
+            assert!(
+                found.rate_per_s <= capacity && found.rate_per_s > 0.9 * capacity,
+                "{}",
+                found.rate_per_s
+            );
+            assert!(found.nominal_rate_per_s <= capacity / OVERWHELMED + 1.0, "{}", found.nominal_rate_per_s);
+        }
+        // Of 10 % more than it takes, a tenth waits less than the objective allows.
+        let trial = judge(&growing(100.0, 110.0, 8.0), &objective, None);
+        assert!(trial.figure_us < 1_000_000 && trial.overwhelmed && !trial.held);
+        assert_eq!(trial.why.as_deref(), Some("only 90.9 % of what was due was acked in time"));
+    }
+
+    #[test]
+    fn signatures_that_are_wrong_on_purpose_do_not_count_as_left_behind() {
+        let objective: Objective = "p99<=1s".parse().unwrap();
+        let mut report = growing(100.0, 100.0, 8.0);
+        report.sent_total = 1_000;
+        report.throughput_msgs_per_s = 95.0;
+        assert!(!judge(&report, &objective, None).held);
+        let bad = crate::report::FaultReport { sent: 50, acked: 0, rejected: 50 };
+        report.faults.insert("bad_signature".to_owned(), bad);
+        assert!(judge(&report, &objective, None).held);
+    }
+
+    #[test]
+    fn the_rate_that_is_reported_is_the_least_that_was_acked_when_it_was_confirmed() {
+        let objective = "p99<=50ms".parse().unwrap();
+        let options = Options { most_per_s: 5_000.0, ..Options::default() };
+        let mut made = 0.0;
+        // A profile whose day offers about half of its nominal rate at this hour.
+        let trial = |rate: f64, _| {
+            made += 1.0;
+            Ok::<_, ()>(Trial { held: true, throughput_per_s: rate / 2.0 + 10.0 * made, ..Trial::default() })
+        };
+        let found = search(&objective, &options, trial, |_| {}).unwrap();
+        // One short trial comes before the confirming ones.
+        assert_eq!((found.rate_per_s, found.nominal_rate_per_s), (2_520.0, 5_000.0));
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(json["nominal_rate_per_s"], 5_000.0);
     }
 
     #[test]

@@ -3,12 +3,21 @@
 //! Owns the merge. Counts and histograms are added exactly, and percentiles are read from the sum; rates are added; the generator's lag is
 //! that of all messages. A timeline is added second by second (of two percentiles the higher is kept). Anything that is not the same in all
 //! parts and cannot be added (machine, connections of one) is taken from the first, and what differs is named.
+//!
+//! Rates may be added only if all parts measured the same time. A worker that was stopped, measured another time than the others or began
+//! late makes the sum a rate that nobody sent, so it is named and the report is invalid.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use crate::hgrm::{Summary, decode, encode, new_histogram};
 use crate::report::{FaultReport, HandshakeReport, Moment, Report};
+
+/// Difference of two measured times that is still the same time: the parts end theirs each by its own clock.
+const DURATION_SLACK_S: f64 = 0.05;
+
+/// What a worker that began late says among its problems. A report has no other trace of it.
+const BEGAN_LATE: (&str, &str) = ("the run began ", " after the time that it was told");
 
 /// The report of all `parts`; `lost` names the workers that left none, and how.
 ///
@@ -103,9 +112,23 @@ pub fn merge(parts: &[Report], lost: &[String]) -> io::Result<Report> {
     full.targets = (all.throughput_msgs_per_s > 0.0).then(|| full.msgs_per_s / all.throughput_msgs_per_s);
 
     let mut reasons: Vec<String> = lost.iter().map(|worker| format!("worker lost: {worker}")).collect();
+    let longest_s = parts.iter().map(|part| part.duration_s).fold(0.0, f64::max);
     for (number, part) in parts.iter().enumerate() {
+        let worker = format!("worker {} of {}", part.profile.worker, part.profile.workers);
         if let Some(reason) = &part.invalid_reason {
-            reasons.push(format!("worker {} of {}: {reason}", part.profile.worker, part.profile.workers));
+            reasons.push(format!("{worker}: {reason}"));
+        }
+        if part.stopped {
+            reasons.push(format!("{worker} was stopped after {:.3} s of measured time", part.duration_s));
+        } else if longest_s - part.duration_s > DURATION_SLACK_S {
+            reasons.push(format!(
+                "{worker} measured {:.3} s and another one {longest_s:.3} s: their rates cannot be added",
+                part.duration_s
+            ));
+        }
+        let late = |problem: &&String| problem.starts_with(BEGAN_LATE.0) && problem.ends_with(BEGAN_LATE.1);
+        if let Some(problem) = part.problems.iter().find(late) {
+            reasons.push(format!("{worker}: {problem}"));
         }
         if number > 0 && part.machine != first.machine {
             let of =
@@ -248,6 +271,42 @@ mod tests {
         );
         assert_eq!((all.throughput_msgs_per_s, all.rate.intended_per_s), (200.0, Some(220.0)));
         assert!(all.valid);
+    }
+
+    #[test]
+    fn a_worker_that_was_stopped_or_measured_another_time_makes_the_sum_invalid_and_is_named() {
+        let measured = |worker: u32, duration_s: f64| Report { duration_s, ..part(worker, 1..10) };
+        let alike = merge(&[measured(0, 60.0), measured(1, 59.96)], &[]).unwrap();
+        assert!(alike.valid, "{:?}", alike.invalid_reason);
+        let stopped = Report { stopped: true, ..measured(1, 12.5) };
+        let all = merge(&[measured(0, 60.0), stopped], &[]).unwrap();
+        assert!(!all.valid);
+        let reason = all.invalid_reason.unwrap();
+        assert_eq!(reason, "worker 1 of 2 was stopped after 12.500 s of measured time");
+        let all = merge(&[measured(0, 59.9), measured(1, 60.0)], &[]).unwrap();
+        assert!(!all.valid);
+        let reason = all.invalid_reason.unwrap();
+        assert!(reason.starts_with("worker 0 of 2 measured 59.900 s and another one 60.000 s"), "{reason}");
+    }
+
+    /// The part is made by a real run, so that the words looked for are the driver's.
+    #[test]
+    fn a_worker_that_began_late_makes_the_sum_invalid_and_is_named() {
+        use crate::config::{NullTarget, RunConfig, Target};
+        let config = RunConfig {
+            warm_up: std::time::Duration::ZERO,
+            messages_max: 100,
+            start_at_unix_us: Some(super::super::wire::unix_us() - 1_000_000),
+            ..RunConfig::new(Target::Null(NullTarget::default()))
+        };
+        let late = crate::driver::run(&config, &crate::driver::Stop::new(), &mut |_| {}).unwrap().report;
+        let mut on_time = part(1, 1..10);
+        on_time.duration_s = late.duration_s;
+        on_time.histograms.classes = late.histograms.classes.clone();
+        let all = merge(&[on_time, late], &[]).unwrap();
+        assert!(!all.valid);
+        let reason = all.invalid_reason.unwrap();
+        assert!(reason.starts_with("worker 0 of 1: the run began 1"), "{reason}");
     }
 
     #[test]

@@ -312,7 +312,8 @@ pub struct Dirty {
     pub late_s_max: f64,
     /// Sent twice.
     pub duplicate: f64,
-    /// Sent after its successor.
+    /// Sent with the sequence of the next message of its device in the batch, which has this one's: a device that does not speak twice
+    /// in a batch is in order.
     pub out_of_order: f64,
     /// With a signature that does not fit.
     pub bad_signature: f64,

@@ -50,12 +50,9 @@ impl DirectFacts {
     /// What was short, if it was the connections.
     fn cause(&self) -> Option<String> {
         let mut causes = Vec::new();
+        // Those that left messages unsent are a reason of their own; they are what was short all the same.
         if self.failed > 0 {
-            causes.push(format!(
-                "{} handshakes failed and left {} messages unsent",
-                group(self.failed),
-                group(self.unsent)
-            ));
+            causes.push(format!("{} handshakes failed", group(self.failed)));
         }
         // What waits for less than a second in all is short of nothing.
         if self.limited_s > 1.0 {
@@ -109,6 +106,14 @@ pub(crate) fn invalid_reason(facts: &Facts) -> Option<String> {
         reasons.push(format!(
             "{} messages were sent and never answered: the percentiles do not hold them",
             group(facts.unacked)
+        ));
+    }
+    // Their time is in no percentile either, and a share small enough to pass as sent in time may be all of the slow ones.
+    if let Some(direct) = facts.open.and_then(|open| open.direct).filter(|direct| direct.unsent > 0) {
+        reasons.push(format!(
+            "{} handshakes failed and left {} messages unsent: the percentiles do not hold them",
+            group(direct.failed),
+            group(direct.unsent)
         ));
     }
     if let Some(open) = facts.open {
@@ -216,8 +221,25 @@ mod tests {
         let expected = "handshakes waited 77.0 s in all for their turn (200 a second), for 2.5 s there was no place for a connection more";
         assert!(text.ends_with(expected), "{text}");
         let text = direct(DirectFacts { failed: 12, unsent: 30, ..DirectFacts::default() });
-        assert!(text.ends_with("12 handshakes failed and left 30 messages unsent"), "{text}");
+        assert!(text.starts_with("12 handshakes failed and left 30 messages unsent"), "{text}");
+        assert!(text.ends_with("12 handshakes failed"), "{text}");
         assert!(direct(DirectFacts::default()).contains("short of processor time"));
+    }
+
+    #[test]
+    fn one_message_that_a_failed_handshake_left_unsent_makes_a_direct_run_invalid() {
+        let direct = |failed, unsent| {
+            let mut facts = good();
+            let direct = Some(DirectFacts { failed, unsent, ..DirectFacts::default() });
+            facts.open = facts.open.map(|open| OpenFacts { direct, ..open });
+            invalid_reason(&facts)
+        };
+        assert_eq!(
+            direct(1, 1).as_deref(),
+            Some("1 handshakes failed and left 1 messages unsent: the percentiles do not hold them")
+        );
+        assert_eq!(direct(0, 0), None);
+        assert_eq!(direct(1, 0), None, "nothing was lost with it");
     }
 
     #[test]

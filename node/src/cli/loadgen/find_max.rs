@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use weft_loadgen::report::{group, time};
 use weft_loadgen::search::{Found, Length, Objective, Options, Trial, judge, search};
-use weft_loadgen::{LoadError, Machine, RunConfig, Schedule, Stop, run as drive};
+use weft_loadgen::{LoadError, Machine, RunConfig, Schedule, Shape, Stop, run as drive};
 
-use crate::cli::{EXIT_FOUND, JsonArg};
+use crate::cli::{EXIT_FOUND, JsonArg, usage};
 
 /// A short trial has at least this: seconds are what its scatter is made of.
 const SHORT_MIN: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ struct Report<'a> {
 /// Searches with runs of `config`, whose scale is set by the rate of each trial.
 ///
 /// # Errors
-/// If a run cannot be made.
+/// If the run has a shape, or a run cannot be made.
 pub fn run(
     config: &RunConfig,
     objective: &Objective,
@@ -38,6 +38,7 @@ pub fn run(
     quiet: bool,
     json: &JsonArg,
 ) -> anyhow::Result<ExitCode> {
+    refuse_shape(&config.shape)?;
     let world = config.world();
     let whole = world.profile.rate_per_s() * world.speedup;
     let options = Options { most_per_s: whole.min(Options::default().most_per_s), ..Options::default() };
@@ -82,9 +83,23 @@ pub fn run(
     })?;
     if !json.on_stdout() {
         println!("{} holds up to {} messages/s", found.objective, group(found.rate_per_s as u64));
+        println!(
+            "this is the least that was acked in the trials that confirmed it, at {} messages/s wanted",
+            group(found.nominal_rate_per_s as u64)
+        );
         println!("bounded by {}", found.bound);
     }
     Ok(if found.rate_per_s > 0.0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })
+}
+
+/// A trial whose rate changes within it tells of no one rate: which part of it decided, nobody could say.
+fn refuse_shape(shape: &Shape) -> anyhow::Result<()> {
+    if *shape == Shape::Constant {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--find-max needs one rate for each trial, and --shape {shape} changes it: leave --shape out"
+    )))
 }
 
 fn show(trial: &Trial) {
@@ -111,4 +126,20 @@ fn cpu_times() -> Option<(f64, f64)> {
     let all: f64 = times.iter().take(8).sum();
     let idle = times.get(3)? + times.get(4)?;
     Some((all - idle, all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_other_than_a_constant_rate_is_refused() {
+        for shape in ["constant", "soak"] {
+            assert!(refuse_shape(&shape.parse().unwrap()).is_ok(), "{shape}");
+        }
+        for shape in ["ramp:0.1..1", "step:0.5,1,2", "spike:10x2s"] {
+            let error = refuse_shape(&shape.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains("--find-max") && error.contains(shape), "{error}");
+        }
+    }
 }

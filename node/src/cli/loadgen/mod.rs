@@ -16,7 +16,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use weft_loadgen::{AuditOptions, NodeTarget, Outcome, Report, Stop, Target, audit, run as drive};
+use weft_loadgen::{
+    AuditOptions, AuditReport, NodeTarget, Outcome, Report, Stop, Target, audit, run as drive,
+};
 
 use super::traffic::{self, TrafficArgs};
 use super::{EXIT_FOUND, Globals, JsonArg, PeerArgs, connect, signals};
@@ -27,7 +29,7 @@ pub const LONG_ABOUT: &str = "Send signed device traffic to a node and report wh
         the devices are equal: closed loop (default) sends as fast as acks come back and finds the throughput; open loop (--rate) \
         sends when messages are due and finds the latency at that rate, counted from the moment each message was due: a node that \
         stalls is charged for every message that should have been sent meanwhile.\n\n\
-        Exits with 1 if the run is marked invalid (the reason is in the report), or if the audit finds a message missing or altered.\n\n\
+        Exits with 1 if the run is marked invalid (the reason is in the report), or if the audit finds a message missing or altered or cannot be finished.\n\n\
         Examples:\n  \
         weft loadgen run world-20b --target 127.0.0.1:7272 --scale 1e-3 --seconds 60 --html report.html\n  \
         weft loadgen profiles list\n  \
@@ -87,7 +89,7 @@ pub struct PlainArgs {
 /// Runs `weft loadgen`.
 ///
 /// # Errors
-/// If the node cannot be reached, or stops answering during the audit.
+/// If the node cannot be reached.
 pub fn run(args: LoadgenArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     match args.command {
         None => plain(args.plain),
@@ -107,7 +109,7 @@ fn plain(args: PlainArgs) -> anyhow::Result<ExitCode> {
     let outcome = drive(&config, &stop, &mut |progress| traffic::show(progress))?;
     traffic::end_progress();
     traffic::write_hgrm(args.traffic.hgrm.as_deref(), &outcome)?;
-    let report = audited(outcome, Some(&target), &AuditOptions::default(), false)?;
+    let report = audited(outcome, Some(&target), &AuditOptions::default(), &stop, false)?;
     write_html(args.html.as_deref(), &report)?;
     finish(&report, &args.json)
 }
@@ -120,11 +122,13 @@ fn stop_signal() -> anyhow::Result<Stop> {
     Ok(stop)
 }
 
-/// The report of a run, with the audit if the run kept what it needs.
+/// The report of a run, with the audit if the run kept what it needs. An audit that fails is part of the report: the run was made, and its
+/// figures stand. `stop` is the run's.
 fn audited(
     outcome: Outcome,
     target: Option<&NodeTarget>,
     options: &AuditOptions,
+    stop: &Stop,
     quiet: bool,
 ) -> anyhow::Result<Report> {
     let mut report = outcome.report;
@@ -139,7 +143,10 @@ fn audited(
                 ));
             }
         };
-        report.audit = Some(audit(target, acked, options, &*verifier, &Stop::new(), show)?);
+        // A signal that ended the run is not meant for the audit of what was acked until then; any other stops the audit.
+        let stop = if report.stopped { Stop::new() } else { stop.clone() };
+        let found = audit(target, acked, options, &*verifier, &stop, show);
+        report.audit = Some(found.unwrap_or_else(|error| AuditReport::failed(acked.messages(), &error)));
         if !quiet {
             traffic::end_progress();
         }
@@ -159,6 +166,6 @@ fn finish(report: &Report, json: &JsonArg) -> anyhow::Result<ExitCode> {
     if !json.on_stdout() {
         print!("{}", report.table());
     }
-    let clean = report.audit.as_ref().is_none_or(weft_loadgen::AuditReport::is_clean);
+    let clean = report.audit.as_ref().is_none_or(AuditReport::is_clean);
     Ok(if report.valid && clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FOUND) })
 }

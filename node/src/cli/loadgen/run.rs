@@ -281,7 +281,7 @@ pub struct RunArgs {
 /// Runs `weft loadgen run`.
 ///
 /// # Errors
-/// If the node cannot be reached, or stops answering during the audit.
+/// If the node cannot be reached.
 pub fn run(args: RunArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     let (target, node) = args.target.resolve()?;
     let mut config = args.play.run_config(RunConfig::new(target))?;
@@ -320,7 +320,7 @@ pub fn run(args: RunArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     if args.audit_restart && !args.quiet {
         eprintln!("the run is over; restart the node now (the audit waits for {} s)", args.audit_wait);
     }
-    let report = audited(outcome, node.as_ref(), &options, args.quiet)?;
+    let report = audited(outcome, node.as_ref(), &options, &stop, args.quiet)?;
     write_html(args.html.as_deref(), &report)?;
     finish(&report, &args.json)
 }
