@@ -212,7 +212,7 @@ impl Lane {
         self.tips.select(count, &mut self.random).into_iter().map(|tip| tip.id).collect()
     }
 
-    /// Brings into the caches what placing the messages of `arena` from index `from` on will read, for [`AHEAD`] of them, and tells the
+    /// Brings into the caches what placing the messages of `arena` from index `from` on will read, for `AHEAD` of them, and tells the
     /// index after the last. The tables are larger than the caches: message by message, most of the sequencer's time would be spent
     /// waiting for main memory.
     pub fn touch(&self, arena: &Arena<Verified>, from: usize) -> usize {

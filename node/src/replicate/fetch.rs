@@ -2,7 +2,7 @@
 //! to date.
 //!
 //! Owns these decisions, in one thread. Rules: a lane is taken from its own node while that is connected; from another holder when it is
-//! not, or when nothing comes although somebody has more ([`sources`](super::sources)); and from one holder after the other while what is
+//! not, or when nothing comes although somebody has more ([`sources`]); and from one holder after the other while what is
 //! held of it is not certified and nothing moves, since they may hold another history. A holder is not to blame for what this node does not
 //! take: while its batches wait here, or for room, or its credit is kept back, nobody else is asked. Every second peers are told what is held
 //! here and durable, so that what was lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard
