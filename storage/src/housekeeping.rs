@@ -31,7 +31,8 @@ pub(crate) enum Job {
     Seal(Arc<Segment>, u64, Checksum),
     /// Cover the segments that were there when the log was opened.
     Cover,
-    /// Allocate a segment ahead of need, and an index for so many messages.
+    /// Allocate a segment ahead of need, and an index for so many messages: 16 to 32 bytes each, held from the middle of a segment to its
+    /// end beside those of the active one.
     Spare(usize),
 }
 

@@ -68,14 +68,13 @@ impl IdTable {
         Self::with_slots(vec![FREE; slots_for(capacity)])
     }
 
-    fn with_slots(slots: Vec<Slot>) -> Self {
-        Self { slots, count: 0, multiplier: RandomState::new().hash_one(0_u8) | 1 }
-    }
-
-    /// The same, with memory behind every slot: a page that is probed before it is written costs two faults and an interrupt of
-    /// every other core, and a table that starts with a segment meets them all within its first thousands of messages.
+    /// The same, [`present`]: for a table that starts with a segment and is probed all over within its first thousands of messages.
     pub(crate) fn prepared(capacity: usize) -> Self {
         Self::with_slots(present(slots_for(capacity)))
+    }
+
+    fn with_slots(slots: Vec<Slot>) -> Self {
+        Self { slots, count: 0, multiplier: RandomState::new().hash_one(0_u8) | 1 }
     }
 
     /// Ids that it holds before it grows.
