@@ -268,8 +268,6 @@ pub struct RunConfig {
     pub replay: Option<Arc<Trace>>,
     /// Where the intended schedule of the run is written as a trace, if anywhere (open loop).
     pub record: Option<PathBuf>,
-    /// When the run begins, microseconds since the Unix epoch by this machine's clock. Default: as soon as it is connected.
-    pub start_at_unix_us: Option<u64>,
     /// Sequence number of a device's message number 0. Default: the clock at the start, in microseconds. Runs that share their devices
     /// must agree on it.
     pub sequence_base: Option<u64>,
@@ -311,7 +309,6 @@ impl RunConfig {
             pool: None,
             replay: None,
             record: None,
-            start_at_unix_us: None,
             sequence_base: None,
             interval_log: None,
             about: About::default(),

@@ -259,12 +259,31 @@ pub fn run(
     stop: &Stop,
     observer: &mut (dyn FnMut(&Progress) + Send),
 ) -> Result<Outcome, LoadError> {
+    run_together(config, stop, &mut || Ok(None), observer)
+}
+
+/// When several generators begin one run, and what they number their messages from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// Microseconds since the Unix epoch by this machine's clock.
+    pub(crate) unix_us: u64,
+    /// See [`RunConfig::sequence_base`].
+    pub(crate) sequence_base: u64,
+}
+
+/// Like [`run`], but asks `begin` for the start once all connections are open and nothing is left to do but to send. `None`: at once.
+pub(crate) fn run_together(
+    config: &RunConfig,
+    stop: &Stop,
+    begin: &mut (dyn FnMut() -> Result<Option<Start>, LoadError> + Send),
+    observer: &mut (dyn FnMut(&Progress) + Send),
+) -> Result<Outcome, LoadError> {
     config.validate()?;
     // A thread of its own: whatever runtime the caller is in, another one may be entered here.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("loadgen".to_owned())
-            .spawn_scoped(scope, || run_here(config, stop, observer))?;
+            .spawn_scoped(scope, || run_here(config, stop, begin, observer))?;
         thread.join().unwrap_or(Err(LoadError::Internal { what: "the supervisor panicked" }))
     })
 }
@@ -272,6 +291,7 @@ pub fn run(
 fn run_here(
     config: &RunConfig,
     stop: &Stop,
+    begin: &mut (dyn FnMut() -> Result<Option<Start>, LoadError> + Send),
     observer: &mut (dyn FnMut(&Progress) + Send),
 ) -> Result<Outcome, LoadError> {
     let signer = config.signer.signer().map_err(|error| LoadError::Config {
@@ -285,8 +305,11 @@ fn run_here(
         crate::pool::check(pool, config, granted.network, granted.batch_messages)?;
     }
     let world = config.world();
-    let late_us = wait_for_start(config, stop);
-    let shared = Arc::new(shared(config, &world, &granted)?);
+    // Idle connections are kept by the runtime's threads while this one waits.
+    let start = begin()?;
+    let late_us = start.map_or(0, |start| wait_until(start.unix_us, stop));
+    let sequence_base = start.map(|start| start.sequence_base).or(config.sequence_base);
+    let shared = Arc::new(shared(config, &world, &granted, sequence_base)?);
     if late_us > LATE_START_US {
         shared.problem(format!("the run began {} after the time that it was told", time(late_us)));
     }
@@ -357,9 +380,8 @@ impl Drop for HaltOnDrop {
     }
 }
 
-/// Sleeps until the time at which the run is to begin; tells how long ago that was, microseconds.
-fn wait_for_start(config: &RunConfig, stop: &Stop) -> u64 {
-    let Some(start_us) = config.start_at_unix_us else { return 0 };
+/// Sleeps until `start_us` (Unix); tells how long ago that was, microseconds.
+fn wait_until(start_us: u64, stop: &Stop) -> u64 {
     while !stop.is_requested() {
         let now_us = RunClock::start().unix_us(0);
         if now_us >= start_us {
@@ -379,7 +401,12 @@ fn runtime(connections: u32) -> std::io::Result<Runtime> {
         .build()
 }
 
-fn shared(config: &RunConfig, world: &World, granted: &Granted) -> std::io::Result<Shared> {
+fn shared(
+    config: &RunConfig,
+    world: &World,
+    granted: &Granted,
+    sequence_base: Option<u64>,
+) -> std::io::Result<Shared> {
     let clock = RunClock::start();
     let tips = TipSlot::new(granted.roots);
     tips.offer(granted.tips.iter().copied());
@@ -388,7 +415,7 @@ fn shared(config: &RunConfig, world: &World, granted: &Granted) -> std::io::Resu
         seed: config.seed,
         // The clock in microseconds: virtual milliseconds and cycles are far fewer, so a later run on the same ledger begins above
         // everything that an earlier one used, as long as the clock was not set back in between.
-        sequence_base: config.sequence_base.unwrap_or_else(|| clock.unix_us(0)),
+        sequence_base: sequence_base.unwrap_or_else(|| clock.unix_us(0)),
         network: granted.network,
         voices: Voice::all(&world.profile),
         schedule: config.schedule,

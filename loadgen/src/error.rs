@@ -35,7 +35,8 @@ pub enum LoadError {
         /// What is needed.
         limit: String,
     },
-    /// Reading messages back failed, so nothing can be said about those not read yet.
+    /// Reading messages back failed, so nothing can be said about those not read yet. An audit that was under way reports it in
+    /// [`AuditReport::broken_off`](crate::AuditReport::broken_off), beside what it found until then.
     #[error("audit stopped after {checked} of {total} messages: {reason}")]
     Audit {
         /// Messages checked before.

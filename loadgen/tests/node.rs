@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use weft_core::{GenesisId, LaneId, MessageId, MessageView, Place, Reason};
 use weft_crypto::SerialBatch;
+use weft_loadgen::cluster::{CoordinateOptions, Job, Seen, coordinate, serve};
 use weft_loadgen::{
-    AckedLog, AuditOptions, AuditReport, LoadError, NodeTarget, Outcome, RunConfig, Schedule, Stop, Target,
-    audit, run,
+    AckedLog, AuditOptions, AuditReport, LoadError, NodeTarget, Outcome, Profile, RunConfig, Schedule, Stop,
+    Target, audit, run,
 };
 use weft_net::{
     Ack, AckException, AckLevel, Found, Identity, NodeState, Refusal, Server, ServerConfig, ServerHandle,
@@ -262,4 +264,55 @@ fn a_target_that_cannot_serve_the_run_is_an_error_before_anything_is_sent() {
     });
     assert!(elsewhere.contains("connection to the target"), "{elsewhere}");
     assert_eq!(node.service.stored.lock().unwrap().len(), 0);
+}
+
+/// A worker that said that it was ready before it knew would be missed only after the others had begun.
+#[test]
+fn a_worker_that_cannot_connect_is_named_before_the_others_begin() {
+    let node = node(Fake::default());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coordinator = listener.local_addr().unwrap();
+    let worker = |name: &'static str, target: NodeTarget| {
+        std::thread::spawn(move || {
+            let settings = |target| RunConfig::new(target);
+            let resolve = |_: &Job| Ok(Target::Node(target.clone()));
+            serve(coordinator, name, settings, resolve, &Stop::new(), &mut |_| {})
+        })
+    };
+    let job = Job {
+        profile: Profile::flat(1_000, 64, 1_000.0).to_toml().unwrap(),
+        scale: 1.0,
+        speedup: 1.0,
+        at_hour: None,
+        shape: "constant".to_owned(),
+        closed: None,
+        warm_up_us: 0,
+        duration_us: 1_000_000,
+        drain_us: 5_000_000,
+        connections: 1,
+        batch: 50,
+        seed: 1,
+        lag_p99_us_max: 1_000_000,
+        ack_level: "durable".to_owned(),
+        flush_us: 2_000,
+        handshakes_per_s: None,
+        target: "resolved by each worker".to_owned(),
+        pin: None,
+        worker: 0,
+        workers: 0,
+    };
+    let able = worker("able", node.target.clone());
+    let unable =
+        worker("unable", NodeTarget { network: Some(GenesisId([8; 32]).network()), ..node.target });
+    let options = CoordinateOptions { workers: 2, wait: Duration::from_secs(30), job };
+    let mut seen = Vec::new();
+    let (merged, parts) = coordinate(&listener, &options, &mut |event| seen.push(event.clone())).unwrap();
+    let lost = seen.iter().position(|event| matches!(event, Seen::Lost(who) if who.contains("unable")));
+    let started = seen.iter().position(|event| matches!(event, Seen::Started));
+    assert!(lost.is_some() && lost < started, "{seen:?}");
+    assert!(unable.join().unwrap().is_err());
+    let own = able.join().unwrap().unwrap();
+    assert_eq!((parts.len(), own.valid), (1, true), "{:?}", own.invalid_reason);
+    assert!(own.acked_total > 300, "half of a thousand devices speak once: {}", own.acked_total);
+    assert!(!merged.valid && merged.invalid_reason.unwrap().contains("unable"));
 }

@@ -3,7 +3,8 @@
 //! * Coordinated omission: a node that is stopped (SIGSTOP) for two seconds in the middle of a run.
 //! * Two workers and a coordinator; and a worker that is killed.
 //! * A connection for each device: handshakes counted, limited, and refused by the node.
-//! * A node that is killed in the middle of a run and started again: every message that it acked is read back.
+//! * A node that is killed in the middle of a run and started again: every message that it acked is read back; and one that never is.
+//! * A rate that the profile's devices cannot have.
 //!
 //! Rates are low, so that a debug build on a busy machine keeps them; what is asserted holds on any machine that does.
 
@@ -285,7 +286,8 @@ fn an_audit_waits_for_a_node_that_is_restarted_and_finds_all_that_was_acked() {
         let arguments =
             ["run", "flat", "--target", &target, "--rate", "400", "--seconds", "3", "--warm-up", "0"];
         let more = ["--drain", "1", "--audit", "--audit-restart", "--audit-wait", "120", "--audit-max", max];
-        loadgen(&[&arguments[..], &more[..], &["--json", "-", "--quiet"]].concat(), scratch.path())
+        let rest = ["--lag-p99-max-ms", "1000", "--json", "-", "--quiet"];
+        loadgen(&[&arguments[..], &more[..], &rest[..]].concat(), scratch.path())
     };
     let run = audited("1000000");
     std::thread::sleep(Duration::from_millis(2_000));
@@ -319,4 +321,51 @@ fn an_audit_waits_for_a_node_that_is_restarted_and_finds_all_that_was_acked() {
         audit["waits"].as_u64().unwrap() >= 1 && audit["missing"] == 0 && audit["invalid"] == 0,
         "{audit}"
     );
+}
+
+/// The node is never restarted, so nothing can be read from a process that never took the messages: the run's figures stand, and the exit
+/// code says that the audit does not.
+#[test]
+fn an_audit_that_is_broken_off_says_so_in_the_report_and_by_the_exit_code() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("ledger");
+    let (_node, address) = node(&data);
+    let target = address.to_string();
+    let arguments = ["run", "flat", "--target", &target, "--rate", "200", "--seconds", "1", "--warm-up", "0"];
+    let more = [
+        "--lag-p99-max-ms",
+        "1000",
+        "--audit",
+        "--audit-restart",
+        "--audit-wait",
+        "1",
+        "--json",
+        "-",
+        "--quiet",
+    ];
+    let output = loadgen(&[&arguments[..], &more[..]].concat(), scratch.path()).wait_with_output().unwrap();
+    let report = report(&output);
+    assert_eq!((&report["valid"], &report["acked_total"]), (&true.into(), &200.into()), "{report}");
+    let audit = &report["audit"];
+    assert_eq!((&audit["checked"], &audit["total"]), (&0.into(), &200.into()), "{audit}");
+    assert!(audit["broken_off"].as_str().unwrap().contains("0 of 200"), "{audit}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_rate_above_what_all_devices_send_is_refused_and_not_played_at_less() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let arguments = ["run", "flat", "--target", "null", "--seconds", "0.2", "--warm-up", "0", "--quiet"];
+        loadgen(&[&arguments[..], more].concat(), scratch.path()).wait_with_output().unwrap()
+    };
+    let refused = run(&["--rate", "150000"]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{why}");
+    assert!(
+        why.contains("--rate 150000") && why.contains("100000 messages a second at --speedup 1"),
+        "{why}"
+    );
+    let faster = run(&["--rate", "1500", "--speedup", "2", "--lag-p99-max-ms", "1000"]);
+    assert!(faster.status.success(), "{}", String::from_utf8_lossy(&faster.stderr));
 }

@@ -22,7 +22,8 @@ const LEAD: Duration = Duration::from_millis(1_500);
 /// Silence after which a worker that should report each second is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// How long a worker may take to connect to the target.
+/// How long the workers may take to connect to the target, all together: well below the five minutes after which a node ends an idle
+/// session, since the first waits for the last with its connections open.
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// How a run is coordinated.
@@ -95,8 +96,11 @@ pub fn coordinate(
         (job.worker, job.workers) = (worker.number, options.workers);
         say(&mut worker.to, &Line::Job(Box::new(job)))?;
     }
+    let deadline = Instant::now() + READY_MAX;
     workers.retain_mut(|worker| {
-        let ready = worker.to.set_read_timeout(Some(READY_MAX)).and_then(|()| hear(&mut worker.from));
+        // What is there already is read even when the time is over: no read waits for less than this.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
+        let ready = worker.to.set_read_timeout(Some(left)).and_then(|()| hear(&mut worker.from));
         let why = match ready {
             Ok(Line::Ready) => return true,
             Ok(Line::Failed { why }) => why,

@@ -293,13 +293,15 @@ mod tests {
     #[test]
     fn a_worker_that_began_late_makes_the_sum_invalid_and_is_named() {
         use crate::config::{NullTarget, RunConfig, Target};
+        use crate::driver::{Start, Stop, run_together};
         let config = RunConfig {
             warm_up: std::time::Duration::ZERO,
             messages_max: 100,
-            start_at_unix_us: Some(super::super::wire::unix_us() - 1_000_000),
             ..RunConfig::new(Target::Null(NullTarget::default()))
         };
-        let late = crate::driver::run(&config, &crate::driver::Stop::new(), &mut |_| {}).unwrap().report;
+        let unix_us = super::super::wire::unix_us() - 1_000_000;
+        let begin = &mut || Ok(Some(Start { unix_us, sequence_base: unix_us }));
+        let late = run_together(&config, &Stop::new(), begin, &mut |_| {}).unwrap().report;
         let mut on_time = part(1, 1..10);
         on_time.duration_s = late.duration_s;
         on_time.histograms.classes = late.histograms.classes.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::wire::{Job, Line, VERSION, hear, say, unix_us};
 use crate::arrival::Split;
 use crate::config::{At, RunConfig, Target, Topology, World};
-use crate::driver::{Progress, Stop, run};
+use crate::driver::{Progress, Start, Stop, run_together};
 use crate::error::LoadError;
 use crate::profile::Profile;
 use crate::report::Report;
@@ -47,27 +47,31 @@ pub fn serve(
             other => return Err(unexpected(&other)),
         }
     };
-    let mut config = match target(&job).and_then(|target| configure(&job, settings(target))) {
+    let config = match target(&job).and_then(|target| configure(&job, settings(target))) {
         Ok(config) => config,
         Err(why) => {
             say(&mut to, &Line::Failed { why: why.clone() })?;
             return Err(refused(why));
         }
     };
-    say(&mut to, &Line::Ready)?;
-    match hear(&mut from)? {
-        Line::Start { unix_us, sequence_base } => {
-            config.start_at_unix_us = Some(unix_us);
-            config.sequence_base = Some(sequence_base);
-        }
-        Line::Failed { why } => return Err(refused(why)),
-        other => return Err(unexpected(&other)),
-    }
-    let outcome = run(&config, stop, &mut |progress| {
-        // A coordinator that is gone is found when the report is sent; the run itself goes on.
-        let _ = say(&mut to, &Line::Moment(Box::new(progress.moment)));
-        observer(progress);
-    });
+    let mut word = to.try_clone()?;
+    let outcome = run_together(
+        &config,
+        stop,
+        &mut || {
+            say(&mut word, &Line::Ready)?;
+            match hear(&mut from)? {
+                Line::Start { unix_us, sequence_base } => Ok(Some(Start { unix_us, sequence_base })),
+                Line::Failed { why } => Err(refused(why)),
+                other => Err(unexpected(&other)),
+            }
+        },
+        &mut |progress| {
+            // A coordinator that is gone is found when the report is sent; the run itself goes on.
+            let _ = say(&mut to, &Line::Moment(Box::new(progress.moment)));
+            observer(progress);
+        },
+    );
     match outcome {
         Ok(outcome) => {
             say(&mut to, &Line::Report(Box::new(outcome.report.clone())))?;

@@ -139,7 +139,16 @@ impl PlayArgs {
         world.scale = match (self.scale, self.rate) {
             (Some(scale), _) => scale,
             (None, rate) => {
-                (rate.unwrap_or(RATE_PER_S_DEFAULT) / world.profile.rate_per_s() / self.speedup).min(1.0)
+                let whole = world.profile.rate_per_s() * self.speedup;
+                // A little more than all is all: a rate that was copied from a report is rounded.
+                if let Some(rate) = rate.filter(|rate| *rate > whole * 1.001) {
+                    return Err(usage(format!(
+                        "--rate {rate}: all devices of {} send {whole:.0} messages a second at --speedup {}: ask for less, or for a \
+                         higher --speedup",
+                        world.profile.name, self.speedup
+                    )));
+                }
+                (rate.unwrap_or(RATE_PER_S_DEFAULT) / whole).min(1.0)
             }
         };
         config.schedule = match self.closed {
