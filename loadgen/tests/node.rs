@@ -302,8 +302,7 @@ fn a_worker_that_cannot_connect_is_named_before_the_others_begin() {
         workers: 0,
     };
     let able = worker("able", node.target.clone());
-    let unable =
-        worker("unable", NodeTarget { network: Some(GenesisId([8; 32]).network()), ..node.target });
+    let unable = worker("unable", NodeTarget { network: Some(GenesisId([8; 32]).network()), ..node.target });
     let options = CoordinateOptions { workers: 2, wait: Duration::from_secs(30), job };
     let mut seen = Vec::new();
     let (merged, parts) = coordinate(&listener, &options, &mut |event| seen.push(event.clone())).unwrap();

@@ -332,7 +332,10 @@ async fn what_comes_of_a_long_batch_is_seen_before_the_batch_is_whole() {
     let id = net.subscribe(LaneId(2), LaneId(1), vec![end], 1).unwrap();
     assert_eq!(net.arrived(id), Arrived::default());
     let (mut send, _recv) = connection.accept_bi().await.unwrap();
-    let bytes = encoded(&[PeerFrame::Started(end), PeerFrame::Batch(Bytes::from(vec![1; 10_000]))]);
+    send.write_all(&encoded(&[PeerFrame::Started(end)])).await.unwrap();
+    heard.heard(&format!("{:?}", Shipping::Started(end))).await;
+    assert_eq!(net.arrived(id), Arrived::default(), "no part of a batch");
+    let bytes = encoded(&[PeerFrame::Batch(Bytes::from(vec![1; 10_000]))]);
     send.write_all(&bytes[..5_000]).await.unwrap();
     let comes = async |batches, least| {
         while net.arrived(id).batches != batches || net.arrived(id).bytes < least {
@@ -384,7 +387,9 @@ async fn all(mut recv: quinn::RecvStream) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_leaves_requests_for_signatures_unanswered_is_asked_for_no_more_than_eight() {
-    let (net, heard) = node(0, &[], PeerLimits::default());
+    // This peer says nothing for as long as the test takes.
+    let limits = PeerLimits { idle_timeout: Duration::from_secs(120), ..PeerLimits::default() };
+    let (net, heard) = node(0, &[], limits);
     let (_endpoint, connection) = raw(2, 0, &net).await;
     let _control = say(&connection, &encoded(&[hello(2)])).await;
     heard.heard("connected 2").await;

@@ -131,6 +131,8 @@ async fn receive_lane(
         match frame {
             Some(PeerFrame::Started(end)) => {
                 started = true;
+                // Its own bytes are no part of a batch.
+                ask.arrived.store(recv.buffered(), Ordering::Relaxed);
                 if !ask.is_stopped() {
                     service.shipping(link.peer, ask.lane, ask.id, Shipping::Started(end));
                 }
@@ -140,7 +142,7 @@ async fn receive_lane(
                     link.fail(PeerCode::OverCredit, "a batch beyond the credit");
                     return Ok(Some(Shipping::Ended(ShipEnd::Lost)));
                 }
-                ask.arrived.store(0, Ordering::Relaxed);
+                ask.arrived.store(recv.buffered(), Ordering::Relaxed);
                 ask.batches.fetch_add(1, Ordering::AcqRel);
                 credit -= batch.len() as i128;
                 link.slot.taken_bytes.fetch_add(batch.len() as u64, Ordering::Relaxed);

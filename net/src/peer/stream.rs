@@ -87,6 +87,11 @@ impl FrameReceiver {
         Self { arrived: Some(Arc::clone(arrived)), ..self }
     }
 
+    /// Bytes that have come beyond the last frame.
+    pub(super) fn buffered(&self) -> u64 {
+        self.rest.len() as u64
+    }
+
     /// The next frame, `None` at the end of the stream. Cancel safe.
     pub(super) async fn next(
         &mut self,

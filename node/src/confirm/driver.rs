@@ -55,6 +55,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(2);
 /// not hold up the others. A batch takes up to a millisecond.
 const FEED_BATCHES_MAX: usize = 8;
 
+/// How long events are taken before the others have their turn, and how long lanes are fed: half of the default round, since a validator that
+/// is behind in many lanes votes while it catches up.
+const ROUND_MAX: Duration = Duration::from_millis(50);
+
 /// How often votes that found no room on the disk are tried again.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
@@ -165,8 +169,12 @@ pub struct Driver {
     behind: Vec<bool>,
     /// What was held and final of each lane when the machine last refused a batch of it.
     refused: Vec<Option<(u64, u64)>>,
-    /// A lane had more than its share when lanes were last fed.
+    /// A lane had more than its share when lanes were last fed, or time was up.
     hungry: bool,
+    /// Which lane is fed first.
+    feed_next: usize,
+    /// How long events are taken before a tick, and then lanes fed: [`ROUND_MAX`].
+    round_max: Duration,
     /// Size of the own lane after the batch with the last own witness.
     stated: u64,
     /// Final sizes of lanes whose sides are to be let go of.
@@ -195,6 +203,8 @@ impl Driver {
             behind,
             refused,
             hungry: false,
+            feed_next: 0,
+            round_max: ROUND_MAX,
             stated: 0,
             prune: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -261,6 +271,7 @@ impl Driver {
 
     /// Everything that has happened, then a tick, then what follows for others. `false` at the end.
     fn round(&mut self, first: Option<Event>, events: &EventReceiver) -> Result<bool, LogError> {
+        let began = Instant::now();
         for event in first.into_iter().chain(events.try_iter().take(EVENTS_QUEUED_MAX)) {
             match event {
                 Event::Stored(digest) => self.stored(digest)?,
@@ -281,6 +292,9 @@ impl Driver {
                 Event::Damaged(error) => return Err(error),
                 Event::Wake => {}
                 Event::Stop => return Ok(false),
+            }
+            if began.elapsed() >= self.round_max {
+                break;
             }
         }
         self.feed()?;
@@ -374,12 +388,20 @@ impl Driver {
     /// Gives the machine what the logs have more than it, as far as it has room; of each lane its share.
     fn feed(&mut self) -> Result<(), LogError> {
         self.hungry = false;
-        for index in 0..self.behind.len() {
+        let (began, lanes) = (Instant::now(), self.behind.len());
+        for turn in 0..lanes {
+            let index = (self.feed_next + turn) % lanes;
             let mut fed = 0;
             while self.behind[index] && fed < FEED_BATCHES_MAX && self.feed_one(index)? {
                 fed += 1;
             }
             self.hungry |= fed == FEED_BATCHES_MAX;
+            if fed > 0 && began.elapsed() >= self.round_max {
+                // The others come first next time.
+                self.feed_next = (index + 1) % lanes;
+                self.hungry = true;
+                break;
+            }
         }
         Ok(())
     }

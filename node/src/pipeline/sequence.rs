@@ -126,6 +126,8 @@ pub struct Sequencer {
     full_until: Option<Instant>,
     /// No witness is tried before, while the disk is full.
     witness_after: Option<Instant>,
+    /// Messages of clients that were given a place, in all.
+    placed: u64,
     confirm: ConfirmLink,
     operations: OpenOperations,
     /// The witness that waits names a parent which is not here yet.
@@ -137,7 +139,8 @@ impl Sequencer {
     pub fn new(lane: Lane, counters: Arc<Counters>, health: Arc<Health>, confirm: ConfirmLink) -> Self {
         let operations = OpenOperations::default();
         let (full_until, witness_after) = (None, None);
-        Self { lane, counters, health, full_until, witness_after, confirm, operations, orphan: false }
+        let placed = 0;
+        Self { lane, counters, health, full_until, witness_after, placed, confirm, operations, orphan: false }
     }
 
     /// The sequencer's life: until the verify stage is gone and everything it sent has been handed to the committer. Gives the lane
@@ -154,11 +157,11 @@ impl Sequencer {
             while let Ok(place) = self.confirm.tips_elsewhere.try_recv() {
                 self.lane.learn_elsewhere(place);
             }
-            if !self.place_witness() && next.is_none() {
+            let witness = self.place_witness();
+            if !witness && next.is_none() {
                 continue;
             }
-            // On a full disk all that clients send is refused, so the witness is alone then too.
-            let alone = next.is_none() || self.full_until.is_some();
+            let before = self.placed;
             while let Some(batch) = next {
                 let mut ahead = 0;
                 messages += batch.jobs.iter().map(|job| job.outcomes.len()).sum::<usize>();
@@ -178,8 +181,7 @@ impl Sequencer {
                 }
                 Some(error) => {
                     self.fail(&error, acks);
-                    // It may fit where a longer batch did not, and if it does not either, there is no hurry.
-                    self.witness_after = alone.then(|| Instant::now() + WITNESS_RETRY);
+                    self.put_witness_off(witness, self.placed > before);
                     // What was appended before the failure should not stay undurable.
                     let size = self.lane.size();
                     if output.send(Group { size, acks: Vec::new(), tips: Vec::new() }).is_err() {
@@ -303,6 +305,7 @@ impl Sequencer {
             self.lane.find(second).ok_or(Reason::UnknownParent.with(1, 0))?,
         ];
         let place = self.lane.push(message, parents)?;
+        self.placed += 1;
         if let Some(operation) = operation {
             self.operations.insert(operation, place.position());
         }
@@ -396,6 +399,14 @@ impl Sequencer {
         // Confirmation ends before the sequencer only when the node does.
         let _ = self.confirm.events.send(Event::Stored(appended.digest));
         Ok(())
+    }
+
+    /// After a failed append, with a `witness` in it or not, and `others`: it may fit where a longer batch did not, and if it does not even
+    /// alone, there is no hurry.
+    fn put_witness_off(&mut self, witness: bool, others: bool) {
+        if witness {
+            self.witness_after = (!others).then(|| Instant::now() + WITNESS_RETRY);
+        }
     }
 
     /// An append failed: nothing of the group is acknowledged, and what the sequencer knows is made to match the log again.

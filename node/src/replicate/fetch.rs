@@ -6,8 +6,8 @@
 //! held of it is not certified and nothing moves, since they may hold another history. A holder is not to blame for what this node does not
 //! take: while its batches wait here, or for room, or its credit is kept back, nobody else is asked. Every second peers are told what is held
 //! here and durable, so that what was lost between any two nodes is asked for again (anti-entropy). A node is *joining* until it has heard
-//! from a quorum what they hold of its own lane, or long enough: it must not append to a lane that it has forgotten the end of; and until
-//! all who claim to have more of it were asked for it. It is *catching up* while final is coming back after a start, while it applies what
+//! from a quorum of others, or from all, what they hold of its own lane, or long enough: it must not append to a lane that it has forgotten the
+//! end of; and until all who claim to have more of it were asked for it and nothing of it is on its way. It is *catching up* while final is coming back after a start, while it applies what
 //! it has much of in its logs, or while a third of the weight says that a lane is much longer: what fewer say proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,9 +53,14 @@ const STUCK: Duration = Duration::from_secs(2);
 
 /// The same for a lane that is known to be signed two ways: what was lost of a side is asked for again, but not often.
 const STUCK_CLOSED: Duration = Duration::from_secs(10);
-/// How long one batch on its way may keep a stuck lane from being asked for elsewhere: a holder that sends just fast enough would else
-/// keep it stuck for as long as the longest batch takes at the least rate, a quarter of an hour.
+
+/// How long one batch on its way may keep a stuck lane from being asked for of another holder, the first time: one that sends just fast enough
+/// would else keep it stuck for as long as the longest batch takes at the least rate, a quarter of an hour. It doubles each time, up to
+/// that quarter of an hour: what has come of the batch is thrown away, and all links may be slow.
 const STUCK_COMING: Duration = Duration::from_secs(60);
+
+/// So often it doubles.
+const STUCK_DOUBLES_MAX: u32 = 4;
 
 /// The same when it came to nothing and nobody else has more: it would come to nothing again.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -69,6 +74,10 @@ const JOIN_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait for a peer to show what it claims to have of this node's lane, once all who claim to have more were asked: long enough for
 /// any honest one.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// The same while something of it is on its way, however slowly: what comes may be the proof that this node has forgotten what it signed, and
+/// may be sent by a liar who has all the time in the world.
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Positions that a peer has more of a lane for this node to be catching up: some seconds of a busy lane.
 pub const LAG_POSITIONS: u64 = 1 << 20;
@@ -122,6 +131,18 @@ pub enum FetchEvent {
     Stop,
 }
 
+/// What is known of the progress of a lane.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    /// What was held and certified of it when that last moved, and when that was.
+    state: (u64, u64),
+    since: Instant,
+    /// Whom it was taken from last, in turn.
+    asked: LaneId,
+    /// Batches on their way that were given up since.
+    given_up: u32,
+}
+
 /// A subscription in force.
 #[derive(Clone, Copy, Debug)]
 struct Subscription {
@@ -158,8 +179,7 @@ pub struct Fetcher {
     subscriptions: BTreeMap<LaneId, Subscription>,
     /// Not before: a lane whose subscription has just ended.
     again: BTreeMap<LaneId, Instant>,
-    /// What was held and certified of each lane when that last moved, when that was, and whom it is taken from in turn.
-    moved: BTreeMap<LaneId, ((u64, u64), Instant, LaneId)>,
+    moved: BTreeMap<LaneId, Moved>,
     /// Number followed of each validator when that last moved, when that was, and who was asked for more last.
     followed: Vec<(u64, Instant, LaneId)>,
     /// How far each lane was applied when that last moved, and when that was.
@@ -172,6 +192,9 @@ pub struct Fetcher {
     /// The most that any peer has claimed before this node joined: of its own lane, and of its witnesses. A claim is not gone with the
     /// connection of whoever made it: it may be true, and the one peer that knows it hard to reach.
     claimed: (u64, u64),
+    /// In place of what a net would say has arrived.
+    #[cfg(test)]
+    arrived: Arrived,
 }
 
 impl Fetcher {
@@ -207,6 +230,8 @@ impl Fetcher {
             told: None,
             joined: false,
             claimed: (0, 0),
+            #[cfg(test)]
+            arrived: Arrived::default(),
         }
     }
 
@@ -249,7 +274,6 @@ impl Fetcher {
                 }
             }
             FetchEvent::Disconnected(peer) => {
-                self.note_claim(peer);
                 self.connected.remove(&peer);
                 self.holdings.remove(&peer);
                 self.subscriptions.retain(|lane, held| {
@@ -261,6 +285,7 @@ impl Fetcher {
             }
             FetchEvent::Holdings(peer, holdings, _hold) => {
                 self.heard.insert(peer);
+                self.note_claim(&holdings);
                 self.holdings.insert(peer, holdings);
             }
             FetchEvent::Over { lane, subscription, lost } => {
@@ -337,29 +362,39 @@ impl Fetcher {
     fn next_holder(&mut self, lane: LaneId, size: u64, now: Instant) -> Option<LaneId> {
         let marks = self.confirm.marks(lane);
         let state = (size, marks.certified);
-        let entry = self.moved.entry(lane).or_insert((state, now, lane));
-        if entry.0 != state {
-            (entry.0, entry.1) = (state, now);
+        let fresh = Moved { state, since: now, asked: lane, given_up: 0 };
+        let entry = self.moved.entry(lane).or_insert(fresh);
+        if entry.state != state {
+            *entry = Moved { asked: entry.asked, ..fresh };
         }
+        let moved = *entry;
         let patience = if self.confirm.ask(|machine| machine.is_closed(lane)) { STUCK_CLOSED } else { STUCK };
-        let (moved, before) = (entry.1, entry.2);
-        if lane == self.lanes.own() || size <= marks.certified || now.duration_since(moved) < patience {
+        if lane == self.lanes.own() || size <= marks.certified || now.duration_since(moved.since) < patience {
             return None;
         }
-        let held = self.subscriptions.get(&lane).filter(|held| now.duration_since(held.grew) < STUCK_COMING);
-        if held.is_some_and(|held| self.comes(held, now)) {
-            return None;
-        }
+        // Begun again with the same holder, a batch that is on its way would never come.
+        let coming = self.subscriptions.get(&lane).copied().filter(|held| self.comes(held, now));
         let certified = marks.certified;
-        let holds = |peer: &LaneId| self.held_by(*peer, lane) > certified;
-        let after = self.connected.range(before..).filter(|peer| **peer != before);
+        let holds = |peer: &LaneId| {
+            coming.is_none_or(|held| held.peer != *peer) && self.held_by(*peer, lane) > certified
+        };
+        let after = self.connected.range(moved.asked..).filter(|peer| **peer != moved.asked);
         let next = after.chain(self.connected.iter()).copied().find(holds)?;
-        self.moved.insert(lane, (state, now, next));
+        let limit = STUCK_COMING * (1 << moved.given_up.min(STUCK_DOUBLES_MAX));
+        if coming.is_some_and(|held| now.duration_since(held.grew) < limit) {
+            return None;
+        }
+        let given_up = moved.given_up + u32::from(coming.is_some());
+        self.moved.insert(lane, Moved { asked: next, given_up, ..moved });
         Some(next)
     }
 
     /// What has come by a subscription so far.
     fn arrived(&self, id: SubscriptionId) -> Arrived {
+        #[cfg(test)]
+        if self.net.get().is_none() {
+            return self.arrived;
+        }
         self.net.get().map_or_else(Arrived::default, |net| net.arrived(id))
     }
 
@@ -441,8 +476,11 @@ impl Fetcher {
             let further = (question.claim)(held.peer) > size || others > size;
             (sources.goes_home(question, held.peer, held.since), others, further)
         });
+        // A part of the own lane may be the proof of what this node has forgotten: it is waited for as long as it comes at all.
+        let proof = lane == self.lanes.own() && !self.joined && self.own_lane_comes();
+        let least = |usual: Duration| if proof { CLAIM_WAIT } else { usual };
         let stretch = now.duration_since(held.behind.1);
-        let over = stretch >= self.sources.patience(lane, held.peer, SLOW);
+        let over = stretch >= self.sources.patience(lane, held.peer, least(SLOW));
         let slow = over && held.behind.0.min(others) > size;
         if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (over && !slow)) {
             held.behind = (others, now);
@@ -450,7 +488,8 @@ impl Fetcher {
         if held.stuck.is_some() || waits {
             return None;
         }
-        let stalled = idle >= self.sources.patience(lane, held.peer, STALLED) && !self.comes(&held, now);
+        let stalled =
+            idle >= self.sources.patience(lane, held.peer, least(STALLED)) && !self.comes(&held, now);
         if slow || (is_further && stalled) {
             self.sources.failed(lane, held.peer, now);
             return Some((None, Some(held.peer)));
@@ -528,45 +567,58 @@ impl Fetcher {
         is_behind(&self.weights, self.connected.iter().map(claim).collect(), size, applied, moves)
     }
 
-    /// Whether a peer claims to have followed this validator further than it remembers to have gone.
+    /// Whether a peer has claimed to have followed this validator further than it remembers to have gone.
     fn claims_own_witness(&self) -> bool {
-        let own = self.lanes.own().0;
-        let stated = self.confirm.ask(|machine| machine.votes().number);
-        let followed = self.connected.iter().filter_map(|peer| self.holdings.get(peer));
-        followed.filter_map(|held| of(&held.followed, own)).any(|number| number > stated)
-            || self.claimed.1 > stated
+        self.claimed.1 > self.confirm.ask(|machine| machine.votes().number)
     }
 
-    /// Keeps in mind what a peer that goes has claimed, until this node has joined.
-    fn note_claim(&mut self, peer: LaneId) {
-        if self.joined || !self.connected.contains(&peer) {
+    /// Keeps in mind what a peer has claimed, until this node has joined: neither a connection that is lost nor another word of the same peer
+    /// takes it back.
+    fn note_claim(&mut self, holdings: &Holdings) {
+        if self.joined {
             return;
         }
         let own = self.lanes.own();
-        let followed = self.holdings.get(&peer).and_then(|held| of(&held.followed, own.0));
-        let (size, number) = (self.held_by(peer, own), followed.unwrap_or(0));
+        let size = of(&holdings.lanes, own).map_or(0, |end| end.size);
+        let number = of(&holdings.followed, own.0).unwrap_or(0);
         self.claimed = (self.claimed.0.max(size), self.claimed.1.max(number));
+    }
+
+    /// Whether a part of what somebody has more of this node's own lane is on its way, or waits here.
+    fn own_lane_comes(&self) -> bool {
+        let own = self.lanes.own();
+        self.subscriptions.get(&own).is_some_and(|held| {
+            let (queued, withheld) = self.credit.waits(held.peer, own);
+            queued || withheld || self.arrived(held.id).bytes > 0
+        })
+    }
+
+    /// Whether others have said enough of what they hold of this node's lane: a quorum without this node, which would not know what it has
+    /// forgotten, or everybody. Any quorum that took part in what it did has an honest member in that one.
+    fn has_heard_enough(&self) -> bool {
+        let heard = self.heard.iter().map(|peer| self.weights.of(usize::from(peer.0))).sum::<u64>();
+        let mut others = self.lanes.readers().iter().map(|reader| reader.lane());
+        self.weights.is_quorum(heard)
+            || others.all(|lane| lane == self.lanes.own() || self.heard.contains(&lane))
     }
 
     /// Whether this node has joined, and is up to date.
     fn judge_state(&mut self, now: Instant) {
         let state = self.health.state();
         if !self.joined {
-            let own = usize::from(self.lanes.own().0);
-            let heard = self.heard.iter().map(|peer| self.weights.of(usize::from(peer.0))).sum::<u64>();
-            let enough = self.weights.is_quorum(heard + self.weights.of(own));
-            let late = now.duration_since(self.started) >= JOIN_WAIT;
+            let since = now.duration_since(self.started);
+            let (enough, late) = (self.has_heard_enough(), since >= JOIN_WAIT);
             // Everybody's claim to have more of the own lane is looked into first.
             let own = self.lanes.own();
             let own_size = self.lanes.get(own).map_or(0, LogReader::size);
             let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
-            let asked_all = claimants.clone().all(|peer| self.sources.has_failed(own, *peer));
-            let claimed = claimants.next().is_some() || self.claimed.0 > own_size;
-            let waited = now.duration_since(self.started) >= CLAIM_WAIT;
+            let asked_all = claimants.all(|peer| self.sources.has_failed(own, *peer));
+            let asked = asked_all && since >= CLAIM_WAIT && !self.own_lane_comes();
+            let claimed = self.claimed.0 > own_size && !asked && since < CLAIM_WAIT_MAX;
             // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
             // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.
-            let forgotten = !self.confirm.is_silenced() && !waited && self.claims_own_witness();
-            if (!enough && !late) || (claimed && !(asked_all && waited)) || forgotten {
+            let forgotten = !self.confirm.is_silenced() && since < CLAIM_WAIT && self.claims_own_witness();
+            if (!enough && !late) || claimed || forgotten {
                 return;
             }
             if !enough {

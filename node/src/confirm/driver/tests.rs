@@ -311,3 +311,53 @@ fn damage_to_this_nodes_copy_of_a_lane_stops_it_by_name() {
     let cause = health.report().cause.unwrap_or_default();
     assert!(cause.contains("lanes/1"), "{cause}");
 }
+
+#[test]
+fn a_node_that_stops_before_it_has_joined_states_nothing() {
+    for joined in [true, false] {
+        let mut bench = Bench::new(|authors| {
+            authors[0].append_one(&data(b"a"));
+            authors[0].sync();
+        });
+        if !joined {
+            bench.driver.parts.health = Arc::new(Health::new());
+            bench.driver.parts.health.set_state(State::Joining, None);
+            bench.driver.parts.health.set_state(State::Stopping, None);
+        }
+        bench.driver.replay().unwrap();
+        let stated = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            bench.round(Event::Wake);
+            bench.witnesses.try_recv().is_ok()
+        });
+        let number = bench.confirm.ask(|machine| machine.votes().number);
+        assert_eq!((stated, number > 0), (joined, joined));
+    }
+}
+
+/// Time is up after each event and after each lane: nothing is lost, and each lane has its turn.
+#[test]
+fn lanes_that_are_far_behind_and_a_full_queue_do_not_keep_back_the_tick() {
+    let mut bench = Bench::new(|authors| {
+        for author in authors.iter_mut() {
+            for number in 0..20_u8 {
+                author.append_one(&data(&[number]));
+            }
+        }
+    });
+    bench.driver.round_max = Duration::ZERO;
+    let held = |bench: &Bench| -> Vec<u64> { (0..3).map(|lane| bench.driver.held(LaneId(lane))).collect() };
+    (0..5).for_each(|_| bench.send.send(Event::Wake).unwrap());
+    bench.round(Event::Wake);
+    let size = bench.authors[0].log.reader.size();
+    let share = size / 20 * 8;
+    assert_eq!(held(&bench), [share, 0, 0], "one lane's share");
+    assert_eq!(bench.events.try_iter().count(), 5, "and one event");
+    bench.round(Event::Wake);
+    assert_eq!(held(&bench), [share, share, 0], "then the next lane's");
+    for _ in 0..7 {
+        assert!(bench.driver.hungry);
+        bench.round(Event::Wake);
+    }
+    assert_eq!(held(&bench), [size; 3]);
+}

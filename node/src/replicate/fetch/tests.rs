@@ -1,7 +1,51 @@
 //! Whom the fetcher asks, for how long, and when a node has joined.
 
-use super::super::testing::{LANE, ground, keys};
+use weft_storage::{LaneLog, SimDisk};
+
+use super::super::testing::{LANE, ground, keys, log};
 use super::*;
+
+/// A fetcher of lane 0 of so many, which is joining, with these weights; nobody is there yet.
+fn joining(lanes: u16, weights: &[u64]) -> (Fetcher, Instant) {
+    let ground = ground();
+    let disk = SimDisk::new(2);
+    let logs: Vec<LaneLog> = (0..lanes).map(|lane| log(&disk, LaneId(lane))).collect();
+    let mut readers = logs.iter().map(|log| log.reader.clone());
+    let lanes = Lanes::new(LaneId(0), readers.next().unwrap(), readers);
+    let health = ground.health;
+    let stores = Arc::new(Stores::new(LaneId(0), &keys(), vec![ground.other], health.clone()));
+    let shared = (Arc::new(Credit::default()), stores, KnownForks::default());
+    let weights = Weights::new(weights.to_vec());
+    health.set_state(State::Joining, None);
+    let fetcher = Fetcher::new(lanes, ground.confirm, health, Arc::default(), shared, weights);
+    let now = fetcher.started;
+    (fetcher, now)
+}
+
+fn holdings(size: u64) -> Holdings {
+    let lanes = vec![(LaneId(0), LaneEnd { size, root: [1; 32] })];
+    Holdings { lanes, followed: Vec::new() }
+}
+
+/// A peer comes and says that it has so much of lane 0.
+fn says(fetcher: &mut Fetcher, peer: u16, size: u64) {
+    fetcher.take(FetchEvent::Connected(LaneId(peer)));
+    fetcher.take(FetchEvent::Holdings(LaneId(peer), holdings(size), Hold::free()));
+}
+
+fn subscribed(peer: LaneId, now: Instant) -> Subscription {
+    Subscription {
+        peer,
+        id: SubscriptionId(1),
+        size: 0,
+        grew: now,
+        batches: 0,
+        grown: false,
+        since: now,
+        behind: (20, now),
+        stuck: None,
+    }
+}
 
 /// A fetcher with three peers that claim to have 20 of lane 1; a subscription to peer 1, its node, which has brought nothing.
 fn asking() -> (Fetcher, Instant) {
@@ -19,18 +63,7 @@ fn asking() -> (Fetcher, Instant) {
     }
     let now = fetcher.started;
     let id = fetcher.credit.subscribe(LANE, LANE, |_| Ok::<_, ()>(SubscriptionId(1))).unwrap();
-    let behind = (20, now);
-    let held = Subscription {
-        peer: LANE,
-        id,
-        size: 0,
-        grew: now,
-        batches: 0,
-        grown: false,
-        since: now,
-        behind,
-        stuck: None,
-    };
+    let held = Subscription { id, ..subscribed(LANE, now) };
     fetcher.subscriptions.insert(LANE, held);
     (fetcher, now)
 }
@@ -90,8 +123,7 @@ fn a_lane_that_nobody_has_more_of_stays_where_it_is_and_one_that_comes_to_nothin
 fn peers_that_go_whenever_they_are_asked_for_the_own_lane_do_not_keep_this_node_from_joining() {
     let (mut fetcher, now) = asking();
     let (own, liars) = (LaneId(0), [LaneId(2), LaneId(3)]);
-    let claim = || Holdings { lanes: vec![(own, LaneEnd { size: 20, root: [1; 32] })], followed: vec![] };
-    liars.iter().for_each(|peer| drop(fetcher.holdings.insert(*peer, claim())));
+    liars.iter().for_each(|peer| says(&mut fetcher, peer.0, 20));
     fetcher.health.set_state(State::Joining, None);
     let held = fetcher.subscriptions.values().next().copied().unwrap();
     for (peer, state) in liars.into_iter().zip([State::Joining, State::Live]) {
@@ -99,8 +131,7 @@ fn peers_that_go_whenever_they_are_asked_for_the_own_lane_do_not_keep_this_node_
         fetcher.take(FetchEvent::Over { lane: own, subscription: held.id, lost: true });
         fetcher.take(FetchEvent::Disconnected(peer));
         // It is back at once, with the same claim.
-        fetcher.take(FetchEvent::Connected(peer));
-        fetcher.take(FetchEvent::Holdings(peer, claim(), Hold::free()));
+        says(&mut fetcher, peer.0, 20);
         fetcher.judge_state(now + CLAIM_WAIT);
         assert_eq!(fetcher.health.state(), state, "once both were asked");
     }
@@ -110,8 +141,8 @@ fn peers_that_go_whenever_they_are_asked_for_the_own_lane_do_not_keep_this_node_
 fn a_claim_to_know_of_an_own_witness_that_this_node_does_not_is_looked_into_before_it_joins() {
     for (claimed, state) in [(1, State::Joining), (0, State::Live)] {
         let (mut fetcher, now) = asking();
-        let followed = vec![(0, claimed)];
-        fetcher.holdings.insert(LaneId(2), Holdings { lanes: Vec::new(), followed });
+        let claim = Holdings { lanes: Vec::new(), followed: vec![(0, claimed)] };
+        fetcher.take(FetchEvent::Holdings(LaneId(2), claim, Hold::free()));
         fetcher.health.set_state(State::Joining, None);
         fetcher.judge_state(now + JOIN_WAIT);
         assert_eq!(fetcher.health.state(), state);
@@ -121,23 +152,99 @@ fn a_claim_to_know_of_an_own_witness_that_this_node_does_not_is_looked_into_befo
 }
 
 #[test]
-fn a_claim_to_know_more_of_this_node_than_it_does_is_not_gone_with_the_connection_of_who_made_it() {
-    let own = LaneId(0);
-    let claims = [
-        Holdings { lanes: vec![(own, LaneEnd { size: 20, root: [1; 32] })], followed: vec![] },
-        Holdings { lanes: Vec::new(), followed: vec![(0, 1)] },
-    ];
-    for claim in claims {
-        let (mut fetcher, now) = asking();
-        fetcher.subscriptions.clear();
-        fetcher.holdings.insert(LaneId(2), claim);
-        fetcher.health.set_state(State::Joining, None);
-        fetcher.take(FetchEvent::Disconnected(LaneId(2)));
+fn a_claim_to_know_more_of_this_node_than_it_does_is_not_gone_with_the_connection_or_the_next_word_of_who_made_it()
+ {
+    let witness = Holdings { lanes: Vec::new(), followed: vec![(0, 1)] };
+    for (claim, gone) in
+        [(holdings(20), true), (holdings(20), false), (witness.clone(), true), (witness, false)]
+    {
+        let (mut fetcher, now) = joining(2, &[1, 1]);
+        let peer = LaneId(1);
+        fetcher.take(FetchEvent::Connected(peer));
+        fetcher.take(FetchEvent::Holdings(peer, claim, Hold::free()));
+        if gone {
+            fetcher.take(FetchEvent::Disconnected(peer));
+        } else {
+            // It takes back what it has said.
+            says(&mut fetcher, 1, 0);
+        }
         fetcher.judge_state(now + JOIN_WAIT);
         assert_eq!(fetcher.health.state(), State::Joining);
         fetcher.judge_state(now + CLAIM_WAIT);
         assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
     }
+}
+
+/// The own weight says nothing: this node would not know what it has forgotten.
+#[test]
+fn a_node_joins_at_once_only_when_a_quorum_of_others_or_everybody_has_said_what_they_hold_of_its_lane() {
+    let cases: [(&[u64], &[u16], State); 8] = [
+        (&[1, 1, 1, 1], &[], State::Joining),
+        (&[1, 1, 1, 1], &[1, 2], State::Joining),
+        (&[1, 1, 1, 1], &[1, 2, 3], State::Live),
+        (&[1, 3, 3, 3], &[1, 2], State::Joining),
+        (&[1, 4, 4, 1], &[1, 2], State::Live),
+        // The own weight is a quorum, or leaves none.
+        (&[1], &[], State::Joining),
+        (&[1], &[1, 2], State::Joining),
+        (&[2, 1, 1, 1], &[1, 2, 3], State::Live),
+    ];
+    for (weights, heard, state) in cases {
+        let (mut fetcher, now) = joining(4, weights);
+        heard.iter().for_each(|peer| says(&mut fetcher, *peer, 0));
+        fetcher.judge_state(now + Duration::from_millis(50));
+        assert_eq!(fetcher.health.state(), state, "{weights:?}, {heard:?}");
+        fetcher.judge_state(now + JOIN_WAIT);
+        assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
+    }
+}
+
+#[test]
+fn a_node_does_not_join_while_what_it_may_have_forgotten_is_on_its_way_for_two_minutes_at_most() {
+    for bytes in [0, 1] {
+        let (mut fetcher, now) = joining(4, &[1; 4]);
+        let own = LaneId(0);
+        says(&mut fetcher, 1, 20);
+        says(&mut fetcher, 2, 0);
+        says(&mut fetcher, 3, 0);
+        // It came to nothing once; now something comes, far below the least rate.
+        fetcher.sources.failed(own, LaneId(1), now);
+        fetcher.subscriptions.insert(own, subscribed(LaneId(1), now));
+        fetcher.arrived.bytes = bytes;
+        let (slow, comes) = (now + Duration::from_secs(20), bytes > 0);
+        assert_eq!(fetcher.next_source(own, 0, slow).is_none(), comes, "{bytes} bytes have come");
+        fetcher.subscriptions.insert(own, subscribed(LaneId(1), now));
+        fetcher.judge_state(now + CLAIM_WAIT);
+        let state = if comes { State::Joining } else { State::Live };
+        assert_eq!(fetcher.health.state(), state, "{bytes} bytes have come");
+        fetcher.judge_state(now + CLAIM_WAIT_MAX);
+        assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
+    }
+}
+
+#[test]
+fn a_batch_that_comes_for_a_stuck_lane_is_given_up_for_another_holder_only_and_later_each_time() {
+    let (mut fetcher, now) = asking();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    fetcher.arrived.bytes = u64::MAX;
+    assert_eq!(fetcher.next_holder(LANE, 10, now), None, "it may still move");
+    assert_eq!(fetcher.next_holder(LANE, 10, at(59)), None, "a batch is on its way");
+    assert_eq!(fetcher.next_holder(LANE, 10, at(60)), Some(LaneId(2)));
+    fetcher.subscriptions.insert(LANE, subscribed(LaneId(2), at(60)));
+    assert_eq!(fetcher.next_holder(LANE, 10, at(60 + 119)), None, "twice as long");
+    assert_eq!(fetcher.next_holder(LANE, 10, at(60 + 120)), Some(LaneId(3)));
+    // It has moved: from the beginning.
+    assert_eq!(fetcher.next_holder(LANE, 11, at(200)), None);
+    fetcher.subscriptions.insert(LANE, subscribed(LaneId(3), at(200)));
+    assert_eq!(fetcher.next_holder(LANE, 11, at(260)), Some(LANE));
+
+    let (mut fetcher, now) = asking();
+    fetcher.arrived.bytes = u64::MAX;
+    for peer in [LaneId(2), LaneId(3)] {
+        fetcher.holdings.remove(&peer);
+    }
+    fetcher.next_holder(LANE, 10, now);
+    assert_eq!(fetcher.next_holder(LANE, 10, now + Duration::from_secs(3_600)), None, "nobody else has it");
 }
 
 #[test]
