@@ -72,6 +72,19 @@ fn a_killed_node_stops_nobody_for_long_and_catches_up_when_it_is_back() {
     cluster::stop_all(&mut running.members).unwrap();
 }
 
+/// Its peers keep the connections of the dead process for ten seconds, and two of them have to dial it: it ends those connections by itself
+/// (stateless resets), and joins on the word of all instead of taking messages without it after five seconds.
+#[test]
+fn a_node_that_is_killed_and_started_again_at_once_hears_from_all_before_it_joins() {
+    let mut running = Running::start(Links::default());
+    running.members[1].kill();
+    running.restart(1);
+    running.until(1, "live again", |status| status.state == NodeState::Live);
+    let logs = running.logs();
+    assert!(!logs.contains("no quorum of nodes has said"), "{logs}");
+    cluster::stop_all(&mut running.members).unwrap();
+}
+
 #[test]
 fn cluster_up_runs_what_init_has_made_and_stops_in_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -64,6 +64,7 @@ mod net;
 mod raw_tests;
 pub mod reader;
 #[cfg(feature = "quic")]
+mod reset;
 mod service;
 #[cfg(feature = "quic")]
 mod ship;

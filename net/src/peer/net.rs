@@ -23,6 +23,7 @@ use super::greeting::Greeting;
 use super::identity::{Members, PeerIdentity, key_of};
 use super::link::{self, Link, OTHER_STREAMS, UNI_STREAMS, code_of, meaning_of};
 use super::loss::LossySocket;
+use super::reset;
 use super::service::{Arrived, PeerService, SubscriptionId};
 use super::ship::Ask;
 use super::status::{PeerState, PeerStatus};
@@ -445,7 +446,7 @@ impl PeerNet {
             socket = LossySocket::new(socket, loss_percent / 100.0, lane.0.into());
         }
         let endpoint = Endpoint::new_with_abstract_socket(
-            endpoint_config(),
+            reset::keyed(endpoint_config(), &seed),
             Some(server(false)),
             socket,
             Arc::new(TokioRuntime),

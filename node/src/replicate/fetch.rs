@@ -134,8 +134,9 @@ pub enum FetchEvent {
 /// What is known of the progress of a lane.
 #[derive(Clone, Copy, Debug)]
 struct Moved {
-    /// What was held and certified of it when that last moved, and when that was.
+    /// What was held and certified of it when that last moved.
     state: (u64, u64),
+    /// When that was, or when somebody was last asked in vain.
     since: Instant,
     /// Whom it was taken from last, in turn.
     asked: LaneId,
@@ -276,6 +277,11 @@ impl Fetcher {
             FetchEvent::Disconnected(peer) => {
                 self.connected.remove(&peer);
                 self.holdings.remove(&peer);
+                let own = self.lanes.own();
+                if self.subscriptions.get(&own).is_some_and(|held| held.peer == peer) {
+                    // Asked, and gone.
+                    self.sources.failed(own, peer, Instant::now());
+                }
                 self.subscriptions.retain(|lane, held| {
                     if held.peer == peer {
                         self.credit.over(peer, *lane, held.id);
@@ -385,7 +391,7 @@ impl Fetcher {
             return None;
         }
         let given_up = moved.given_up + u32::from(coming.is_some());
-        self.moved.insert(lane, Moved { asked: next, given_up, ..moved });
+        self.moved.insert(lane, Moved { asked: next, given_up, since: now, ..moved });
         Some(next)
     }
 
@@ -476,8 +482,9 @@ impl Fetcher {
             let further = (question.claim)(held.peer) > size || others > size;
             (sources.goes_home(question, held.peer, held.since), others, further)
         });
-        // A part of the own lane may be the proof of what this node has forgotten: it is waited for as long as it comes at all.
-        let proof = lane == self.lanes.own() && !self.joined && self.own_lane_comes();
+        // A part of the own lane may be the proof of what this node has forgotten: if nobody else can be asked, it is waited for as long as it
+        // comes at all.
+        let proof = lane == self.lanes.own() && !self.joined && others <= size && self.own_lane_comes();
         let least = |usual: Duration| if proof { CLAIM_WAIT } else { usual };
         let stretch = now.duration_since(held.behind.1);
         let over = stretch >= self.sources.patience(lane, held.peer, least(SLOW));
@@ -594,12 +601,17 @@ impl Fetcher {
     }
 
     /// Whether others have said enough of what they hold of this node's lane: a quorum without this node, which would not know what it has
-    /// forgotten, or everybody. Any quorum that took part in what it did has an honest member in that one.
+    /// forgotten, or everybody with a vote. Any quorum that took part in what it did has an honest member in the first; where this node is the
+    /// only one with a vote, everybody without one knows best.
     fn has_heard_enough(&self) -> bool {
         let heard = self.heard.iter().map(|peer| self.weights.of(usize::from(peer.0))).sum::<u64>();
-        let mut others = self.lanes.readers().iter().map(|reader| reader.lane());
+        let others = || {
+            self.lanes.readers().iter().map(|reader| reader.lane()).filter(|lane| *lane != self.lanes.own())
+        };
+        let votes = |lane: &LaneId| self.weights.of(usize::from(lane.0)) > 0;
+        let alone = !others().any(|lane| votes(&lane));
         self.weights.is_quorum(heard)
-            || others.all(|lane| lane == self.lanes.own() || self.heard.contains(&lane))
+            || others().filter(|lane| alone || votes(lane)).all(|lane| self.heard.contains(&lane))
     }
 
     /// Whether this node has joined, and is up to date.
@@ -613,8 +625,8 @@ impl Fetcher {
             let own_size = self.lanes.get(own).map_or(0, LogReader::size);
             let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
             let asked_all = claimants.all(|peer| self.sources.has_failed(own, *peer));
-            let asked = asked_all && since >= CLAIM_WAIT && !self.own_lane_comes();
-            let claimed = self.claimed.0 > own_size && !asked && since < CLAIM_WAIT_MAX;
+            let enough_time = if self.own_lane_comes() { CLAIM_WAIT_MAX } else { CLAIM_WAIT };
+            let claimed = self.claimed.0 > own_size && !(asked_all && since >= enough_time);
             // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
             // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.
             let forgotten = !self.confirm.is_silenced() && since < CLAIM_WAIT && self.claims_own_witness();

@@ -178,7 +178,7 @@ fn a_claim_to_know_more_of_this_node_than_it_does_is_not_gone_with_the_connectio
 /// The own weight says nothing: this node would not know what it has forgotten.
 #[test]
 fn a_node_joins_at_once_only_when_a_quorum_of_others_or_everybody_has_said_what_they_hold_of_its_lane() {
-    let cases: [(&[u64], &[u16], State); 8] = [
+    let cases: [(&[u64], &[u16], State); 11] = [
         (&[1, 1, 1, 1], &[], State::Joining),
         (&[1, 1, 1, 1], &[1, 2], State::Joining),
         (&[1, 1, 1, 1], &[1, 2, 3], State::Live),
@@ -187,7 +187,11 @@ fn a_node_joins_at_once_only_when_a_quorum_of_others_or_everybody_has_said_what_
         // The own weight is a quorum, or leaves none.
         (&[1], &[], State::Joining),
         (&[1], &[1, 2], State::Joining),
+        (&[1], &[1, 2, 3], State::Live),
         (&[2, 1, 1, 1], &[1, 2, 3], State::Live),
+        // Without it the others are no quorum, whoever they are: all of them, but for those without a vote.
+        (&[1, 1], &[2, 3], State::Joining),
+        (&[1, 1], &[1], State::Live),
     ];
     for (weights, heard, state) in cases {
         let (mut fetcher, now) = joining(4, weights);
@@ -201,9 +205,9 @@ fn a_node_joins_at_once_only_when_a_quorum_of_others_or_everybody_has_said_what_
 
 #[test]
 fn a_node_does_not_join_while_what_it_may_have_forgotten_is_on_its_way_for_two_minutes_at_most() {
+    let own = LaneId(0);
     for bytes in [0, 1] {
         let (mut fetcher, now) = joining(4, &[1; 4]);
-        let own = LaneId(0);
         says(&mut fetcher, 1, 20);
         says(&mut fetcher, 2, 0);
         says(&mut fetcher, 3, 0);
@@ -220,6 +224,38 @@ fn a_node_does_not_join_while_what_it_may_have_forgotten_is_on_its_way_for_two_m
         fetcher.judge_state(now + CLAIM_WAIT_MAX);
         assert_eq!(fetcher.health.state(), State::Live, "but not for ever");
     }
+}
+
+#[test]
+fn who_sends_a_little_of_this_nodes_lane_keeps_it_from_nobody_else_who_claims_to_have_more() {
+    let own = LaneId(0);
+    let (mut fetcher, now) = joining(4, &[1; 4]);
+    (1..4).for_each(|peer| says(&mut fetcher, peer, 20));
+    fetcher.arrived.bytes = 1;
+    fetcher.subscriptions.insert(own, subscribed(LaneId(1), now));
+    let next = fetcher.next_source(own, 0, now + STALLED);
+    assert_eq!(next, Some((None, Some(LaneId(1)))), "the next one is asked");
+    for peer in [2, 3] {
+        fetcher.judge_state(now + CLAIM_WAIT_MAX);
+        assert_eq!(fetcher.health.state(), State::Joining, "{peer} was not asked yet");
+        fetcher.subscriptions.insert(own, subscribed(LaneId(peer), now));
+        // It goes when it is asked, and comes again.
+        fetcher.take(FetchEvent::Disconnected(LaneId(peer)));
+        says(&mut fetcher, peer, 20);
+    }
+    fetcher.judge_state(now + CLAIM_WAIT_MAX);
+    assert_eq!(fetcher.health.state(), State::Live);
+}
+
+#[test]
+fn holders_of_a_stuck_lane_have_their_time_each() {
+    let (mut fetcher, now) = asking();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    assert_eq!(fetcher.next_holder(LANE, 10, now), None);
+    assert_eq!(fetcher.next_holder(LANE, 10, at(2)), Some(LaneId(2)));
+    fetcher.subscriptions.insert(LANE, subscribed(LaneId(2), at(2)));
+    assert_eq!(fetcher.next_holder(LANE, 10, at(2) + TICK), None, "a round trip takes longer than a look");
+    assert_eq!(fetcher.next_holder(LANE, 10, at(4)), Some(LaneId(3)));
 }
 
 #[test]
