@@ -48,8 +48,8 @@ const SUPERVISE_EVERY: Duration = Duration::from_millis(20);
 /// A run that begins later than this after the time that it was told says so: it is not at one with the others.
 const LATE_START_US: u64 = 50_000;
 
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often progress is told: at whole multiples since the start, so that looks do not drift and those of several machines coincide.
+const PROGRESS_EVERY_US: u64 = 1_000_000;
 
 /// A request to stop, shared by whoever may ask (a Ctrl-C handler) and the run or audit that obeys. Once asked, always asked.
 #[derive(Clone, Debug, Default)]
@@ -579,8 +579,9 @@ async fn supervise(
     let clock = shared.traffic.clock;
     let mut deadline: Option<Instant> = None;
     let mut stopped = false;
-    let mut look = Look { at: Instant::now(), timeline: Timeline::new() };
+    let mut look = Look { next_us: PROGRESS_EVERY_US, timeline: Timeline::new() };
     loop {
+        let until_look = Duration::from_micros(look.next_us.saturating_sub(clock.now_us()));
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 None => break,
@@ -589,7 +590,7 @@ async fn supervise(
                 }
                 Some(_) => {}
             },
-            () = tokio::time::sleep(SUPERVISE_EVERY) => {}
+            () = tokio::time::sleep(SUPERVISE_EVERY.min(until_look)) => {}
         }
         if stop.is_requested() && !stopped {
             stopped = true;
@@ -607,7 +608,7 @@ async fn supervise(
                 break;
             }
         }
-        if look.at.elapsed() >= PROGRESS_EVERY {
+        if clock.now_us() >= look.next_us {
             observer(&look.next(shared, log));
         }
     }
@@ -616,9 +617,10 @@ async fn supervise(
     (stopped, look.timeline)
 }
 
-/// The last look at a run.
+/// Looks at a run, one after the other.
 struct Look {
-    at: Instant,
+    /// When the next one is due, microseconds since the start.
+    next_us: u64,
     timeline: Timeline,
 }
 
@@ -635,15 +637,17 @@ impl Look {
             meter.interval.reset();
             meter.logged.reset();
         }
-        self.at = Instant::now();
-        let now_us = shared.traffic.clock.at_us(self.at);
-        let intended = match shared.traffic.schedule {
-            Schedule::Closed { .. } => None,
+        let now_us = shared.traffic.clock.now_us();
+        // One that comes late does not put off those after it; those that were missed are left out.
+        self.next_us = (now_us / PROGRESS_EVERY_US + 1) * PROGRESS_EVERY_US;
+        let (intended, due) = match shared.traffic.schedule {
+            Schedule::Closed { .. } => (None, None),
             Schedule::Open { .. } => {
-                Some(shared.planner().expected(0, now_us.min(shared.window.end_us())).iter().sum())
+                let (until_us, mut planner) = (now_us.min(shared.window.end_us()), shared.planner());
+                (Some(planner.expected(0, until_us).iter().sum()), Some(planner.due_until(until_us)))
             }
         };
-        let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended };
+        let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended, due };
         let moment = self.timeline.add(now_us as f64 / 1e6, totals, &interval);
         log.write(&moment, &logged);
         let percentile =
