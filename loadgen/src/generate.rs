@@ -531,7 +531,11 @@ mod tests {
             assert_eq!(valid, row.fault != Fault::BadSignature);
             let last = last.entry(trail.device).or_insert(0);
             let falls_here = trail.sequence < *last;
-            assert_eq!(falls_here, row.fault == Fault::OutOfOrder, "what a node may refuse is what is marked");
+            assert_eq!(
+                falls_here,
+                row.fault == Fault::OutOfOrder,
+                "what a node may refuse is what is marked"
+            );
             falls += usize::from(falls_here);
             *last = trail.sequence.max(*last);
         }
