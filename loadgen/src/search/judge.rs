@@ -358,4 +358,39 @@ mod tests {
         old.timeline.iter_mut().for_each(|moment| moment.intended_per_s = None);
         assert_eq!(scatter(&old), 0.0);
     }
+
+    /// A real run: a fifth of the seconds of this profile have twenty times as many messages as the others.
+    #[test]
+    fn a_run_of_a_drawn_profile_against_a_steady_target_does_not_scatter() {
+        use crate::config::{NullTarget, RunConfig, Target, World};
+        use crate::driver::{Stop, run};
+        let text = "name = \"t\"\nabout = \"t\"\n[[class]]\nname = \"bursty\"\ndevices = 10000\n\
+                    payload = { kind = \"fixed\", bytes = 32 }\n[[class.stream]]\narrival = \"mmpp\"\nmean_interval_s = 10.0\n\
+                    active_factor = 20.0\nquiet_s = 2.0\nactive_s = 0.5\nregions = 1\n";
+        let world = World::new(std::sync::Arc::new(crate::profile::Profile::parse(text).unwrap()));
+        let config = RunConfig {
+            schedule: crate::schedule::Schedule::Open { rate_per_s: world.rate_per_s() },
+            world: Some(world),
+            warm_up: std::time::Duration::ZERO,
+            duration: std::time::Duration::from_secs(5),
+            connections: 1,
+            lag_p99_max: std::time::Duration::from_secs(1),
+            ..RunConfig::new(Target::Null(NullTarget::default()))
+        };
+        let mut report = run(&config, &Stop::new(), &mut |_| {}).unwrap().report;
+        let due: f64 = report.timeline.iter().map(|moment| moment.due_per_s.unwrap() * moment.seconds).sum();
+        assert!((due - report.sent_total as f64).abs() < 1.0 + 0.001 * due, "{due} of {}", report.sent_total);
+        for (number, moment) in report.timeline.iter().take(5).enumerate() {
+            let late_s = moment.at_s - (number + 1) as f64;
+            assert!((0.0..0.5).contains(&late_s), "looks are at whole seconds: {moment:?}");
+        }
+        let scatters = scatter(&report);
+        report.timeline.iter_mut().for_each(|moment| moment.due_per_s = None);
+        let against_the_mean = scatter(&report);
+        // A busy machine may stall the run; the profile's bursts are far more than that.
+        assert!(
+            scatters < 0.3 * against_the_mean && against_the_mean > 0.5,
+            "{scatters}, {against_the_mean}"
+        );
+    }
 }
