@@ -38,7 +38,7 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::report::{Moment, PROBLEMS_MAX, Report, group, time};
 use crate::schedule::{Plan, Planner, Schedule, as_us};
-use crate::timeline::{IntervalLog, Timeline, Totals};
+use crate::timeline::{IntervalLog, Timeline, Totals, next_look_us};
 use crate::tips::TipSlot;
 use crate::trace::{Recorder, Replay};
 
@@ -47,9 +47,6 @@ const SUPERVISE_EVERY: Duration = Duration::from_millis(20);
 
 /// A run that begins later than this after the time that it was told says so: it is not at one with the others.
 const LATE_START_US: u64 = 50_000;
-
-/// How often progress is told: at whole multiples since the start, so that looks do not drift and those of several machines coincide.
-const PROGRESS_EVERY_US: u64 = 1_000_000;
 
 /// A request to stop, shared by whoever may ask (a Ctrl-C handler) and the run or audit that obeys. Once asked, always asked.
 #[derive(Clone, Debug, Default)]
@@ -579,7 +576,7 @@ async fn supervise(
     let clock = shared.traffic.clock;
     let mut deadline: Option<Instant> = None;
     let mut stopped = false;
-    let mut look = Look { next_us: PROGRESS_EVERY_US, timeline: Timeline::new() };
+    let mut look = Look { next_us: next_look_us(0), timeline: Timeline::new() };
     loop {
         let until_look = Duration::from_micros(look.next_us.saturating_sub(clock.now_us()));
         tokio::select! {
@@ -638,8 +635,7 @@ impl Look {
             meter.logged.reset();
         }
         let now_us = shared.traffic.clock.now_us();
-        // One that comes late does not put off those after it; those that were missed are left out.
-        self.next_us = (now_us / PROGRESS_EVERY_US + 1) * PROGRESS_EVERY_US;
+        self.next_us = next_look_us(now_us);
         let (intended, due) = match shared.traffic.schedule {
             Schedule::Closed { .. } => (None, None),
             Schedule::Open { .. } => {

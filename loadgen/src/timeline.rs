@@ -24,6 +24,15 @@ pub(crate) const MOMENTS_MAX: usize = 1_024;
 /// A stretch shorter than this is joined with the one before, seconds.
 const SECONDS_MIN: f64 = 0.5;
 
+/// How often a run is looked at, microseconds.
+const LOOK_EVERY_US: u64 = 1_000_000;
+
+/// When the look after one at `now_us` is due: at the next whole second since the start. One that comes late does not put off those after
+/// it, so that looks do not drift and those of several machines coincide; those that were missed are left out.
+pub(crate) const fn next_look_us(now_us: u64) -> u64 {
+    (now_us / LOOK_EVERY_US + 1) * LOOK_EVERY_US
+}
+
 /// What happened up to now, as a series of differences is made of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -234,6 +243,20 @@ mod tests {
         // Three digits.
         assert!(moments.last().unwrap().latency_us.max.abs_diff(5_000) <= 5);
         assert!((moments.last().unwrap().at_s - 5_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn looks_that_come_late_do_not_drift() {
+        let mut at_us = next_look_us(0);
+        for look in 1..=3_600u64 {
+            assert_eq!(at_us, look * 1_000_000);
+            at_us = next_look_us(at_us + look % 20_000);
+        }
+        assert_eq!(
+            next_look_us(4_700_000),
+            5_000_000,
+            "after a stall the next one is at a whole second again"
+        );
     }
 
     #[test]

@@ -225,7 +225,8 @@ where
         }
     }
 
-    /// Whether most of three whole trials hold at a rate. One that was overwhelmed decides alone: no chance explains it.
+    /// Whether most of three whole trials hold at a rate. One that was overwhelmed decides alone: no chance explains it, but that the
+    /// generator itself was away at its end.
     fn vote(&mut self, rate: f64) -> Result<bool, E> {
         let (mut held, mut failed) = (0, 0);
         loop {
@@ -238,7 +239,7 @@ where
             if held >= 2 {
                 return Ok(true);
             }
-            if failed >= 2 || made.overwhelmed || self.are_used_up() {
+            if failed >= 2 || made.overwhelmed && !made.generator_late || self.are_used_up() {
                 return Ok(false);
             }
         }
@@ -426,6 +427,30 @@ mod tests {
             .collect();
         let good = rates.iter().filter(|rate| (88_000.0..100_000.0).contains(*rate)).count();
         assert!(good >= 30, "{good} of 40: {rates:?}");
+    }
+
+    #[test]
+    fn a_trial_that_was_overwhelmed_decides_alone_unless_the_generator_was_late() {
+        let objective = "p50<=1ms".parse().unwrap();
+        let options = Options { start_per_s: 8_000.0, most_per_s: 8_000.0, repeats: 1, ..Options::default() };
+        for (generator_late, rate) in [(true, 8_000.0), (false, 7_727.0)] {
+            // The short trial and the first whole one.
+            let mut left = 2;
+            let trial = |rate, _| {
+                let held = left == 0;
+                left -= i32::from(!held);
+                let overwhelmed = !held;
+                Ok::<_, ()>(Trial {
+                    held,
+                    overwhelmed,
+                    generator_late,
+                    throughput_per_s: rate,
+                    ..Trial::default()
+                })
+            };
+            let found = search(&objective, &options, trial, |_| {}).unwrap();
+            assert!((found.rate_per_s - rate).abs() < 100.0, "{generator_late}: {}", found.rate_per_s);
+        }
     }
 
     #[test]
