@@ -182,6 +182,24 @@ fn warnings(a: &Report, b: &Report, enough: bool) -> Vec<String> {
     differ("the batch", a.batch.to_string(), b.batch.to_string());
     differ("the speedup", a.profile.speedup.to_string(), b.profile.speedup.to_string());
     differ("the seed", a.seed.to_string(), b.seed.to_string());
+    let hour = |report: &Report| {
+        report.profile.at_hour.map_or("the mean day".to_owned(), |hour| format!("{hour} h"))
+    };
+    differ("the hour of the day", hour(a), hour(b));
+    differ("the warm-up, seconds,", a.warm_up_s.to_string(), b.warm_up_s.to_string());
+    let replay = |report: &Report| match &report.replay {
+        None => "none".to_owned(),
+        Some(trace) => format!("{} of {} messages", trace.file, trace.messages),
+    };
+    differ("the trace that is replayed", replay(a), replay(b));
+    let handshakes = |report: &Report| match &report.handshakes {
+        None => "none".to_owned(),
+        Some(handshakes) => handshakes.per_s_max.to_string(),
+    };
+    differ("the limit of handshakes per second", handshakes(a), handshakes(b));
+    for (name, x, y) in fault_shares(a, b) {
+        differ(&format!("the share of messages that are {name} on purpose"), x, y);
+    }
     let rates = (a.rate.intended_per_s.unwrap_or(0.0), b.rate.intended_per_s.unwrap_or(0.0));
     for (what, x, y) in [
         ("the intended rate, messages/s,", rates.0, rates.1),
@@ -193,6 +211,41 @@ fn warnings(a: &Report, b: &Report, enough: bool) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Shares of messages with a fault on purpose that differ by more than chance: they are drawn, so they are never quite equal. Shares are
+/// no settings, but what came of them; the settings are not in the reports.
+fn fault_shares(a: &Report, b: &Report) -> Vec<(String, String, String)> {
+    let mut names: Vec<&String> = a.faults.keys().chain(b.faults.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // What is missing was not sent, and is counted in the measured time only.
+    let due = |report: &Report| -> u64 {
+        report.classes.iter().map(|class| class.intended).sum::<u64>() + report.missing_on_purpose
+    };
+    let sent = |report: &Report, name: &String| report.faults.get(name).map_or(0, |fault| fault.sent);
+    let faults = names
+        .into_iter()
+        .map(|name| (name.clone(), (sent(a, name), a.sent_total), (sent(b, name), b.sent_total)));
+    let missing = ("missing".to_owned(), (a.missing_on_purpose, due(a)), (b.missing_on_purpose, due(b)));
+    faults
+        .chain([missing])
+        .filter(|(_, x, y)| shares_differ(*x, *y))
+        .map(|(name, x, y)| (name, share_text(x), share_text(y)))
+        .collect()
+}
+
+fn share_text((count, of): (u64, u64)) -> String {
+    format!("{:.4} %", 100.0 * count as f64 / of.max(1) as f64)
+}
+
+/// Whether two shares of messages are further apart than four standard errors of the difference.
+fn shares_differ((x, of_x): (u64, u64), (y, of_y): (u64, u64)) -> bool {
+    let (n, m) = (of_x.max(1) as f64, of_y.max(1) as f64);
+    let (p, q) = (x as f64 / n, y as f64 / m);
+    // Pooled, with a count more, so that a single draw is no difference.
+    let all = ((x + y + 1) as f64 / (n + m)).min(1.0);
+    (p - q).abs() > 4.0 * (all * (1.0 - all) * (1.0 / n + 1.0 / m)).sqrt()
 }
 
 /// The stretches of a report's timeline that lie in the measured time.
@@ -564,6 +617,41 @@ mod tests {
         ] {
             assert!(found.iter().any(|warning| warning == what), "{found:?}");
         }
+    }
+
+    #[test]
+    fn how_the_day_the_trace_the_handshakes_and_the_faults_differ_is_named() {
+        use crate::report::{FaultReport, HandshakeReport, ReplayReport};
+        let faulty = |sent: u64| FaultReport { sent, ..FaultReport::default() };
+        let mut first = Report { sent_total: 100_000, ..report(1e4, 1e3, 1) };
+        first.faults.insert("late".to_owned(), faulty(1_000));
+        first.faults.insert("duplicate".to_owned(), faulty(2_000));
+        first.classes = vec![crate::report::ClassReport { intended: 100_000, ..Default::default() }];
+        let mut second = first.clone();
+        // Both are drawn.
+        second.faults.insert("late".to_owned(), faulty(1_060));
+        assert!(compare(&first, &second).warnings.is_empty(), "{:?}", compare(&first, &second).warnings);
+        second.profile.at_hour = Some(19.5);
+        second.warm_up_s = 2.5;
+        second.faults.insert("duplicate".to_owned(), faulty(3_000));
+        second.faults.insert("bad_signature".to_owned(), faulty(100));
+        second.missing_on_purpose = 500;
+        second.classes[0].intended = 99_500;
+        second.replay = Some(ReplayReport { file: "a.csv".to_owned(), messages: 7, length_s: 1.0 });
+        second.handshakes = Some(HandshakeReport { per_s_max: 40.0, ..HandshakeReport::default() });
+        let found = compare(&first, &second).warnings;
+        for what in [
+            "the hour of the day differs: the mean day and 19.5 h",
+            "the warm-up, seconds, differs: 2 and 2.5",
+            "the trace that is replayed differs: none and a.csv of 7 messages",
+            "the limit of handshakes per second differs: none and 40",
+            "the share of messages that are duplicate on purpose differs: 2.0000 % and 3.0000 %",
+            "the share of messages that are bad_signature on purpose differs: 0.0000 % and 0.1000 %",
+            "the share of messages that are missing on purpose differs: 0.0000 % and 0.5000 %",
+        ] {
+            assert!(found.iter().any(|warning| warning == what), "{what}: {found:?}");
+        }
+        assert!(!found.iter().any(|warning| warning.contains("late")), "{found:?}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::report::{Moment, PROBLEMS_MAX, Report, group, time};
 use crate::schedule::{Plan, Planner, Schedule, as_us};
-use crate::timeline::{IntervalLog, Timeline, Totals};
+use crate::timeline::{IntervalLog, Timeline, Totals, next_look_us};
 use crate::tips::TipSlot;
 use crate::trace::{Recorder, Replay};
 
@@ -47,9 +47,6 @@ const SUPERVISE_EVERY: Duration = Duration::from_millis(20);
 
 /// A run that begins later than this after the time that it was told says so: it is not at one with the others.
 const LATE_START_US: u64 = 50_000;
-
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// A request to stop, shared by whoever may ask (a Ctrl-C handler) and the run or audit that obeys. Once asked, always asked.
 #[derive(Clone, Debug, Default)]
@@ -579,8 +576,9 @@ async fn supervise(
     let clock = shared.traffic.clock;
     let mut deadline: Option<Instant> = None;
     let mut stopped = false;
-    let mut look = Look { at: Instant::now(), timeline: Timeline::new() };
+    let mut look = Look { next_us: next_look_us(0), timeline: Timeline::new() };
     loop {
+        let until_look = Duration::from_micros(look.next_us.saturating_sub(clock.now_us()));
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 None => break,
@@ -589,7 +587,7 @@ async fn supervise(
                 }
                 Some(_) => {}
             },
-            () = tokio::time::sleep(SUPERVISE_EVERY) => {}
+            () = tokio::time::sleep(SUPERVISE_EVERY.min(until_look)) => {}
         }
         if stop.is_requested() && !stopped {
             stopped = true;
@@ -607,7 +605,7 @@ async fn supervise(
                 break;
             }
         }
-        if look.at.elapsed() >= PROGRESS_EVERY {
+        if clock.now_us() >= look.next_us {
             observer(&look.next(shared, log));
         }
     }
@@ -616,9 +614,10 @@ async fn supervise(
     (stopped, look.timeline)
 }
 
-/// The last look at a run.
+/// Looks at a run, one after the other.
 struct Look {
-    at: Instant,
+    /// When the next one is due, microseconds since the start.
+    next_us: u64,
     timeline: Timeline,
 }
 
@@ -635,15 +634,16 @@ impl Look {
             meter.interval.reset();
             meter.logged.reset();
         }
-        self.at = Instant::now();
-        let now_us = shared.traffic.clock.at_us(self.at);
-        let intended = match shared.traffic.schedule {
-            Schedule::Closed { .. } => None,
+        let now_us = shared.traffic.clock.now_us();
+        self.next_us = next_look_us(now_us);
+        let (intended, due) = match shared.traffic.schedule {
+            Schedule::Closed { .. } => (None, None),
             Schedule::Open { .. } => {
-                Some(shared.planner().expected(0, now_us.min(shared.window.end_us())).iter().sum())
+                let (until_us, mut planner) = (now_us.min(shared.window.end_us()), shared.planner());
+                (Some(planner.expected(0, until_us).iter().sum()), Some(planner.due_until(until_us)))
             }
         };
-        let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended };
+        let totals = Totals { sent: total.sent, acked: total.acked, rejected: total.rejected, intended, due };
         let moment = self.timeline.add(now_us as f64 / 1e6, totals, &interval);
         log.write(&moment, &logged);
         let percentile =

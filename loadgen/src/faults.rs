@@ -25,7 +25,7 @@ pub enum Fault {
     Late,
     /// It is sent twice.
     Duplicate,
-    /// Its sequence is above that of the next message of its device in the batch: the two have changed places.
+    /// Its sequence is below that of the message of its device before it in the batch: the two have changed places.
     OutOfOrder,
     /// Its signature is not that of its device.
     BadSignature,

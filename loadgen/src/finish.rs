@@ -184,6 +184,7 @@ impl Finished<'_> {
             machine: Machine::read(config.about.data_dir.as_deref()),
             commit: commit(),
             command_line: config.about.command_line.clone(),
+            workers: Vec::new(),
         };
         (report, total)
     }

@@ -326,26 +326,25 @@ impl Generator {
     }
 }
 
-/// Lets each message that is to be out of order exchange its sequence with the next message of its device in the batch. One that has no
-/// such message, or one with a fault of its own, is left as it was and not marked: a sequence from outside the batch might be used already,
-/// by a generator on another thread.
+/// Lets each message that is to be out of order exchange its sequence with the next message of its device in the batch. The later one is
+/// marked: its sequence falls, so it is the one that a node may refuse. One that has no such message, or whose next one has a fault of its
+/// own, is left as it was and nothing is marked: a sequence from outside the batch might be used already, by a generator on another thread.
 fn exchange_sequences(drafts: &mut [Draft]) {
     let mut next: HashMap<u64, usize> = HashMap::new();
     for index in (0..drafts.len()).rev() {
         let device = drafts[index].device;
         if drafts[index].row.fault == Fault::OutOfOrder {
-            match next.get(&device) {
-                Some(&later)
-                    if drafts[later].row.fault == Fault::None
-                        && drafts[later].sequence > drafts[index].sequence =>
-                {
-                    let sequence = drafts[index].sequence;
-                    drafts[index].sequence = std::mem::replace(&mut drafts[later].sequence, sequence);
-                    // Those before it may not take its sequence again: it would not fall then.
-                    next.remove(&device);
-                    continue;
-                }
-                _ => drafts[index].row.fault = Fault::None,
+            drafts[index].row.fault = Fault::None;
+            if let Some(&later) = next.get(&device)
+                && drafts[later].row.fault == Fault::None
+                && drafts[later].sequence > drafts[index].sequence
+            {
+                let sequence = drafts[index].sequence;
+                drafts[index].sequence = std::mem::replace(&mut drafts[later].sequence, sequence);
+                drafts[later].row.fault = Fault::OutOfOrder;
+                // Those before it may not take its sequence again: it would not fall then.
+                next.remove(&device);
+                continue;
             }
         }
         next.insert(device, index);
@@ -531,7 +530,13 @@ mod tests {
             let valid = verify_one(&message.issuer().0, &message.id().0, message.signature());
             assert_eq!(valid, row.fault != Fault::BadSignature);
             let last = last.entry(trail.device).or_insert(0);
-            falls += usize::from(trail.sequence < *last);
+            let falls_here = trail.sequence < *last;
+            assert_eq!(
+                falls_here,
+                row.fault == Fault::OutOfOrder,
+                "what a node may refuse is what is marked"
+            );
+            falls += usize::from(falls_here);
             *last = trail.sequence.max(*last);
         }
         assert_eq!(falls, marked);

@@ -24,6 +24,15 @@ pub(crate) const MOMENTS_MAX: usize = 1_024;
 /// A stretch shorter than this is joined with the one before, seconds.
 const SECONDS_MIN: f64 = 0.5;
 
+/// How often a run is looked at, microseconds.
+const LOOK_EVERY_US: u64 = 1_000_000;
+
+/// When the look after one at `now_us` is due: at the next whole second since the start. One that comes late does not put off those after
+/// it, so that looks do not drift and those of several machines coincide; those that were missed are left out.
+pub(crate) const fn next_look_us(now_us: u64) -> u64 {
+    (now_us / LOOK_EVERY_US + 1) * LOOK_EVERY_US
+}
+
 /// What happened up to now, as a series of differences is made of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -32,6 +41,8 @@ pub(crate) struct Totals {
     pub(crate) rejected: u64,
     /// Messages due by the models; `None` in the closed loop.
     pub(crate) intended: Option<f64>,
+    /// Messages that fell due, as drawn; `None` in the closed loop.
+    pub(crate) due: Option<f64>,
 }
 
 /// The series.
@@ -51,7 +62,7 @@ impl Timeline {
         Self {
             moments: Vec::new(),
             last_s: 0.0,
-            last: Totals { sent: 0, acked: 0, rejected: 0, intended: None },
+            last: Totals { sent: 0, acked: 0, rejected: 0, intended: None, due: None },
             per_moment: 1,
             gathered: 0,
         }
@@ -65,13 +76,15 @@ impl Timeline {
             at_s,
             seconds,
             intended_per_s: totals.intended.map(|now| (now - self.last.intended.unwrap_or(0.0)) / seconds),
+            // What was expected of a generator that is behind may turn out to be less: what is counted once stays counted.
+            due_per_s: totals.due.map(|now| (now - self.last.due.unwrap_or(0.0)).max(0.0) / seconds),
             sent_per_s: per_s(totals.sent, self.last.sent),
             acked_per_s: per_s(totals.acked, self.last.acked),
             rejected_per_s: per_s(totals.rejected, self.last.rejected),
             latency_us: Summary::of(latency),
         };
         self.last_s = at_s;
-        self.last = totals;
+        self.last = Totals { due: totals.due.map(|now| now.max(self.last.due.unwrap_or(0.0))), ..totals };
         // The last stretch of a run may be a few milliseconds long, in which a rate means nothing.
         let short = seconds < SECONDS_MIN;
         match self.moments.last_mut() {
@@ -121,6 +134,7 @@ pub(crate) fn merged(one: &Moment, other: &Moment) -> Moment {
         at_s: other.at_s,
         seconds,
         intended_per_s: one.intended_per_s.zip(other.intended_per_s).map(|(a, b)| mean(a, b)),
+        due_per_s: one.due_per_s.zip(other.due_per_s).map(|(a, b)| mean(a, b)),
         sent_per_s: mean(one.sent_per_s, other.sent_per_s),
         acked_per_s: mean(one.acked_per_s, other.acked_per_s),
         rejected_per_s: mean(one.rejected_per_s, other.rejected_per_s),
@@ -134,6 +148,7 @@ fn rounded(moment: &Moment) -> Moment {
         at_s: round(moment.at_s),
         seconds: round(moment.seconds),
         intended_per_s: moment.intended_per_s.map(round),
+        due_per_s: moment.due_per_s.map(round),
         sent_per_s: round(moment.sent_per_s),
         acked_per_s: round(moment.acked_per_s),
         rejected_per_s: round(moment.rejected_per_s),
@@ -215,6 +230,7 @@ mod tests {
                 acked: second * 99,
                 rejected: second,
                 intended: Some(second as f64 * 100.0),
+                due: Some(second as f64 * 101.0),
             };
             timeline.add(second as f64, totals, &latency);
         }
@@ -223,9 +239,24 @@ mod tests {
         let sent: f64 = moments.iter().map(|moment| moment.sent_per_s * moment.seconds).sum();
         assert!((sent - 500_000.0).abs() < 1.0, "{sent}");
         assert!(moments.iter().all(|moment| (moment.sent_per_s - 100.0).abs() < 1e-6));
+        assert!(moments.iter().all(|moment| moment.due_per_s.is_some_and(|due| (due - 101.0).abs() < 1e-6)));
         // Three digits.
         assert!(moments.last().unwrap().latency_us.max.abs_diff(5_000) <= 5);
         assert!((moments.last().unwrap().at_s - 5_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn looks_that_come_late_do_not_drift() {
+        let mut at_us = next_look_us(0);
+        for look in 1..=3_600u64 {
+            assert_eq!(at_us, look * 1_000_000);
+            at_us = next_look_us(at_us + look % 20_000);
+        }
+        assert_eq!(
+            next_look_us(4_700_000),
+            5_000_000,
+            "after a stall the next one is at a whole second again"
+        );
     }
 
     #[test]

@@ -306,6 +306,13 @@ fn a_worker_that_cannot_connect_is_named_before_the_others_begin() {
     let options = CoordinateOptions { workers: 2, wait: Duration::from_secs(30), job };
     let mut seen = Vec::new();
     let (merged, parts) = coordinate(&listener, &options, &mut |event| seen.push(event.clone())).unwrap();
+    assert_eq!(merged.workers.len(), 2, "the lost one has a clock too: {:?}", merged.workers);
+    for worker in &merged.workers {
+        // All on one machine: what is estimated cannot be further off than it says, give or take the clock's own steps.
+        assert!(worker.clock_offset_us.unsigned_abs() <= worker.clock_error_us + 2, "{worker:?}");
+        assert!(worker.name.starts_with("worker "), "{worker:?}");
+    }
+    assert!(parts.iter().all(|part| part.workers.is_empty()));
     let lost = seen.iter().position(|event| matches!(event, Seen::Lost(who) if who.contains("unable")));
     let started = seen.iter().position(|event| matches!(event, Seen::Started));
     assert!(lost.is_some() && lost < started, "{seen:?}");

@@ -5,6 +5,7 @@
 //! * A connection for each device: handshakes counted, limited, and refused by the node.
 //! * A node that is killed in the middle of a run and started again: every message that it acked is read back; and one that never is.
 //! * A rate that the profile's devices cannot have.
+//! * The highest rate that holds an objective, and what is written of it.
 //!
 //! Rates are low, so that a debug build on a busy machine keeps them; what is asserted holds on any machine that does.
 
@@ -226,6 +227,10 @@ fn two_workers_report_as_one_and_a_killed_one_is_named() {
         let all = weft_loadgen::hgrm::decode(merged["histograms"]["latency"].as_str().unwrap()).unwrap();
         assert_eq!(all, sum, "the merged histogram is the sum of the parts");
         assert_eq!(merged["sent_total"].as_u64().unwrap(), sent);
+        let workers = merged["workers"].as_array().unwrap();
+        assert_eq!(workers.len(), 2, "{workers:?}");
+        assert!(workers.iter().all(|worker| worker["clock_error_us"].is_u64()), "{workers:?}");
+        assert!(workers.iter().all(|worker| worker["clock_offset_us"].is_i64()), "{workers:?}");
     }
 }
 
@@ -368,4 +373,53 @@ fn a_rate_above_what_all_devices_send_is_refused_and_not_played_at_less() {
     );
     let faster = run(&["--rate", "1500", "--speedup", "2", "--lag-p99-max-ms", "1000"]);
     assert!(faster.status.success(), "{}", String::from_utf8_lossy(&faster.stderr));
+}
+
+/// All that the profile's devices send is held, so that the search is over after one short trial and three that confirm it.
+#[test]
+fn a_search_says_what_it_found_and_on_what_with_which_settings() {
+    let scratch = tempfile::tempdir().unwrap();
+    let profile = "name = \"small\"\nabout = \"t\"\n[[class]]\nname = \"meter\"\ndevices = 200\n\
+                   payload = { kind = \"fixed\", bytes = 32 }\n[[class.stream]]\narrival = \"periodic\"\nperiod_s = 1.0\n";
+    let path = scratch.path().join("small.toml");
+    std::fs::write(&path, profile).unwrap();
+    let arguments = "--target null --find-max p99<=2s --seconds 2 --warm-up 0 --connections 3 --batch 9 --seed 77 \
+                     --lag-p99-max-ms 1500 --dirty bad_signature=0.05 --json - --quiet";
+    let arguments: Vec<&str> =
+        ["run", path.to_str().unwrap()].into_iter().chain(arguments.split_whitespace()).collect();
+    let found = report(&loadgen(&arguments, scratch.path()).wait_with_output().unwrap());
+    assert_eq!((&found["nominal_rate_per_s"], &found["schema"]), (&200.0.into(), &1.into()), "{found}");
+    assert!((170.0..230.0).contains(&found["rate_per_s"].as_f64().unwrap()), "{found}");
+    let trials = found["trials"].as_array().unwrap();
+    assert!(trials.len() >= 4 && trials.iter().all(|trial| trial["refused_share"] == 0.0), "{found}");
+    for (name, value) in [
+        ("objective", Value::from("p99<=2.00s")),
+        ("profile", "small".into()),
+        ("population", 200.into()),
+        ("seed", 77.into()),
+        ("target", "null".into()),
+        ("ack_level", "none".into()),
+        ("topology", "gateway".into()),
+        ("handshakes_per_s_max", Value::Null),
+        ("connections", 3.into()),
+        ("batch", 9.into()),
+        ("flush_us", 2_000.into()),
+        ("signing", "live".into()),
+        ("generator_threads", 1.into()),
+        ("lag_p99_us_max", 1_500_000.into()),
+        ("warm_up_s", 0.0.into()),
+        ("trial_s", 2.0.into()),
+        ("speedup", 1.0.into()),
+        ("at_hour", Value::Null),
+    ] {
+        assert_eq!(found[name], value, "{name}: {found}");
+    }
+    assert!(found["faults"]["bad_signature"]["sent"].as_u64().unwrap() > 0, "{found}");
+    for name in ["version", "started_at", "signer", "command_line"] {
+        assert!(found[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {found}");
+    }
+    for name in ["cpu_model", "cpu_flags", "kernel", "gpu"] {
+        assert!(found["machine"].get(name).is_some(), "{name}: {found}");
+    }
+    assert!(found.get("commit").is_some() && found.get("backend").is_some(), "{found}");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::merge::merge;
 use super::wire::{Job, Line, VERSION, WORKERS_MAX, hear, say, unix_us};
 use crate::error::LoadError;
-use crate::report::{Moment, Report};
+use crate::report::{Moment, Report, WorkerReport};
 
 /// Round trips from which a worker's clock is estimated; the fastest one counts.
 const PINGS: u32 = 16;
@@ -67,6 +67,8 @@ struct Worker {
     to: TcpStream,
     /// Its clock less this one's.
     offset_us: i64,
+    /// By how much that may be wrong.
+    error_us: u64,
 }
 
 /// What a worker's thread says.
@@ -91,6 +93,14 @@ pub fn coordinate(
     }
     let mut lost = Vec::new();
     let mut workers = gather(listener, options, observer)?;
+    let clocks = workers
+        .iter()
+        .map(|worker| WorkerReport {
+            name: worker.name.clone(),
+            clock_offset_us: worker.offset_us,
+            clock_error_us: worker.error_us,
+        })
+        .collect();
     for worker in &mut workers {
         let mut job = options.job.clone();
         (job.worker, job.workers) = (worker.number, options.workers);
@@ -131,7 +141,8 @@ pub fn coordinate(
     drop(news);
     observer(&Seen::Started);
     let reports = collect(&heard, options, &names, &mut lost, observer);
-    let merged = merge(&reports, &lost)?;
+    let mut merged = merge(&reports, &lost)?;
+    merged.workers = clocks;
     Ok((merged, reports))
 }
 
@@ -147,11 +158,11 @@ fn gather(
     while workers.len() < options.workers as usize {
         match listener.accept() {
             Ok((stream, addr)) => match greet(stream, addr, workers.len() as u32) {
-                Ok((worker, wrong_us)) => {
+                Ok(worker) => {
                     observer(&Seen::Joined {
                         worker: worker.number,
                         name: worker.name.clone(),
-                        offset_us: (worker.offset_us, wrong_us),
+                        offset_us: (worker.offset_us, worker.error_us),
                     });
                     workers.push(worker);
                 }
@@ -175,7 +186,7 @@ fn gather(
 }
 
 /// Hears who it is, and estimates its clock.
-fn greet(stream: TcpStream, addr: SocketAddr, number: u32) -> io::Result<(Worker, u64)> {
+fn greet(stream: TcpStream, addr: SocketAddr, number: u32) -> io::Result<Worker> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -212,7 +223,7 @@ fn greet(stream: TcpStream, addr: SocketAddr, number: u32) -> io::Result<(Worker
     }
     let (trip_us, offset_us) = best.unwrap_or((0, 0));
     let name = format!("worker {number} ({name}, {addr})");
-    Ok((Worker { number, name, from, to, offset_us }, trip_us / 2))
+    Ok(Worker { number, name, from, to, offset_us, error_us: trip_us / 2 })
 }
 
 /// A worker's thread: passes on what it says until its report, or its end.

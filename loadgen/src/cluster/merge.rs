@@ -1,7 +1,7 @@
 //! Many reports as one.
 //!
 //! Owns the merge. Counts and histograms are added exactly, and percentiles are read from the sum; rates are added; the generator's lag is
-//! that of all messages. A timeline is added second by second (of two percentiles the higher is kept). Anything that is not the same in all
+//! that of all messages. A timeline is added by its time, second by second (of two percentiles the higher is kept). Anything that is not the same in all
 //! parts and cannot be added (machine, connections of one) is taken from the first, and what differs is named.
 //!
 //! Rates may be added only if all parts measured the same time. A worker that was stopped, measured another time than the others or began
@@ -12,6 +12,7 @@ use std::io;
 
 use crate::hgrm::{Summary, decode, encode, new_histogram};
 use crate::report::{FaultReport, HandshakeReport, Moment, Report};
+use crate::timeline::MOMENTS_MAX;
 
 /// Difference of two measured times that is still the same time: the parts end theirs each by its own clock.
 const DURATION_SLACK_S: f64 = 0.05;
@@ -183,41 +184,125 @@ fn handshakes(parts: &[Report]) -> Option<HandshakeReport> {
     all
 }
 
-/// Seconds of all parts, side by side. Parts began together, so their stretches do too, up to the supervisors' own lateness.
+/// Seconds of all parts, by their time: each stretch gives its counts to the seconds that it lies in, in proportion. Parts began together,
+/// but their stretches neither end at quite the same moments nor are all equally long. The sum has seconds as long as the longest of them.
 fn timeline(parts: &[Report]) -> Vec<Moment> {
-    let longest = parts.iter().map(|part| part.timeline.len()).max().unwrap_or(0);
-    (0..longest)
-        .filter_map(|number| {
-            let moments: Vec<&Moment> = parts.iter().filter_map(|part| part.timeline.get(number)).collect();
-            let first = **moments.first()?;
-            let count: u64 = moments.iter().map(|moment| moment.latency_us.count).sum();
-            let most = |pick: fn(&Summary) -> u64| {
-                moments.iter().map(|moment| pick(&moment.latency_us)).max().unwrap_or(0)
-            };
-            let weighted: f64 =
-                moments.iter().map(|moment| moment.latency_us.mean * moment.latency_us.count as f64).sum();
-            Some(Moment {
-                intended_per_s: moments
-                    .iter()
-                    .map(|moment| moment.intended_per_s)
-                    .try_fold(0.0, |sum, rate| Some(sum + rate?)),
-                sent_per_s: moments.iter().map(|moment| moment.sent_per_s).sum(),
-                acked_per_s: moments.iter().map(|moment| moment.acked_per_s).sum(),
-                rejected_per_s: moments.iter().map(|moment| moment.rejected_per_s).sum(),
-                latency_us: Summary {
-                    count,
-                    p50: most(|summary| summary.p50),
-                    p90: most(|summary| summary.p90),
-                    p99: most(|summary| summary.p99),
-                    p999: most(|summary| summary.p999),
-                    p9999: most(|summary| summary.p9999),
-                    max: most(|summary| summary.max),
-                    mean: weighted / count.max(1) as f64,
-                },
-                ..first
-            })
+    // Reports come from other machines: times that are none are left out, and the number of seconds is bounded whatever they say.
+    let sound = |moment: &&Moment| {
+        let (at_s, seconds) = (moment.at_s, moment.seconds);
+        at_s.is_finite() && at_s > 0.0 && seconds > 0.0 && seconds <= at_s + 1e-3
+    };
+    let parts: Vec<Vec<&Moment>> =
+        parts.iter().map(|part| part.timeline.iter().filter(sound).collect()).collect();
+    let end_s = parts.iter().flatten().map(|moment| moment.at_s).fold(0.0, f64::max);
+    let longest_s = parts.iter().map(|part| usual_s(part)).fold(0.0, f64::max);
+    let each_s = longest_s.round().max(1.0).max((end_s / MOMENTS_MAX as f64).ceil());
+    // A rest that is too short for a rate belongs to the second before it.
+    let cells = ((end_s / each_s).round() as usize).max(usize::from(end_s > 0.0));
+    let mut sums: Vec<Cell> = (0..cells)
+        .map(|number| {
+            let is_last = number + 1 == cells;
+            Cell::new(number as f64 * each_s, if is_last { end_s } else { (number + 1) as f64 * each_s })
         })
-        .collect()
+        .collect();
+    for moment in parts.iter().flatten() {
+        let from_s = (moment.at_s - moment.seconds).max(0.0);
+        let first = ((from_s / each_s) as usize).min(cells - 1);
+        let last = ((moment.at_s / each_s) as usize).min(cells - 1);
+        let overlaps = |cell: &Cell| (moment.at_s.min(cell.to_s) - from_s.max(cell.from_s)).max(0.0);
+        let most_s = sums[first..=last].iter().map(overlaps).fold(0.0, f64::max);
+        for cell in &mut sums[first..=last] {
+            let overlap_s = overlaps(cell);
+            cell.add(moment, overlap_s, overlap_s >= most_s || 2.0 * overlap_s >= cell.to_s - cell.from_s);
+        }
+    }
+    sums.into_iter().map(Cell::moment).collect()
+}
+
+/// Length of most stretches of a part, seconds.
+fn usual_s(timeline: &[&Moment]) -> f64 {
+    let mut lengths: Vec<f64> = timeline.iter().map(|moment| moment.seconds).collect();
+    lengths.sort_by(f64::total_cmp);
+    lengths.get(lengths.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// A second of all parts, being summed: counts, not rates.
+struct Cell {
+    from_s: f64,
+    to_s: f64,
+    /// `None` once a stretch had none.
+    intended: Option<f64>,
+    due: Option<f64>,
+    sent: f64,
+    acked: f64,
+    rejected: f64,
+    latencies: f64,
+    latency_sum_us: f64,
+    latency_us: Summary,
+}
+
+impl Cell {
+    fn new(from_s: f64, to_s: f64) -> Self {
+        Self {
+            from_s,
+            to_s,
+            intended: Some(0.0),
+            due: Some(0.0),
+            sent: 0.0,
+            acked: 0.0,
+            rejected: 0.0,
+            latencies: 0.0,
+            latency_sum_us: 0.0,
+            latency_us: Summary::default(),
+        }
+    }
+
+    /// Adds the part of a stretch that lies in here, `overlap_s` long. Percentiles cannot be divided: they count where most of the stretch
+    /// is (`is_here`), and a few milliseconds of a neighbour do not spread them.
+    fn add(&mut self, moment: &Moment, overlap_s: f64, is_here: bool) {
+        if overlap_s <= 0.0 {
+            return;
+        }
+        let add = |sum: Option<f64>, rate: Option<f64>| Some(sum? + rate? * overlap_s);
+        self.intended = add(self.intended, moment.intended_per_s);
+        self.due = add(self.due, moment.due_per_s);
+        self.sent += moment.sent_per_s * overlap_s;
+        self.acked += moment.acked_per_s * overlap_s;
+        self.rejected += moment.rejected_per_s * overlap_s;
+        let theirs = &moment.latency_us;
+        let count = theirs.count as f64 * overlap_s / moment.seconds;
+        self.latencies += count;
+        self.latency_sum_us += theirs.mean * count;
+        if is_here {
+            let mine = &mut self.latency_us;
+            mine.p50 = mine.p50.max(theirs.p50);
+            mine.p90 = mine.p90.max(theirs.p90);
+            mine.p99 = mine.p99.max(theirs.p99);
+            mine.p999 = mine.p999.max(theirs.p999);
+            mine.p9999 = mine.p9999.max(theirs.p9999);
+            mine.max = mine.max.max(theirs.max);
+        }
+    }
+
+    fn moment(self) -> Moment {
+        let seconds = self.to_s - self.from_s;
+        let round = |value: f64| (value * 1e3).round() / 1e3;
+        let per_s = |count: f64| round(count / seconds);
+        Moment {
+            at_s: self.to_s,
+            seconds,
+            intended_per_s: self.intended.map(per_s),
+            due_per_s: self.due.map(per_s),
+            sent_per_s: per_s(self.sent),
+            acked_per_s: per_s(self.acked),
+            rejected_per_s: per_s(self.rejected),
+            latency_us: Summary {
+                count: self.latencies.round() as u64,
+                mean: if self.latencies > 0.0 { round(self.latency_sum_us / self.latencies) } else { 0.0 },
+                ..self.latency_us
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +372,96 @@ mod tests {
         assert!(!all.valid);
         let reason = all.invalid_reason.unwrap();
         assert!(reason.starts_with("worker 0 of 2 measured 59.900 s and another one 60.000 s"), "{reason}");
+    }
+
+    /// A part with `count` stretches of `stride_s`, in each `per_s` messages a second and a `p99` by its number.
+    fn over_time(stride_s: f64, count: u32, per_s: f64, p99: impl Fn(u32) -> u64) -> Report {
+        let moment = |number: u32| Moment {
+            at_s: f64::from(number) * stride_s,
+            seconds: stride_s,
+            intended_per_s: Some(per_s),
+            due_per_s: Some(per_s),
+            sent_per_s: per_s,
+            acked_per_s: per_s,
+            latency_us: Summary {
+                count: (per_s * stride_s) as u64,
+                p99: p99(number),
+                mean: 5.0,
+                ..Summary::default()
+            },
+            ..Moment::default()
+        };
+        Report { timeline: (1..=count).map(moment).collect(), ..part(0, 1..10) }
+    }
+
+    #[test]
+    fn seconds_of_parts_are_added_by_their_time_and_not_by_their_number() {
+        let parts = [over_time(1.0, 606, 100.0, |_| 7), over_time(1.01, 600, 100.0, |_| 9)];
+        let all = merge(&parts, &[]).unwrap().timeline;
+        assert_eq!(all.len(), 606);
+        for (number, moment) in all.iter().enumerate() {
+            assert!((moment.at_s - (number + 1) as f64).abs() < 1e-6 && (moment.seconds - 1.0).abs() < 1e-6);
+            for rate in [moment.sent_per_s, moment.acked_per_s, moment.due_per_s.unwrap()] {
+                assert!((rate - 200.0).abs() < 0.01, "{moment:?}");
+            }
+            assert_eq!((moment.latency_us.p99, moment.latency_us.mean), (9, 5.0));
+        }
+        // A step of the load is in the same second of both, however late the second part's looks are.
+        let step = |stride_s: f64, count: u32| {
+            let mut part = over_time(stride_s, count, 100.0, |_| 7);
+            part.timeline.iter_mut().filter(|moment| moment.at_s > 500.5).for_each(|moment| {
+                moment.acked_per_s = 0.0;
+            });
+            part
+        };
+        let all = merge(&[step(1.0, 606), step(1.01, 600)], &[]).unwrap().timeline;
+        let halves = all.iter().filter(|moment| (1.0..199.0).contains(&moment.acked_per_s)).count();
+        assert!(halves <= 2, "{halves} seconds in which only one part stands");
+    }
+
+    #[test]
+    fn parts_of_different_resolution_are_added_at_the_coarser_one() {
+        let second = |number: u32| if number == 100 { 9_000 } else { 10 };
+        let parts = [over_time(1.0, 600, 100.0, second), over_time(2.0, 300, 50.0, |_| 20)];
+        let all = merge(&parts, &[]).unwrap().timeline;
+        assert_eq!(all.len(), 300);
+        assert!(all.iter().all(|moment| (moment.sent_per_s - 150.0).abs() < 0.01 && moment.seconds == 2.0));
+        let latencies: u64 = all.iter().map(|moment| moment.latency_us.count).sum();
+        assert_eq!(latencies, 600 * 100 + 300 * 100);
+        let slow: Vec<f64> =
+            all.iter().filter(|moment| moment.latency_us.p99 == 9_000).map(|moment| moment.at_s).collect();
+        assert_eq!(slow, [100.0], "a slow second is slow in one of the sum, and no other");
+    }
+
+    #[test]
+    fn a_part_that_looks_late_spreads_its_percentiles_to_no_other_second_and_loses_no_count() {
+        let second = |number: u32| if number == 5 { 9_000 } else { 10 };
+        let mut late = over_time(1.0, 10, 100.0, second);
+        late.timeline.iter_mut().for_each(|moment| moment.at_s += 0.015);
+        late.timeline[0].seconds = 1.015;
+        let all = merge(&[over_time(1.0, 10, 100.0, |_| 10), late], &[]).unwrap().timeline;
+        let slow: Vec<f64> =
+            all.iter().filter(|moment| moment.latency_us.p99 == 9_000).map(|moment| moment.at_s).collect();
+        assert_eq!((slow, all.len()), (vec![5.0], 10));
+        let sent: f64 = all.iter().map(|moment| moment.sent_per_s * moment.seconds).sum();
+        assert!((sent - 2_001.5).abs() < 0.1, "{sent}");
+        assert!((all[9].at_s - 10.015).abs() < 1e-9, "the rest is no second of its own");
+    }
+
+    #[test]
+    fn times_that_a_part_makes_up_neither_panic_nor_take_memory() {
+        let mut odd = over_time(1.0, 6, 100.0, |_| 7);
+        odd.timeline[0].at_s = f64::NAN;
+        odd.timeline[1].seconds = f64::INFINITY;
+        odd.timeline[2].at_s = -4.0;
+        odd.timeline[3].seconds = -1.0;
+        odd.timeline[4] = Moment { at_s: 1e300, seconds: 1.0, ..Moment::default() };
+        let all = merge(&[over_time(1.0, 6, 100.0, |_| 7), odd], &[]).unwrap().timeline;
+        assert!((1..=MOMENTS_MAX).contains(&all.len()), "{}", all.len());
+        for seconds in [0.0, 0.0005] {
+            let none = Report { timeline: vec![Moment { seconds, ..Moment::default() }], ..part(0, 1..10) };
+            assert!(merge(&[none], &[]).unwrap().timeline.is_empty());
+        }
     }
 
     /// The part is made by a real run, so that the words looked for are the driver's.

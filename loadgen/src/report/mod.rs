@@ -199,8 +199,11 @@ pub struct Moment {
     pub at_s: f64,
     /// Its length, seconds.
     pub seconds: f64,
-    /// Messages per second that were due, by the models; `null` in the closed loop.
+    /// Messages per second that the models expect to be due: of drawn processes the mean; `null` in the closed loop.
     pub intended_per_s: Option<f64>,
+    /// Messages per second that fell due, as drawn, those left out on purpose included; `null` in the closed loop and in reports of a
+    /// version that did not tell.
+    pub due_per_s: Option<f64>,
     /// Messages per second sent.
     pub sent_per_s: f64,
     /// Messages per second acked.
@@ -209,6 +212,18 @@ pub struct Moment {
     pub rejected_per_s: f64,
     /// Latency of those acked in it.
     pub latency_us: Summary,
+}
+
+/// One of several machines that shared a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerReport {
+    /// Its number, name and address.
+    pub name: String,
+    /// How far its clock was ahead of the coordinator's before the run, microseconds.
+    pub clock_offset_us: i64,
+    /// By how much this may be wrong: half of the fastest round trip, microseconds.
+    pub clock_error_us: u64,
 }
 
 /// What the whole population would need, by what this run measured.
@@ -354,6 +369,8 @@ pub struct Report {
     pub commit: Option<String>,
     /// The command that made the run, if the caller told.
     pub command_line: Option<String>,
+    /// The machines that shared the run, those that were lost included; empty if it was one.
+    pub workers: Vec<WorkerReport>,
 }
 
 impl Report {
@@ -478,6 +495,7 @@ mod tests {
                 ..HandshakeReport::default()
             }),
             replay: Some(ReplayReport::default()),
+            workers: vec![WorkerReport::default()],
             timeline: vec![Moment::default()],
             faults: BTreeMap::from([("late".to_owned(), FaultReport::default())]),
             rejected: BTreeMap::from([("duplicate".to_owned(), 1)]),

@@ -4,6 +4,7 @@
 //! at the end of the flush interval in which its events fall, never before they are due; events of one flush interval leave in the order
 //! in which they are due. Memory is that of one flush interval.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Schedule, Warp, as_us};
@@ -18,6 +19,48 @@ const CLOSED_STEP_S_MAX: f64 = 60.0;
 
 /// Looks for the next event of a closed loop, at most, before the profile counts as silent: half a year.
 const SILENT_STEPS_MAX: u32 = 262_144;
+
+/// Length of the steps in which what falls due is counted, at least, microseconds.
+const DUE_STEP_US: u64 = 5_000;
+
+/// Steps counted ahead of the last question, at most: 20 s of questions that do not come. Beyond, the last step takes what follows.
+const DUE_STEPS_MAX: usize = 4_096;
+
+/// How many events fell due until when, while planning is ahead of the clock or behind it.
+#[derive(Debug, Default)]
+struct DueCount {
+    /// Before all steps.
+    passed: u64,
+    /// Ends of steps and how many fell due in each, in order.
+    steps: VecDeque<(u64, u64)>,
+}
+
+impl DueCount {
+    /// Counts `events` that are due before `to_us`, and not before what was counted last.
+    fn add(&mut self, to_us: u64, events: u64) {
+        if events == 0 {
+            return;
+        }
+        let is_full = self.steps.len() >= DUE_STEPS_MAX;
+        match self.steps.back_mut() {
+            Some((end_us, count))
+                if is_full || end_us.div_ceil(DUE_STEP_US) == to_us.div_ceil(DUE_STEP_US) =>
+            {
+                (*end_us, *count) = (to_us, *count + events);
+            }
+            _ => self.steps.push_back((to_us, events)),
+        }
+    }
+
+    /// Events due until `now_us`, to a step; times asked for must not fall.
+    fn until(&mut self, now_us: u64) -> u64 {
+        while let Some((_, count)) = self.steps.front().filter(|(end_us, _)| *end_us <= now_us) {
+            self.passed += count;
+            self.steps.pop_front();
+        }
+        self.passed
+    }
+}
 
 /// One batch to build: which events, and when it may leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +119,8 @@ pub struct Planner {
     release_us: u64,
     /// Events handed out that are due in the measured time, by class.
     intended: Vec<u64>,
+    /// Events drawn, by when they are due (open loop).
+    due: DueCount,
 }
 
 impl Planner {
@@ -98,6 +143,7 @@ impl Planner {
             urgent: 0,
             release_us: 0,
             intended: vec![0; classes],
+            due: DueCount::default(),
         }
     }
 
@@ -155,6 +201,18 @@ impl Planner {
             Some(replay) => replay.expected(from_us, to_us),
             None => self.arrivals.expected(self.warp.virtual_s(from_us), self.warp.virtual_s(to_us)),
         }
+    }
+
+    /// Events that fell due from the start to `now_us`, as they were drawn (open loop); for what was not drawn yet, because no batch was
+    /// asked for in time, what the models expect. Times asked for must not fall.
+    #[must_use]
+    pub fn due_until(&mut self, now_us: u64) -> f64 {
+        let now_us = now_us.min(as_us(self.plan.warm_up + self.plan.duration));
+        let drawn = self.due.until(now_us) as f64;
+        if self.cursor_us >= now_us || self.is_used_up() {
+            return drawn;
+        }
+        drawn + self.expected(self.cursor_us, now_us).iter().sum::<f64>()
     }
 
     /// The next batch, or `None` when the run is over. An open loop that has fallen behind `now_us` gets everything that is due by now,
@@ -217,12 +275,15 @@ impl Planner {
                 due_us: self.cursor_us,
                 length_us: to_us - self.cursor_us,
             };
+            let before = self.drawn.len() as u64;
             if let Some(replay) = &mut self.replay {
                 replay.fill(to_us, &mut self.drawn);
             } else if tick.to_s > tick.from_s {
                 self.arrivals.fill(&tick, &mut self.drawn);
             }
             self.cursor_us = to_us;
+            // What is beyond the last message of the run is drawn but never due.
+            self.due.add(to_us, (self.drawn.len() as u64).min(left).saturating_sub(before));
             // A gateway sends at whole flush intervals.
             self.release_us = to_us.div_ceil(flush_us) * flush_us;
         }
@@ -354,6 +415,54 @@ mod tests {
         planner.next(0);
         assert_eq!(planner.intended(2_000_000), [2_000]);
         assert_eq!(planner.intended(1_000_000), [1_000]);
+    }
+
+    #[test]
+    fn what_fell_due_is_told_as_it_was_drawn_whether_planning_is_ahead_or_behind() {
+        let text = "name = \"t\"\nabout = \"t\"\n[[class]]\nname = \"drawn\"\ndevices = 1000\n\
+                    payload = { kind = \"fixed\", bytes = 32 }\n[[class.stream]]\narrival = \"poisson\"\nmean_interval_s = 1.0\n";
+        let profile = Profile::parse(text).unwrap();
+        let play = Play { seed: 1, scale: 1.0, diurnal: false, start_s: 0.0, split: Split::WHOLE };
+        let plan = Plan {
+            schedule: Schedule::Open { rate_per_s: 1_000.0 },
+            batch_messages: 64,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(4),
+            messages_max: u64::MAX,
+            flush: Duration::from_millis(2),
+            priority: Box::default(),
+        };
+        let warp = Warp::new(0.0, 1.0, &Shape::Constant, plan.warm_up, plan.duration);
+        let mut planner = Planner::new(plan, Arrivals::new(&profile, &play), warp);
+        // Behind from the start: the models answer.
+        assert!((planner.due_until(1_000) - 1.0).abs() < 0.01);
+        let works: Vec<Work> = std::iter::from_fn(|| planner.next(0)).collect();
+        let mut total = 0;
+        for second in 1..=4u64 {
+            let drawn = works
+                .iter()
+                .flat_map(|work| &work.rows)
+                .filter(|row| row.due_us < second * 1_000_000)
+                .count();
+            let due = planner.due_until(second * 1_000_000);
+            assert!((due - drawn as f64).abs() < 1e-9, "{due} and {drawn}");
+            total = drawn;
+        }
+        assert!(total > 3_700 && total != 4_000, "drawn, and not the mean: {total}");
+        assert!((planner.due_until(9_000_000) - total as f64).abs() < 1e-9, "nothing is due after the end");
+        let mut few = open(1_000.0, 100);
+        while few.next(0).is_some() {}
+        assert!((few.due_until(2_000_000) - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn steps_that_nobody_asks_for_are_bounded_and_lose_no_event() {
+        let mut due = DueCount::default();
+        let steps = 3 * DUE_STEPS_MAX as u64;
+        (1..=steps).for_each(|step| due.add(step * DUE_STEP_US, 2));
+        assert_eq!(due.steps.len(), DUE_STEPS_MAX);
+        assert_eq!(due.until(DUE_STEP_US), 2);
+        assert_eq!(due.until(steps * DUE_STEP_US), 2 * steps);
     }
 
     proptest! {

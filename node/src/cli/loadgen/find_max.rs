@@ -3,27 +3,93 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use weft_loadgen::report::{group, time};
-use weft_loadgen::search::{Found, Length, Objective, Options, Trial, judge, search};
-use weft_loadgen::{LoadError, Machine, RunConfig, Schedule, Shape, Stop, run as drive};
+use weft_loadgen::search::{Found, Length, Objective, Options, SCHEMA, Trial, judge, search};
+use weft_loadgen::{LoadError, Machine, Report, RunConfig, Schedule, Shape, Stop, run as drive};
 
 use crate::cli::{EXIT_FOUND, JsonArg, usage};
 
 /// A short trial has at least this: seconds are what its scatter is made of.
 const SHORT_MIN: Duration = Duration::from_secs(2);
 
-/// What is written as JSON.
+/// What is written as JSON (docs, load generator, "Highest rate that holds an objective"): what was found, and all that the trials had in
+/// common, under the names and with the meaning that it has in the report of one run.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Search<'a> {
+    schema: u32,
+    version: &'a str,
+    /// When the first trial began, UTC.
+    started_at: &'a str,
     #[serde(flatten)]
     found: &'a Found,
-    profile: String,
-    /// Seconds measured in each trial.
+    profile: &'a str,
+    population: u64,
+    population_msgs_per_s: f64,
+    speedup: f64,
+    at_hour: Option<f64>,
+    seed: u64,
+    target: &'a str,
+    backend: Option<&'a str>,
+    ack_level: &'a str,
+    topology: &'a str,
+    handshakes_per_s_max: Option<f64>,
+    connections: u32,
+    batch: u32,
+    /// How often gateways send what is due, microseconds.
+    flush_us: u64,
+    signing: &'a str,
+    signer: &'a str,
+    generator_threads: u32,
+    lag_p99_us_max: u64,
+    warm_up_s: f64,
+    /// Seconds measured in each whole trial.
     trial_s: f64,
-    target: String,
-    machine: Machine,
-    command_line: Option<String>,
+    /// The scatter above which a trial is made again.
+    scatter_max: f64,
+    /// Messages sent with a fault on purpose, of the first trial.
+    faults: &'a std::collections::BTreeMap<String, weft_loadgen::report::FaultReport>,
+    machine: &'a Machine,
+    commit: Option<&'a str>,
+    command_line: Option<&'a str>,
+}
+
+impl<'a> Search<'a> {
+    /// `first` is the report of the first trial.
+    fn new(found: &'a Found, first: &'a Report, config: &RunConfig, options: &Options) -> Self {
+        Self {
+            schema: SCHEMA,
+            version: &first.version,
+            started_at: &first.started_at,
+            found,
+            profile: &first.profile.name,
+            population: first.profile.population,
+            population_msgs_per_s: first.profile.population_msgs_per_s,
+            speedup: first.profile.speedup,
+            at_hour: first.profile.at_hour,
+            seed: first.seed,
+            target: &first.target,
+            backend: first.backend.as_deref(),
+            ack_level: &first.ack_level,
+            topology: &first.topology,
+            handshakes_per_s_max: first.handshakes.as_ref().map(|handshakes| handshakes.per_s_max),
+            connections: first.connections,
+            batch: first.batch,
+            flush_us: u64::try_from(config.flush.as_micros()).unwrap_or(u64::MAX),
+            signing: &first.signing,
+            signer: &first.generator.signer,
+            generator_threads: first.generator.threads,
+            lag_p99_us_max: first.lag_p99_us_max,
+            warm_up_s: first.warm_up_s,
+            trial_s: config.duration.as_secs_f64(),
+            scatter_max: options.scatter_max,
+            faults: &first.faults,
+            machine: &first.machine,
+            commit: first.commit.as_deref(),
+            command_line: first.command_line.as_deref(),
+        }
+    }
 }
 
 /// Searches with runs of `config`, whose scale is set by the rate of each trial.
@@ -33,7 +99,6 @@ struct Report<'a> {
 pub fn run(
     config: &RunConfig,
     objective: &Objective,
-    target: &str,
     stop: &Stop,
     quiet: bool,
     json: &JsonArg,
@@ -42,6 +107,7 @@ pub fn run(
     let world = config.world();
     let whole = world.profile.rate_per_s() * world.speedup;
     let options = Options { most_per_s: whole.min(Options::default().most_per_s), ..Options::default() };
+    let mut first: Option<Report> = None;
     let found = search(
         objective,
         &options,
@@ -65,7 +131,9 @@ pub fn run(
             }
             // A target that was driven beyond what it can do is left to recover.
             std::thread::sleep(Duration::from_millis(300));
-            Ok(judge(&outcome.report, objective, busy))
+            let trial = judge(&outcome.report, objective, busy);
+            first.get_or_insert(outcome.report);
+            Ok(trial)
         },
         |trial| {
             if !quiet {
@@ -73,14 +141,8 @@ pub fn run(
             }
         },
     )?;
-    json.write(&Report {
-        found: &found,
-        profile: world.profile.name.clone(),
-        trial_s: config.duration.as_secs_f64(),
-        target: target.to_owned(),
-        machine: Machine::read(config.about.data_dir.as_deref()),
-        command_line: config.about.command_line.clone(),
-    })?;
+    let first = first.context("no trial was made")?;
+    json.write(&Search::new(&found, &first, config, &options))?;
     if !json.on_stdout() {
         println!("{} holds up to {} messages/s", found.objective, group(found.rate_per_s as u64));
         println!(

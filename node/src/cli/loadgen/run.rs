@@ -310,7 +310,7 @@ pub fn run(args: RunArgs, _globals: &Globals) -> anyhow::Result<ExitCode> {
     config.about.data_dir = args.target.data.clone();
     let stop = stop_signal()?;
     if let Some(objective) = &args.find_max {
-        return find_max::run(&config, objective, &args.target.target, &stop, args.quiet, &args.json);
+        return find_max::run(&config, objective, &stop, args.quiet, &args.json);
     }
     let world = config.world();
     let title = format!("{} at scale {:.3e} against {}", world.profile.name, world.scale, args.target.target);
