@@ -30,6 +30,8 @@ struct Fake {
     refuse_first: AtomicU32,
     /// One message in this many is rejected; 0 for none.
     reject_one_in: u32,
+    /// What is said to those who want messages back, and how often before they get them.
+    get_refusal: Option<(fn() -> Refusal, AtomicU32)>,
 }
 
 impl Service for Fake {
@@ -84,6 +86,12 @@ impl Service for Fake {
     }
 
     async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
+        if let Some((refusal, times)) = &self.get_refusal {
+            let left = times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() {
+                return Err(refusal());
+            }
+        }
         let stored = self.stored.lock().unwrap();
         let find = |id: &MessageId| {
             stored.get(id).map(|bytes| Found { place: Place::new(LaneId(0), 1), bytes: bytes.clone().into() })
@@ -209,6 +217,62 @@ fn an_audit_finds_missing_and_altered_messages() {
     assert!(found.failures.iter().any(|failure| failure.contains(&ids[200].to_string())));
 }
 
+/// A node that refuses `times` requests of an audit with `refusal`, and how long the audit took. It must end by itself: one that is asked
+/// to end once it is overdue is no test's result.
+fn audit_refused(
+    refusal: fn() -> Refusal,
+    times: u32,
+    patience: Duration,
+    stop_after: Option<Duration>,
+) -> (AuditReport, Duration) {
+    let node = node(Fake { get_refusal: Some((refusal, times.into())), ..Fake::default() });
+    let acked = node.run(&node.config()).acked.unwrap();
+    let (target, begun, stop) = (node.target.clone(), Instant::now(), Stop::new());
+    let (found, report) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let options = AuditOptions { readers: 2, patience, ..AuditOptions::default() };
+            let _ = found.send(audit(&target, &acked, &options, &SerialBatch::new(), &stop, &mut |_| {}));
+        }
+    });
+    if let Some(after) = stop_after {
+        std::thread::sleep(after);
+        stop.request();
+    }
+    let report = report.recv_timeout(Duration::from_secs(20)).expect("the audit ends").unwrap();
+    (report, begun.elapsed())
+}
+
+#[test]
+fn an_audit_of_a_node_that_cannot_read_what_it_acked_is_broken_off_at_once() {
+    let unreadable = || Refusal::internal("a record cannot be read");
+    let (found, took) = audit_refused(unreadable, u32::MAX, Duration::from_secs(60), None);
+    let reason = found.broken_off.as_deref().unwrap();
+    assert!(reason.contains("a record cannot be read") && !found.is_clean(), "{found:?}");
+    assert!(took < Duration::from_secs(3), "no patience is spent on it: {took:?}");
+}
+
+#[test]
+fn an_audit_asks_a_node_that_is_full_again_until_its_patience_is_at_an_end() {
+    let full = || Refusal::overloaded(50, "full");
+    let (found, _) = audit_refused(full, 5, Duration::from_secs(60), None);
+    assert!(found.is_clean() && found.checked == 3_000 && found.waits > 0, "{found:?}");
+
+    let (found, took) = audit_refused(full, u32::MAX, Duration::from_secs(1), None);
+    assert!(found.broken_off.as_deref().is_some_and(|reason| reason.contains("full")), "{found:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
+
+    // Nor is a node's word on when to come again longer than the patience, or a stop unheard meanwhile.
+    let for_ever = || Refusal::overloaded(u32::MAX, "full for ever");
+    let (found, took) = audit_refused(for_ever, u32::MAX, Duration::from_secs(1), None);
+    assert!(found.broken_off.is_some() && took < Duration::from_secs(5), "{took:?} {found:?}");
+    let (patience, stop_after) = (Duration::from_secs(600), Some(Duration::from_millis(500)));
+    let (found, took) = audit_refused(for_ever, u32::MAX, patience, stop_after);
+    assert_eq!((found.broken_off.as_deref(), found.checked), (None, 0), "{found:?}");
+    assert!(!found.is_clean() && took < Duration::from_secs(5), "{took:?}");
+}
+
 #[test]
 fn rejections_are_counted_by_name_and_not_audited() {
     let node = node(Fake { reject_one_in: 10, ..Fake::default() });
@@ -302,8 +366,7 @@ fn a_worker_that_cannot_connect_is_named_before_the_others_begin() {
         workers: 0,
     };
     let able = worker("able", node.target.clone());
-    let unable =
-        worker("unable", NodeTarget { network: Some(GenesisId([8; 32]).network()), ..node.target });
+    let unable = worker("unable", NodeTarget { network: Some(GenesisId([8; 32]).network()), ..node.target });
     let options = CoordinateOptions { workers: 2, wait: Duration::from_secs(30), job };
     let mut seen = Vec::new();
     let (merged, parts) = coordinate(&listener, &options, &mut |event| seen.push(event.clone())).unwrap();
