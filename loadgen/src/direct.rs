@@ -22,6 +22,7 @@ use weft_net::{Dialer, NetError, SessionOptions};
 use crate::connection::{Feed, drive};
 use crate::driver::Shared;
 use crate::generate::Batch;
+use crate::hold::Holds;
 use crate::link::{Link, session_options};
 use crate::report::HandshakeReport;
 
@@ -117,8 +118,8 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) batch: Batch,
-    /// How late the generator was with it, microseconds.
-    pub(crate) late_us: u64,
+    /// For how long it was ready to leave and nothing but the generator kept it, microseconds.
+    pub(crate) idle_us: u64,
 }
 
 /// A device's connection, as the dispatcher sees it.
@@ -149,15 +150,15 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, dialer: Dialer, places: u32) {
         shared,
     };
     let clock = dispatcher.shared.traffic.clock;
-    // Until when the pool last had no place.
-    let mut held_until_us = 0;
+    // When a connection, or the pool, took no more.
+    let held = Holds::default();
     while let Some(batch) = dispatcher.shared.queue.pop().await {
-        let free_us = batch.release_us.max(batch.ready_us).max(held_until_us);
-        let late_us =
-            batch.ready_us.saturating_sub(batch.release_us) + clock.now_us().saturating_sub(free_us);
+        let (free_us, now_us) = (batch.release_us.max(batch.ready_us), clock.now_us());
+        let idle_us = now_us.saturating_sub(free_us).saturating_sub(held.within(free_us, now_us));
         for (device, fresh, part) in parts(batch) {
-            if dispatcher.hand_over(device, fresh, Parcel { batch: part, late_us }).await {
-                held_until_us = clock.now_us();
+            let begun_us = clock.now_us();
+            if dispatcher.hand_over(device, fresh, Parcel { batch: part, idle_us }).await {
+                held.note(begun_us, clock.now_us());
             }
         }
         dispatcher.reap();
@@ -183,7 +184,6 @@ fn parts(batch: Batch) -> impl Iterator<Item = (u64, bool, Batch)> {
             trail: batch.trail.get(rows.clone()).unwrap_or_default().into(),
             devices: Box::default(),
             ready_us: batch.ready_us,
-            held_until_us: batch.held_until_us,
         };
         row = rows.end;
         at += bytes;
@@ -431,7 +431,6 @@ mod tests {
             trail: Box::default(),
             devices,
             ready_us: 40,
-            held_until_us: 0,
         };
         let parts: Vec<_> = parts(batch).collect();
         let seen: Vec<_> = parts

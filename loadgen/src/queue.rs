@@ -6,8 +6,9 @@
 //! (messages) exceed `capacity` and that quarter by one batch per producer at most; after [`Queue::close`] pushes fail and consumers get what is left, then `None`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -27,7 +28,39 @@ struct State<T> {
     /// The urgent ones, and the others.
     items: [BTreeMap<u64, Item<T>>; 2],
     weight: u64,
+    /// Producers that wait for room, by the numbers of their items.
+    waiting: BTreeMap<u64, Waiting>,
     closed: bool,
+}
+
+/// A producer that waits for room.
+#[derive(Debug)]
+struct Waiting {
+    weight: u64,
+    capacity: u64,
+    /// Since when there is some.
+    room_at: Option<Instant>,
+}
+
+impl<T> State<T> {
+    /// Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
+    fn has_room(&self, number: u64, weight: u64, capacity: u64) -> bool {
+        let older = |items: &BTreeMap<u64, Item<T>>| {
+            items.first_key_value().is_some_and(|(first, _)| *first < number)
+        };
+        self.weight + weight <= capacity || !self.items.iter().any(older)
+    }
+
+    /// Notes for whom there is room now. A producer may get a core only later, and that is not the queue's doing.
+    fn note_room(&mut self, now: Instant) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (number, producer) in &mut waiting {
+            if producer.room_at.is_none() && self.has_room(*number, producer.weight, producer.capacity) {
+                producer.room_at = Some(now);
+            }
+        }
+        self.waiting = waiting;
+    }
 }
 
 #[derive(Debug)]
@@ -42,7 +75,12 @@ impl<T> Queue<T> {
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
             capacity,
-            state: Mutex::new(State { items: [BTreeMap::new(), BTreeMap::new()], weight: 0, closed: false }),
+            state: Mutex::new(State {
+                items: [BTreeMap::new(), BTreeMap::new()],
+                weight: 0,
+                waiting: BTreeMap::new(),
+                closed: false,
+            }),
             room: Condvar::new(),
             ready: Notify::new(),
         }
@@ -52,8 +90,8 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `value` in, to be handed out from `release` on, after all of lower `number` that are as `urgent`. Blocks while the queue is full; gives the value
-    /// back if the queue is closed.
+    /// Puts `value` in, to be handed out from `release` on, after all of lower `number` that are as `urgent`. Blocks while the queue is full, and tells from when
+    /// until when it was, if so; gives the value back if the queue is closed.
     pub(crate) fn push(
         &self,
         number: u64,
@@ -61,22 +99,18 @@ impl<T> Queue<T> {
         release: Instant,
         weight: u64,
         value: T,
-    ) -> Result<Duration, T> {
+    ) -> Result<Option<Range<Instant>>, T> {
         let capacity = if urgent { self.capacity + self.capacity / 4 } else { self.capacity };
         let which = usize::from(!urgent);
         let mut state = self.lock();
         let mut wait_began = None;
-        // Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
-        while state.weight + weight > capacity
-            && !state.closed
-            && state
-                .items
-                .iter()
-                .any(|items| items.first_key_value().is_some_and(|(first, _)| *first < number))
-        {
+        while !state.closed && !state.has_room(number, weight, capacity) {
             wait_began.get_or_insert_with(Instant::now);
+            // Room that another producer took was none.
+            state.waiting.insert(number, Waiting { weight, capacity, room_at: None });
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let room_at = state.waiting.remove(&number).and_then(|waiting| waiting.room_at);
         if state.closed {
             return Err(value);
         }
@@ -84,7 +118,7 @@ impl<T> Queue<T> {
         state.items[which].insert(number, Item { release, weight, value });
         drop(state);
         self.ready.notify_one();
-        Ok(wait_began.map_or(Duration::ZERO, |began| began.elapsed()))
+        Ok(wait_began.map(|began| began..room_at.unwrap_or_else(Instant::now)))
     }
 
     /// The oldest item, once it is due; `None` when the queue is closed and empty. Safe to cancel: an item is taken only by the poll
@@ -100,6 +134,7 @@ impl<T> Queue<T> {
                 });
                 if let Some(item) = due {
                     state.weight -= item.weight;
+                    state.note_room(now);
                     let more = state.items.iter().any(|items| !items.is_empty());
                     drop(state);
                     self.room.notify_all();
@@ -153,8 +188,13 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
+
+    fn length(held: Option<Range<Instant>>) -> Duration {
+        held.map_or(Duration::ZERO, |held| held.end - held.start)
+    }
 
     #[tokio::test]
     async fn items_leave_in_the_order_of_their_numbers() {
@@ -214,7 +254,7 @@ mod tests {
         let now = Instant::now();
         let producer = std::thread::spawn({
             let queue = Arc::clone(&queue);
-            move || (0..10).map(|number| queue.push(number, false, now, 1, number).unwrap()).sum::<Duration>()
+            move || (0..10).map(|n| length(queue.push(n, false, now, 1, n).unwrap())).sum::<Duration>()
         });
         for number in 0..10 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -223,6 +263,36 @@ mod tests {
         }
         let waited = producer.join().unwrap();
         assert!(waited >= Duration::from_millis(8), "and is told that it waited: {waited:?}");
+    }
+
+    /// The backlog is the target's doing, and a generator that gets no core once there is room again is not.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_producer_is_held_back_until_there_is_room_and_not_until_it_has_a_core() {
+        let queue = Arc::new(Queue::new(1));
+        let now = Instant::now();
+        queue.push(0, false, now, 1, 0).unwrap();
+        let producer = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.push(1, false, now, 1, 1).unwrap()
+        });
+        while queue.lock().waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let room = {
+            // As `pop` does, but for what a busy machine does to the producer meanwhile.
+            let mut state = queue.lock();
+            state.items[1].clear();
+            state.weight = 0;
+            let room = Instant::now();
+            state.note_room(room);
+            queue.room.notify_all();
+            std::thread::sleep(Duration::from_millis(100));
+            room
+        };
+        let held = producer.join().unwrap().unwrap();
+        assert_eq!(held.end, room);
+        assert!(length(Some(held)) >= Duration::from_millis(20));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
