@@ -511,7 +511,9 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
     };
     let mut stats = ThreadStats::default();
     while !shared.halt.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         let Some(work) = shared.planner().next(clock.now_us()) else { break };
+        stats.busy += begun.elapsed();
         sleep_until(clock.instant(work.release_us.saturating_sub(shared.look_ahead_us)), &shared.halt);
         let begun = Instant::now();
         let built = match (&mut generator, &pool) {

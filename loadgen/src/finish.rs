@@ -15,9 +15,10 @@ use crate::machine::{Machine, commit, memory_peak_bytes, rfc3339};
 use crate::measure::Meter;
 use crate::report::{
     ClassReport, DirectFacts, Facts, FaultReport, FullPopulation, GeneratorReport, HandshakeReport,
-    Histograms, Moment, OpenFacts, ProfileReport, Rate, ReplayReport, Report, SCHEMA, invalid_reason,
+    Histograms, Moment, OpenFacts, PROBLEMS_MAX, ProfileReport, Rate, ReplayReport, Report, SCHEMA, caveats,
+    invalid_reason,
 };
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, as_us};
 
 /// What a generator thread did.
 #[derive(Clone, Debug, Default)]
@@ -61,14 +62,13 @@ impl Finished<'_> {
             Schedule::Closed { .. } => (None, None),
             Schedule::Open { rate_per_s } => {
                 let open = OpenFacts {
-                    rate_per_s,
                     intended,
                     sent_in_time: total.sent_in_time,
-                    generator_lag_p99_us: total.generator_lag.value_at_quantile(0.99),
+                    cut_off: self.cut_off(rate_per_s),
+                    generator_lag: Summary::of(&total.generator_lag),
                     lag_p99_us_max: shared.lag_us_max,
                     backlog_full_s: round(blocked_s),
                     held_back_s,
-                    waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
                     busy_share: generator.busy_share,
                     direct: handshakes.as_ref().map(direct_facts),
                 };
@@ -82,9 +82,18 @@ impl Finished<'_> {
             acked: total.acked,
             unacked,
             connections_lost: shared.connections_lost.load(Ordering::Relaxed),
+            waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
             open,
+            closed_busy_share: match (&config.schedule, &config.target) {
+                (Schedule::Closed { .. }, Target::Node(_)) => Some(self.busy_share(window.end_us())),
+                // The null target is there to measure the generator.
+                _ => None,
+            },
         };
         let invalid_reason = invalid_reason(&facts);
+        let mut problems = caveats(&facts);
+        problems.extend(shared.problems.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        problems.truncate(PROBLEMS_MAX);
         let (target, ack_level) = match &config.target {
             Target::Node(node) => (node.addr.to_string(), config.ack_level.name().to_owned()),
             Target::Null(_) => ("null".to_owned(), "none".to_owned()),
@@ -180,7 +189,7 @@ impl Finished<'_> {
             generator,
             backend: config.about.backend.clone(),
             audit: None,
-            problems: shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            problems,
             machine: Machine::read(config.about.data_dir.as_deref()),
             commit: commit(),
             command_line: config.about.command_line.clone(),
@@ -220,22 +229,39 @@ impl Finished<'_> {
         world.profile.classes.iter().enumerate().map(report).collect()
     }
 
+    /// Share of the time until `end_us` in which generator threads were at work, mean over them.
+    fn busy_share(&self, end_us: u64) -> f64 {
+        let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
+        let wall_s = (end_us as f64 / 1e6).max(1e-6);
+        (busy_s / wall_s / self.generators.len().max(1) as f64).min(1.0)
+    }
+
+    /// Messages that a run which was stopped before its time may have planned and not sent yet: those of the look-ahead, of the flush
+    /// interval before the stop and the one after it, and what each thread has in hand.
+    fn cut_off(&self, rate_per_s: f64) -> u64 {
+        let planned_us = as_us(self.config.warm_up + self.config.duration);
+        if !self.stopped || self.shared.window.end_us() >= planned_us {
+            return 0;
+        }
+        let threads = self.generators.len() as u32;
+        let ahead = self.config.look_ahead + self.config.flush * (2 + threads);
+        (rate_per_s * ahead.as_secs_f64()).ceil() as u64 + u64::from(threads)
+    }
+
     fn generator(&self, signer: &str, blocked_s: f64) -> GeneratorReport {
         let threads = self.generators.len();
-        let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
         let messages: u64 = self.generators.iter().map(|thread| thread.messages).sum();
         let scheduled: Option<Vec<_>> = self.generators.iter().map(|thread| thread.scheduled).collect();
         let sum = |pick: fn(&(Duration, Duration)) -> Duration| {
             scheduled.as_ref().map(|times| round(times.iter().map(pick).sum::<Duration>().as_secs_f64()))
         };
         let cpu_s = sum(|times| times.0);
-        let wall_s = (self.elapsed_us as f64 / 1e6).max(1e-6);
         GeneratorReport {
             threads: threads as u32,
             signer: signer.to_owned(),
             messages,
             keys_derived: self.generators.iter().map(|thread| thread.keys_derived).sum(),
-            busy_share: round((busy_s / wall_s / threads.max(1) as f64).min(1.0)),
+            busy_share: round(self.busy_share(self.elapsed_us)),
             cpu_s,
             waited_for_cpu_s: sum(|times| times.1),
             cpu_us_per_message: cpu_s
@@ -251,6 +277,7 @@ fn direct_facts(handshakes: &HandshakeReport) -> DirectFacts {
         per_s_max: handshakes.per_s_max,
         failed: handshakes.failed,
         unsent: handshakes.messages_unsent,
+        waited: handshakes.messages_waited,
         limited_s: handshakes.limited_s,
         pool_full_s: handshakes.pool_full_s,
     }

@@ -149,7 +149,7 @@ pub struct Meter {
     pub rejected: u64,
     /// Messages refused, by the name of the reason.
     pub rejected_by: BTreeMap<String, u64>,
-    /// Of `sent`: due in the window, and sent no later than the lag limit after its end.
+    /// Of `sent`: due in the window, and sent no later than the lag limit after the last gateway of the window sends.
     pub(crate) sent_in_time: u64,
     /// Of `sent`: sent in the window.
     pub(crate) sent_in_window: u64,
@@ -203,7 +203,7 @@ impl Meter {
         if run.window.contains(flight.sent_us) {
             self.sent_in_window += count;
         }
-        let in_time = flight.sent_us <= run.window.end_us().saturating_add(run.lag_us_max);
+        let in_time = flight.sent_us <= run.last_flush_us().saturating_add(run.lag_us_max);
         let is_open = matches!(run.schedule, Schedule::Open { .. });
         let mut second = false;
         for (row, bytes) in flight.rows.iter().zip(lengths) {
@@ -348,6 +348,14 @@ pub(crate) struct Rules<'a> {
     pub(crate) flush_us: u64,
     /// When generator threads could not go on because the backlog was full.
     pub(crate) blocked: &'a Holds,
+}
+
+impl Rules<'_> {
+    /// When gateways send the last of what falls due in the window: at the end of its last flush interval.
+    fn last_flush_us(&self) -> u64 {
+        let flush_us = self.flush_us.max(1);
+        self.window.end_us().div_ceil(flush_us).saturating_mul(flush_us)
+    }
 }
 
 /// Whether an ack answers this batch at the level asked for; if not, why it does not count.
@@ -501,12 +509,15 @@ mod tests {
         let blocked = Holds::default();
         let rules = rules(&window, 1_000, 10_000, &blocked);
         let mut meter = Meter::new(1);
-        let flight = flight(10, 9_500, 9_500);
+        let flight = flight(10, 11_500, 11_500);
         meter.on_sent(&flight, &LENGTHS, 0, false, &rules);
-        meter.on_ack(&flight, &ack(10, Vec::new()), 9_800, &rules);
-        // Due in [4, 8) ms: events 4 to 7; sent later than 8 + 1 ms, so none in time.
+        meter.on_ack(&flight, &ack(10, Vec::new()), 11_800, &rules);
+        // Due in [4, 8) ms: events 4 to 7, which leave at 10 ms; sent later than 10 + 1 ms, so none in time.
         assert_eq!((meter.sent, meter.acked, meter.latency.len(), meter.send_lag.len()), (10, 10, 4, 4));
         assert_eq!((meter.sent_in_time, meter.sent_in_window, meter.acked_in_window), (0, 0, 0));
+        let on_time = Flight { called_us: 10_900, sent_us: 10_900, ..flight };
+        meter.on_sent(&on_time, &LENGTHS, 0, false, &rules);
+        assert_eq!(meter.sent_in_time, 4);
         window.end_at(5_000);
         window.end_at(6_000);
         assert_eq!(window.end_us(), 5_000, "an end only moves forward in time when it comes earlier");
