@@ -510,6 +510,7 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
         Builder::Pool(pool, repeat) => (None, Some((pool, repeat))),
     };
     let mut stats = ThreadStats::default();
+    let started = Instant::now();
     while !shared.halt.load(Ordering::Relaxed) {
         let begun = Instant::now();
         let Some(work) = shared.planner().next(clock.now_us()) else { break };
@@ -537,11 +538,13 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
         match shared.queue.push(work.number, work.urgent, release, count, batch) {
             Ok(None) => {}
             Ok(Some(held)) => {
+                stats.blocked += held.end - held.start;
                 shared.blocked_us.fetch_add(as_us(held.end - held.start), Ordering::Relaxed);
                 shared.blocked.note(clock.at_us(held.start), clock.at_us(held.end));
             }
             Err(_) => break,
         }
+        stats.active = started.elapsed();
     }
     if let Some(generator) = &generator {
         stats.keys_derived = generator.derived_total();

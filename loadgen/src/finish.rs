@@ -26,6 +26,10 @@ pub(crate) struct ThreadStats {
     pub(crate) messages: u64,
     pub(crate) keys_derived: u64,
     pub(crate) busy: Duration,
+    /// From its start until its last batch was handed over.
+    pub(crate) active: Duration,
+    /// Of this, the time for which there was no room for a batch.
+    pub(crate) blocked: Duration,
     /// Messages due in the measured time that were left out on purpose, by class.
     pub(crate) missing: Vec<u64>,
     /// Time on a core and time waiting for one.
@@ -85,7 +89,7 @@ impl Finished<'_> {
             waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
             open,
             closed_busy_share: match (&config.schedule, &config.target) {
-                (Schedule::Closed { .. }, Target::Node(_)) => Some(self.busy_share(window.end_us())),
+                (Schedule::Closed { .. }, Target::Node(_)) => Some(self.unblocked_share()),
                 // The null target is there to measure the generator.
                 _ => None,
             },
@@ -229,11 +233,11 @@ impl Finished<'_> {
         world.profile.classes.iter().enumerate().map(report).collect()
     }
 
-    /// Share of the time until `end_us` in which generator threads were at work, mean over them.
-    fn busy_share(&self, end_us: u64) -> f64 {
-        let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
-        let wall_s = (end_us as f64 / 1e6).max(1e-6);
-        (busy_s / wall_s / self.generators.len().max(1) as f64).min(1.0)
+    /// Share of their time in which generator threads did not wait for room: in a closed loop they work then, or want a core to do so.
+    fn unblocked_share(&self) -> f64 {
+        let sum = |pick: fn(&ThreadStats) -> Duration| self.generators.iter().map(pick).sum::<Duration>();
+        let active_s = sum(|thread| thread.active).as_secs_f64();
+        if active_s > 0.0 { 1.0 - sum(|thread| thread.blocked).as_secs_f64() / active_s } else { 0.0 }
     }
 
     /// Messages that a run which was stopped before its time may have planned and not sent yet: those of the look-ahead, of the flush
@@ -250,18 +254,20 @@ impl Finished<'_> {
 
     fn generator(&self, signer: &str, blocked_s: f64) -> GeneratorReport {
         let threads = self.generators.len();
+        let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
         let messages: u64 = self.generators.iter().map(|thread| thread.messages).sum();
         let scheduled: Option<Vec<_>> = self.generators.iter().map(|thread| thread.scheduled).collect();
         let sum = |pick: fn(&(Duration, Duration)) -> Duration| {
             scheduled.as_ref().map(|times| round(times.iter().map(pick).sum::<Duration>().as_secs_f64()))
         };
         let cpu_s = sum(|times| times.0);
+        let wall_s = (self.elapsed_us as f64 / 1e6).max(1e-6);
         GeneratorReport {
             threads: threads as u32,
             signer: signer.to_owned(),
             messages,
             keys_derived: self.generators.iter().map(|thread| thread.keys_derived).sum(),
-            busy_share: round(self.busy_share(self.elapsed_us)),
+            busy_share: round((busy_s / wall_s / threads.max(1) as f64).min(1.0)),
             cpu_s,
             waited_for_cpu_s: sum(|times| times.1),
             cpu_us_per_message: cpu_s

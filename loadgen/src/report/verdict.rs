@@ -24,8 +24,8 @@ pub(crate) struct Facts {
     pub(crate) waited_for_cpu_s: f64,
     /// Open loop only.
     pub(crate) open: Option<OpenFacts>,
-    /// Closed loop against a node only: share of the time until the measured time ended in which generator threads were at work, with time
-    /// for which the system gave their cores to others. They do not wait for the target then, whatever else they wait for.
+    /// Closed loop against a node only: share of their time in which generator threads were at work or wanted a core for it, and did not
+    /// wait until the target took more.
     pub(crate) closed_busy_share: Option<f64>,
 }
 
@@ -205,7 +205,7 @@ pub(crate) fn caveats(facts: &Facts) -> Vec<String> {
     }
     if let Some(busy) = facts.closed_busy_share.filter(|busy| *busy > BUSY_SHARE_MAX) {
         caveats.push(format!(
-            "the generator's threads bound this run ({:.0} % busy, {:.1} s of it waiting for a core): the target may take more",
+            "the generator's threads bound this run (busy for {:.0} % of the time, {:.1} s of it without a core): the target may take more",
             100.0 * busy,
             facts.waited_for_cpu_s
         ));
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(
             caveats(&busy(0.99)),
             [
-                "the generator's threads bound this run (99 % busy, 1.5 s of it waiting for a core): the target may take more"
+                "the generator's threads bound this run (busy for 99 % of the time, 1.5 s of it without a core): the target may take more"
             ]
         );
         assert_eq!(invalid_reason(&busy(0.99)), None, "it claims no rate");
