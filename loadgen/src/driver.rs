@@ -538,9 +538,9 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
         match shared.queue.push(work.number, work.urgent, release, count, batch) {
             Ok(None) => {}
             Ok(Some(held)) => {
-                stats.blocked += held.end - held.start;
-                shared.blocked_us.fetch_add(as_us(held.end - held.start), Ordering::Relaxed);
-                shared.blocked.note(clock.at_us(held.start), clock.at_us(held.end));
+                stats.blocked += held.waited;
+                shared.blocked_us.fetch_add(as_us(held.waited), Ordering::Relaxed);
+                shared.blocked.note(clock.at_us(held.from), clock.at_us(held.until));
             }
             Err(_) => break,
         }

@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError};
 /// Spans kept, at most.
 const SPANS_MAX: usize = 256;
 
-/// Spans that are no further apart are one, microseconds. A generator that is blocked again as soon as it has built its next batch is not
-/// what messages wait for while it builds; one that was away for longer is.
+/// Spans that are no further apart are one, microseconds: whoever is held again as soon as it has prepared what comes next is not what
+/// messages wait for meanwhile. One that was away for longer may be.
 const GAP_US_MAX: u64 = 10_000;
 
 /// The last times of one kind, microseconds since the start.
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_that_builds_between_two_spans_is_held_and_one_that_is_away_is_not() {
+    fn spans_that_overlap_or_nearly_touch_are_one() {
         let holds = Holds::default();
         holds.note(100_000, 200_000);
         holds.note(205_000, 300_000);

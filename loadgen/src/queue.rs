@@ -6,9 +6,8 @@
 //! (messages) exceed `capacity` and that quarter by one batch per producer at most; after [`Queue::close`] pushes fail and consumers get what is left, then `None`.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -30,7 +29,21 @@ struct State<T> {
     weight: u64,
     /// Producers that wait for room, by the numbers of their items.
     waiting: BTreeMap<u64, Waiting>,
+    /// Until when a producer last waited, if no consumer has found nothing to take since.
+    held_until: Option<Instant>,
     closed: bool,
+}
+
+/// A time in which consumers were what held items up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// When the producer began to wait; or when it, or another, was last done with waiting, if consumers had something to take all along:
+    /// however long its item took to make, nobody waited for that.
+    pub(crate) from: Instant,
+    /// When there was room.
+    pub(crate) until: Instant,
+    /// For how long the producer waited.
+    pub(crate) waited: Duration,
 }
 
 /// A producer that waits for room.
@@ -57,6 +70,7 @@ impl<T> State<T> {
         for (number, producer) in &mut waiting {
             if producer.room_at.is_none() && self.has_room(*number, producer.weight, producer.capacity) {
                 producer.room_at = Some(now);
+                self.held_until = Some(now);
             }
         }
         self.waiting = waiting;
@@ -79,6 +93,7 @@ impl<T> Queue<T> {
                 items: [BTreeMap::new(), BTreeMap::new()],
                 weight: 0,
                 waiting: BTreeMap::new(),
+                held_until: None,
                 closed: false,
             }),
             room: Condvar::new(),
@@ -99,13 +114,13 @@ impl<T> Queue<T> {
         release: Instant,
         weight: u64,
         value: T,
-    ) -> Result<Option<Range<Instant>>, T> {
+    ) -> Result<Option<Held>, T> {
         let capacity = if urgent { self.capacity + self.capacity / 4 } else { self.capacity };
         let which = usize::from(!urgent);
         let mut state = self.lock();
-        let mut wait_began = None;
+        let mut wait = None;
         while !state.closed && !state.has_room(number, weight, capacity) {
-            wait_began.get_or_insert_with(Instant::now);
+            wait.get_or_insert_with(|| (Instant::now(), state.held_until));
             // Room that another producer took was none.
             state.waiting.insert(number, Waiting { weight, capacity, room_at: None });
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +133,10 @@ impl<T> Queue<T> {
         state.items[which].insert(number, Item { release, weight, value });
         drop(state);
         self.ready.notify_one();
-        Ok(wait_began.map(|began| began..room_at.unwrap_or_else(Instant::now)))
+        Ok(wait.map(|(began, held_until)| {
+            let until = room_at.unwrap_or_else(Instant::now);
+            Held { from: held_until.unwrap_or(began).min(began), until, waited: until - began }
+        }))
     }
 
     /// The oldest item, once it is due; `None` when the queue is closed and empty. Safe to cancel: an item is taken only by the poll
@@ -144,6 +162,7 @@ impl<T> Queue<T> {
                     }
                     return Some(item.value);
                 }
+                state.held_until = None;
                 let next = state
                     .items
                     .iter()
@@ -187,13 +206,11 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
+    use std::sync::Arc;
 
-    fn length(held: Option<Range<Instant>>) -> Duration {
-        held.map_or(Duration::ZERO, |held| held.end - held.start)
+    fn length(held: Option<Held>) -> Duration {
+        held.map_or(Duration::ZERO, |held| held.waited)
     }
 
     #[tokio::test]
@@ -291,8 +308,55 @@ mod tests {
             room
         };
         let held = producer.join().unwrap().unwrap();
-        assert_eq!(held.end, room);
+        assert_eq!(held.until, room);
         assert!(length(Some(held)) >= Duration::from_millis(20));
+    }
+
+    /// The first of two waits ends, the producer takes 30 ms and more to make its next item, and waits again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_producer_that_is_slow_while_consumers_have_enough_to_take_holds_nothing_up() {
+        for dry in [false, true] {
+            let queue = Arc::new(Queue::new(2));
+            let now = Instant::now();
+            let (go, gone) = std::sync::mpsc::channel();
+            let producer = std::thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || {
+                    let push = |number| queue.push(number, false, now, 1, number).unwrap();
+                    assert!(push(0).is_none() && push(1).is_none());
+                    let first = push(2).unwrap();
+                    gone.recv().unwrap();
+                    std::thread::sleep(Duration::from_millis(30));
+                    if dry {
+                        assert!(push(3).is_none() && push(4).is_none());
+                    }
+                    (first, push(5).unwrap())
+                }
+            });
+            let pop_of_a_waiting_one = async || {
+                while queue.lock().waiting.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                queue.pop().await.unwrap();
+                while !queue.lock().waiting.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            pop_of_a_waiting_one().await;
+            if dry {
+                for _ in 0..2 {
+                    queue.pop().await.unwrap();
+                }
+                let nothing = tokio::time::timeout(Duration::from_millis(5), queue.pop()).await;
+                assert!(nothing.is_err(), "it is still at work on its next");
+            }
+            go.send(()).unwrap();
+            pop_of_a_waiting_one().await;
+            let (first, second) = producer.join().unwrap();
+            let gap = second.from - first.until;
+            assert_eq!(gap >= Duration::from_millis(30), dry, "{gap:?}");
+            assert!(gap.is_zero() != dry && second.until - second.from >= second.waited);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
