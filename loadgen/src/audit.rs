@@ -5,8 +5,9 @@
 //! sequence is the one it was built with, and the signature is verified here. Invariant: `checked` counts the messages asked for and
 //! answered; `missing` and `invalid` are parts of it and disjoint; a message counts as good only if all checks passed.
 //!
-//! A node that goes away meanwhile, because its operator restarts it, is waited for, at most [`AuditOptions::patience`]; what it had not
-//! answered is asked again. Whether it was restarted at all is read from its own uptime, so that a report says how much of what was read
+//! A node that goes away meanwhile, because its operator restarts it, or that says that it is overloaded or going down, is waited for, at
+//! most [`AuditOptions::patience`] without one answer; what it had not answered is asked again. One that refuses a request otherwise is
+//! there and does not give what it acked: waiting would not help, and the audit is broken off. Whether it was restarted at all is read from its own uptime, so that a report says how much of what was read
 //! came from a process that had not taken it, which means from its disk.
 //!
 //! | check | against |
@@ -29,7 +30,7 @@ use weft_core::{MessageId, MessageView};
 use weft_crypto::sign::{BatchSigner, SerialSigner};
 use weft_crypto::{Backend, BatchVerifier, Columns, Messages};
 use weft_net::limits::GET_MESSAGES_MAX;
-use weft_net::{AckLevel, Client, ClientConfig, Lookup, NetError, Session, SessionOptions};
+use weft_net::{AckLevel, Client, ClientConfig, ErrorCode, Lookup, NetError, Session, SessionOptions};
 
 use crate::acked::{Acked, AckedLog};
 use crate::config::NodeTarget;
@@ -57,7 +58,7 @@ pub struct AuditOptions {
     pub readers: u32,
     /// Keys that each reader keeps (112 bytes each). Default 65,536.
     pub key_cache_slots: usize,
-    /// How long a node that is gone is waited for. Default: not at all.
+    /// How long a node that is gone, or takes no requests, is waited for. Default: not at all.
     pub patience: Duration,
     /// When the run began: a node that was started later was restarted. Default: unknown, then no restart is seen.
     pub run_began: Option<Instant>,
@@ -126,7 +127,7 @@ pub struct AuditReport {
     /// Of the checked ones, those read from a node that, by its own uptime, was started after the run began.
     #[serde(default)]
     pub checked_after_restart: u64,
-    /// Times that the node was gone, or not restarted yet, and was waited for.
+    /// Times that the node was gone, not restarted yet, or took no requests, and was waited for.
     #[serde(default)]
     pub waits: u64,
     /// For how long, seconds.
@@ -250,7 +251,8 @@ impl Tally {
         *gone.since.insert(Instant::now())
     }
 
-    /// Notes that the node is there.
+    /// Notes that the node gave what it was asked for. That it can be reached is not enough: one that takes connections and answers nothing
+    /// would be waited for without end.
     fn back(&self) {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = gone.since.take() {
@@ -324,7 +326,11 @@ fn audit_here(
                         return reader.close();
                     }
                     if let Err(reason) = reader.check(&chunk) {
-                        tally.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+                        // Whoever stopped the audit while it waited knows why it ended.
+                        if !stop.is_requested() {
+                            let mut broken = tally.broken.lock().unwrap_or_else(PoisonError::into_inner);
+                            broken.get_or_insert(reason);
+                        }
                         tally.halt.store(true, Ordering::Relaxed);
                     }
                 }
@@ -417,44 +423,59 @@ impl Reader<'_> {
     /// A session, waiting for the node while it is gone.
     fn connected(&mut self) -> Result<&Connected, String> {
         while self.node.is_none() {
-            let reason = match self.handle.block_on(connect(self.target, self.options.run_began)) {
-                Ok(node) if node.restarted || !self.options.await_restart => {
-                    self.tally.back();
-                    self.node = Some(node);
-                    break;
-                }
-                Ok(_) => "it was not restarted".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            let halted = self.stop.is_requested() || self.tally.halt.load(Ordering::Relaxed);
-            if halted || self.tally.gone().elapsed() >= self.options.patience {
-                return Err(reason);
+            match self.handle.block_on(connect(self.target, self.options.run_began)) {
+                Ok(node) if node.restarted || !self.options.await_restart => self.node = Some(node),
+                Ok(_) => self.wait(RETRY_EVERY, || "it was not restarted".to_owned())?,
+                Err(error) => self.wait(RETRY_EVERY, || error.to_string())?,
             }
-            std::thread::sleep(RETRY_EVERY);
         }
         self.node.as_ref().ok_or_else(|| "no session".to_owned())
     }
 
-    /// Asks for a chunk, again if the node went away meanwhile.
+    /// Asks for a chunk, again if the node went away meanwhile or asks to be asked later.
     fn ask(&mut self, ids: &[MessageId]) -> Result<(Vec<Lookup>, bool), String> {
         loop {
             let handle = self.handle.clone();
             let node = self.connected()?;
-            match handle.block_on(node.session.get(ids)) {
-                Ok(lookups) => return Ok((lookups, node.restarted)),
+            let error = match handle.block_on(node.session.get(ids)) {
+                Ok(lookups) => {
+                    let restarted = node.restarted;
+                    self.tally.back();
+                    return Ok((lookups, restarted));
+                }
+                Err(error) => error,
+            };
+            match &error {
+                NetError::Request(refusal)
+                    if matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::ShuttingDown) => {}
                 // It is there, and does not give what was asked for: waiting would not help.
-                Err(error @ (NetError::Unanswered { .. } | NetError::Invalid(_))) => {
+                NetError::Request(_) | NetError::Unanswered { .. } | NetError::Invalid(_) => {
                     return Err(error.to_string());
                 }
-                Err(error) => {
-                    self.node = None;
-                    if self.options.patience.is_zero() {
-                        return Err(error.to_string());
-                    }
-                    self.tally.gone();
-                    tracing::info!(%error, "the node is gone; the audit waits for it");
-                }
+                _ => self.node = None,
             }
+            tracing::info!(%error, "the node does not answer; the audit waits for it");
+            self.wait(error.retry_after().unwrap_or(RETRY_EVERY), || error.to_string())?;
+        }
+    }
+
+    /// Lets `time` pass before the node is tried again; an error, with the reason for the wait, once there is no patience left or the audit
+    /// ends for another reason.
+    fn wait(&self, time: Duration, reason: impl Fn() -> String) -> Result<(), String> {
+        // What a node asks for is its own word: it is held to the patience like everything else.
+        let since = self.tally.gone();
+        let until = Instant::now().checked_add(time);
+        loop {
+            let halted = self.stop.is_requested() || self.tally.halt.load(Ordering::Relaxed);
+            if halted || since.elapsed() >= self.options.patience {
+                return Err(reason());
+            }
+            let left = until.map_or(RETRY_EVERY, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(());
+            }
+            let patience = self.options.patience.saturating_sub(since.elapsed());
+            std::thread::sleep(left.min(patience).min(RETRY_EVERY));
         }
     }
 

@@ -121,13 +121,13 @@ impl Connection {
         std::future::pending::<()>().await;
     }
 
-    /// The next batch, and how late the generator was with it if that is known already.
+    /// The next batch, and for how long nothing but the generator kept it, if that is known already.
     async fn next(&self, feed: &mut Feed) -> Option<(Batch, Option<u64>)> {
         match feed {
             Feed::Queue => Some((self.shared.queue.pop().await?, None)),
             Feed::Device { parcels, .. } => {
                 let parcel = parcels.recv().await?;
-                Some((parcel.batch, Some(parcel.late_us)))
+                Some((parcel.batch, Some(parcel.idle_us)))
             }
         }
     }
@@ -145,29 +145,27 @@ impl Connection {
             if pause_until_us > clock.now_us() {
                 tokio::time::sleep_until(clock.instant(pause_until_us).into()).await;
             }
-            let Some((batch, late_us)) = self.next(&mut feed).await else { return };
+            let Some((batch, idle_us)) = self.next(&mut feed).await else { return };
             let called_us = clock.now_us();
             match sender.submit(&batch.lengths, batch.bytes).await {
                 Ok(taken) => {
                     let sent_us = clock.now_us();
-                    // Late signing, and time between ready and send that the target did not cause.
+                    // Time between ready and send that the target did not cause.
                     let free_us = batch.release_us.max(batch.ready_us).max(held_until_us);
-                    let late_us = late_us.unwrap_or_else(|| {
-                        batch.ready_us.saturating_sub(batch.release_us) + called_us.saturating_sub(free_us)
-                    });
+                    let idle_us = idle_us.unwrap_or_else(|| called_us.saturating_sub(free_us));
                     if taken.held_back {
                         held_until_us = sent_us;
                     }
                     let flight = Flight {
                         number: batch.number,
                         release_us: batch.release_us,
-                        held_until_us: batch.held_until_us,
+                        ready_us: batch.ready_us,
                         rows: batch.rows,
                         called_us,
                         sent_us,
                         trail: batch.trail,
                     };
-                    self.meter().on_sent(&flight, &batch.lengths, late_us, taken.held_back, &self.rules());
+                    self.meter().on_sent(&flight, &batch.lengths, idle_us, taken.held_back, &self.rules());
                     self.note_sent(taken.request_id, flight);
                 }
                 Err(error) => {

@@ -21,8 +21,10 @@ use weft_net::{Dialer, NetError, SessionOptions};
 
 use crate::connection::{Feed, drive};
 use crate::driver::Shared;
-use crate::generate::Batch;
+use crate::generate::{Batch, Row};
+use crate::hold::Holds;
 use crate::link::{Link, session_options};
+use crate::measure::Window;
 use crate::report::HandshakeReport;
 
 /// Parts of batches that wait for one connection, at most.
@@ -38,6 +40,7 @@ struct Counts {
     succeeded: u64,
     failed_by: BTreeMap<String, u64>,
     messages_unsent: u64,
+    messages_waited: u64,
     limited_us: u64,
     pool_full_us: u64,
     open: u64,
@@ -70,6 +73,7 @@ impl Handshakes {
             failed: counts.failed_by.values().sum(),
             failed_by: counts.failed_by,
             messages_unsent: counts.messages_unsent,
+            messages_waited: counts.messages_waited,
             limited_s: seconds(counts.limited_us),
             pool_full_s: seconds(counts.pool_full_us),
             open_max: counts.open_max,
@@ -117,16 +121,29 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) batch: Batch,
-    /// How late the generator was with it, microseconds.
-    pub(crate) late_us: u64,
+    /// For how long it was ready to leave and nothing but the generator kept it, microseconds.
+    pub(crate) idle_us: u64,
 }
 
 /// A device's connection, as the dispatcher sees it.
 struct Open {
     parcels: mpsc::Sender<Parcel>,
     load: Arc<Load>,
+    /// When its handshake has its turn.
+    begin_us: u64,
     /// When it was used last, as a number that only rises.
     used: u64,
+}
+
+/// What handing a part over had to wait for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    /// Whether for anything.
+    any: bool,
+    /// For a place in the pool, or behind others for a handshake's turn.
+    connection: bool,
+    /// For how long its connection still has to wait for its handshake's turn, microseconds.
+    turn_us: u64,
 }
 
 /// Hands batches to devices' connections until the queue ends, and then waits until all is answered.
@@ -149,20 +166,39 @@ pub(crate) async fn dispatch(shared: Arc<Shared>, dialer: Dialer, places: u32) {
         shared,
     };
     let clock = dispatcher.shared.traffic.clock;
-    // Until when the pool last had no place.
-    let mut held_until_us = 0;
+    // When a connection, or the pool, took no more; and when that was for want of connections.
+    let (held, full) = (Holds::default(), Holds::default());
     while let Some(batch) = dispatcher.shared.queue.pop().await {
-        let free_us = batch.release_us.max(batch.ready_us).max(held_until_us);
-        let late_us =
-            batch.ready_us.saturating_sub(batch.release_us) + clock.now_us().saturating_sub(free_us);
+        let (free_us, now_us) = (batch.release_us.max(batch.ready_us), clock.now_us());
+        let idle_us = now_us.saturating_sub(free_us).saturating_sub(held.within(free_us, now_us));
         for (device, fresh, part) in parts(batch) {
-            if dispatcher.hand_over(device, fresh, Parcel { batch: part, late_us }).await {
-                held_until_us = clock.now_us();
+            let measured = part.measured(&dispatcher.shared.window);
+            let begun_us = clock.now_us();
+            let waits = dispatcher.hand_over(device, fresh, Parcel { batch: part, idle_us }).await;
+            let given_us = clock.now_us();
+            if waits.any {
+                held.note(begun_us, given_us);
+            }
+            if waits.connection {
+                full.note(begun_us, given_us);
+            }
+            // Parts wait for the places of those before them too.
+            let waited_us = full.within(free_us, given_us) + waits.turn_us;
+            if waited_us > dispatcher.shared.lag_us_max {
+                dispatcher.handshakes.counts().messages_waited += measured;
             }
         }
         dispatcher.reap();
     }
     dispatcher.finish().await;
+}
+
+impl Batch {
+    /// Messages of an open loop's batch that were due in `window`.
+    fn measured(&self, window: &Window) -> u64 {
+        let due_us = |row: &Row| self.release_us.saturating_sub(u64::from(row.before_us));
+        self.rows.iter().filter(|row| window.contains(due_us(row))).count() as u64
+    }
 }
 
 /// A batch cut into runs of rows of one device.
@@ -183,7 +219,6 @@ fn parts(batch: Batch) -> impl Iterator<Item = (u64, bool, Batch)> {
             trail: batch.trail.get(rows.clone()).unwrap_or_default().into(),
             devices: Box::default(),
             ready_us: batch.ready_us,
-            held_until_us: batch.held_until_us,
         };
         row = rows.end;
         at += bytes;
@@ -211,13 +246,14 @@ struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Gives a device its part; tells whether the pool made it wait.
-    async fn hand_over(&mut self, device: u64, fresh: bool, parcel: Parcel) -> bool {
+    /// Gives a device its part; tells what that had to wait for.
+    async fn hand_over(&mut self, device: u64, fresh: bool, parcel: Parcel) -> Waits {
         if fresh {
             self.retire(device);
         }
         let mut parcel = parcel;
-        let mut waited = false;
+        let mut waits = Waits::default();
+        let clock = self.shared.traffic.clock;
         if let Some(open) = self.open.get_mut(&device) {
             self.by_use.remove(&open.used);
             self.used += 1;
@@ -227,13 +263,13 @@ impl Dispatcher {
             let given = match open.parcels.try_send(parcel) {
                 Ok(()) => None,
                 Err(TrySendError::Full(parcel)) => {
-                    waited = true;
+                    waits = Waits { any: true, connection: open.begin_us > clock.now_us(), turn_us: 0 };
                     open.parcels.send(parcel).await.err().map(|error| error.0)
                 }
                 Err(TrySendError::Closed(parcel)) => Some(parcel),
             };
             match given {
-                None => return waited,
+                None => return Waits { turn_us: open.begin_us.saturating_sub(clock.now_us()), ..waits },
                 // The connection was lost meanwhile.
                 Some(back) => {
                     parcel = back;
@@ -242,10 +278,14 @@ impl Dispatcher {
             }
         }
         let (place, waited_for_place) = self.place().await;
-        self.begin(device, parcel, place);
+        let begin_us = self.begin(device, parcel, place);
         // Ahead of need: closing takes a round trip.
         while self.open.len() > self.places_max - self.spare && self.retire_idle() {}
-        waited || waited_for_place
+        Waits {
+            any: waits.any || waited_for_place,
+            connection: waits.connection || waited_for_place,
+            turn_us: begin_us.saturating_sub(clock.now_us()),
+        }
     }
 
     /// Lets a device's connection end, once all on it is answered.
@@ -289,8 +329,8 @@ impl Dispatcher {
         (place, true)
     }
 
-    /// Begins a connection for `device`.
-    fn begin(&mut self, device: u64, parcel: Parcel, place: Option<OwnedSemaphorePermit>) {
+    /// Begins a connection for `device`; tells when its handshake has its turn.
+    fn begin(&mut self, device: u64, parcel: Parcel, place: Option<OwnedSemaphorePermit>) -> u64 {
         let (parcels, receiver) = mpsc::channel(WAITING_MAX);
         let load = Arc::new(Load { outstanding: AtomicU32::new(1), settled: Arc::clone(&self.settled) });
         let now_us = self.shared.traffic.clock.now_us();
@@ -306,7 +346,7 @@ impl Dispatcher {
         self.used += 1;
         self.index += 1;
         self.by_use.insert(self.used, device);
-        self.open.insert(device, Open { parcels, load: Arc::clone(&load), used: self.used });
+        self.open.insert(device, Open { parcels, load: Arc::clone(&load), begin_us, used: self.used });
         let device = DeviceTask {
             shared: Arc::clone(&self.shared),
             handshakes: Arc::clone(&self.handshakes),
@@ -317,6 +357,7 @@ impl Dispatcher {
             _place: place,
         };
         self.tasks.spawn(device.run(receiver, load));
+        begin_us
     }
 
     fn reap(&mut self) {
@@ -416,7 +457,6 @@ mod tests {
 
     use super::*;
     use crate::faults::Fault;
-    use crate::generate::Row;
 
     #[test]
     fn a_batch_is_cut_at_devices_and_loses_nothing() {
@@ -431,7 +471,6 @@ mod tests {
             trail: Box::default(),
             devices,
             ready_us: 40,
-            held_until_us: 0,
         };
         let parts: Vec<_> = parts(batch).collect();
         let seen: Vec<_> = parts

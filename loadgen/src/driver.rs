@@ -32,6 +32,7 @@ use crate::direct::{Handshakes, dispatch};
 use crate::error::LoadError;
 use crate::finish::{Finished, ThreadStats};
 use crate::generate::{Batch, Generator, Traffic, Voice};
+use crate::hold::Holds;
 use crate::link::{Granted, Links};
 use crate::measure::{Meter, Rules, Window};
 use crate::pool::Pool;
@@ -183,8 +184,8 @@ pub(crate) struct Shared {
     generators_left: AtomicUsize,
     /// Time that generator threads could not push.
     pub(crate) blocked_us: AtomicU64,
-    /// Until when they last did.
-    pub(crate) blocked_until_us: AtomicU64,
+    /// When that was.
+    pub(crate) blocked: Holds,
     /// In the direct topology.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
@@ -200,6 +201,7 @@ impl Shared {
             window: &self.window,
             lag_us_max: self.lag_us_max,
             flush_us: self.flush_us,
+            blocked: &self.blocked,
         }
     }
 
@@ -463,7 +465,7 @@ fn shared(
         halt: AtomicBool::new(false),
         generators_left: AtomicUsize::new(config.generator_threads as usize),
         blocked_us: AtomicU64::new(0),
-        blocked_until_us: AtomicU64::new(0),
+        blocked: Holds::default(),
         handshakes: match config.topology {
             Topology::Gateway => None,
             Topology::Direct { handshakes_per_s } => Some(Arc::new(Handshakes::new(handshakes_per_s))),
@@ -505,9 +507,11 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
         Builder::Pool(pool, repeat) => (None, Some((pool, repeat))),
     };
     let mut stats = ThreadStats::default();
+    let started = Instant::now();
     while !shared.halt.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         let Some(work) = shared.planner().next(clock.now_us()) else { break };
-        let held_until_us = shared.blocked_until_us.load(Ordering::Relaxed);
+        stats.busy += begun.elapsed();
         sleep_until(clock.instant(work.release_us.saturating_sub(shared.look_ahead_us)), &shared.halt);
         let begun = Instant::now();
         let built = match (&mut generator, &pool) {
@@ -524,19 +528,20 @@ fn generate(shared: &Shared, builder: Builder) -> ThreadStats {
             (None, None) => None,
         };
         stats.busy += begun.elapsed();
-        let Some(mut batch) = built else { continue };
-        batch.held_until_us = held_until_us;
+        let Some(batch) = built else { continue };
         let count = batch.rows.len() as u64;
         stats.messages += count;
         let release = clock.instant(work.release_us);
         match shared.queue.push(work.number, work.urgent, release, count, batch) {
-            Ok(waited) if waited.is_zero() => {}
-            Ok(waited) => {
-                shared.blocked_us.fetch_add(as_us(waited), Ordering::Relaxed);
-                shared.blocked_until_us.fetch_max(clock.now_us(), Ordering::Relaxed);
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                stats.blocked += held.waited;
+                shared.blocked_us.fetch_add(as_us(held.waited), Ordering::Relaxed);
+                shared.blocked.note(clock.at_us(held.from), clock.at_us(held.until));
             }
             Err(_) => break,
         }
+        stats.active = started.elapsed();
     }
     if let Some(generator) = &generator {
         stats.keys_derived = generator.derived_total();

@@ -15,9 +15,10 @@ use crate::machine::{Machine, commit, memory_peak_bytes, rfc3339};
 use crate::measure::Meter;
 use crate::report::{
     ClassReport, DirectFacts, Facts, FaultReport, FullPopulation, GeneratorReport, HandshakeReport,
-    Histograms, Moment, OpenFacts, ProfileReport, Rate, ReplayReport, Report, SCHEMA, invalid_reason,
+    Histograms, Moment, OpenFacts, PROBLEMS_MAX, ProfileReport, Rate, ReplayReport, Report, SCHEMA, caveats,
+    invalid_reason,
 };
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, as_us};
 
 /// What a generator thread did.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub(crate) struct ThreadStats {
     pub(crate) messages: u64,
     pub(crate) keys_derived: u64,
     pub(crate) busy: Duration,
+    /// From its start until its last batch was handed over.
+    pub(crate) active: Duration,
+    /// Of this, the time for which there was no room for a batch.
+    pub(crate) blocked: Duration,
     /// Messages due in the measured time that were left out on purpose, by class.
     pub(crate) missing: Vec<u64>,
     /// Time on a core and time waiting for one.
@@ -61,14 +66,13 @@ impl Finished<'_> {
             Schedule::Closed { .. } => (None, None),
             Schedule::Open { rate_per_s } => {
                 let open = OpenFacts {
-                    rate_per_s,
                     intended,
                     sent_in_time: total.sent_in_time,
-                    generator_lag_p99_us: total.generator_lag.value_at_quantile(0.99),
+                    cut_off: self.cut_off(rate_per_s),
+                    generator_lag: Summary::of(&total.generator_lag),
                     lag_p99_us_max: shared.lag_us_max,
                     backlog_full_s: round(blocked_s),
                     held_back_s,
-                    waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
                     busy_share: generator.busy_share,
                     direct: handshakes.as_ref().map(direct_facts),
                 };
@@ -82,9 +86,18 @@ impl Finished<'_> {
             acked: total.acked,
             unacked,
             connections_lost: shared.connections_lost.load(Ordering::Relaxed),
+            waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
             open,
+            closed_busy_share: match (&config.schedule, &config.target) {
+                (Schedule::Closed { .. }, Target::Node(_)) => Some(self.unblocked_share()),
+                // The null target is there to measure the generator.
+                _ => None,
+            },
         };
         let invalid_reason = invalid_reason(&facts);
+        let mut problems = caveats(&facts);
+        problems.extend(shared.problems.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        problems.truncate(PROBLEMS_MAX);
         let (target, ack_level) = match &config.target {
             Target::Node(node) => (node.addr.to_string(), config.ack_level.name().to_owned()),
             Target::Null(_) => ("null".to_owned(), "none".to_owned()),
@@ -180,7 +193,7 @@ impl Finished<'_> {
             generator,
             backend: config.about.backend.clone(),
             audit: None,
-            problems: shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            problems,
             machine: Machine::read(config.about.data_dir.as_deref()),
             commit: commit(),
             command_line: config.about.command_line.clone(),
@@ -221,6 +234,25 @@ impl Finished<'_> {
         world.profile.classes.iter().enumerate().map(report).collect()
     }
 
+    /// Share of their time in which generator threads did not wait for room: in a closed loop they work then, or want a core to do so.
+    fn unblocked_share(&self) -> f64 {
+        let sum = |pick: fn(&ThreadStats) -> Duration| self.generators.iter().map(pick).sum::<Duration>();
+        let active_s = sum(|thread| thread.active).as_secs_f64();
+        if active_s > 0.0 { 1.0 - sum(|thread| thread.blocked).as_secs_f64() / active_s } else { 0.0 }
+    }
+
+    /// Messages that a run which was stopped before its time may have planned and not sent yet: those of the look-ahead, of the flush
+    /// interval before the stop and the one after it, and what each thread has in hand.
+    fn cut_off(&self, rate_per_s: f64) -> u64 {
+        let planned_us = as_us(self.config.warm_up + self.config.duration);
+        if !self.stopped || self.shared.window.end_us() >= planned_us {
+            return 0;
+        }
+        let threads = self.generators.len() as u32;
+        let ahead = self.config.look_ahead + self.config.flush * (2 + threads);
+        (rate_per_s * ahead.as_secs_f64()).ceil() as u64 + u64::from(threads)
+    }
+
     fn generator(&self, signer: &str, blocked_s: f64) -> GeneratorReport {
         let threads = self.generators.len();
         let busy_s: f64 = self.generators.iter().map(|thread| thread.busy.as_secs_f64()).sum();
@@ -252,6 +284,7 @@ fn direct_facts(handshakes: &HandshakeReport) -> DirectFacts {
         per_s_max: handshakes.per_s_max,
         failed: handshakes.failed,
         unsent: handshakes.messages_unsent,
+        waited: handshakes.messages_waited,
         limited_s: handshakes.limited_s,
         pool_full_s: handshakes.pool_full_s,
     }

@@ -70,8 +70,6 @@ pub(crate) struct Batch {
     pub(crate) devices: Box<[(u64, bool)]>,
     /// When it was complete, microseconds since the start.
     pub(crate) ready_us: u64,
-    /// Until when the target had kept batches from being planned, before this one was; 0 if it never had.
-    pub(crate) held_until_us: u64,
 }
 
 /// What a class says, without the rest of its profile.
@@ -311,7 +309,6 @@ impl Generator {
             lengths,
             trail,
             ready_us: traffic.clock.now_us(),
-            held_until_us: 0,
         })
     }
 

@@ -26,6 +26,7 @@ pub mod feistel;
 mod finish;
 mod generate;
 pub mod hgrm;
+mod hold;
 mod link;
 pub mod machine;
 pub mod measure;

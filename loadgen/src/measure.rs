@@ -21,6 +21,7 @@ use weft_net::{Ack, AckLevel, WireError};
 use crate::faults::Fault;
 use crate::generate::{Row, Trail};
 use crate::hgrm::new_histogram;
+use crate::hold::Holds;
 use crate::schedule::Schedule;
 
 /// The time that is measured.
@@ -60,8 +61,8 @@ impl Window {
 pub(crate) struct Flight {
     pub(crate) number: u64,
     pub(crate) release_us: u64,
-    /// Until when the target had kept batches from being planned, if it had; 0 if never.
-    pub(crate) held_until_us: u64,
+    /// When it was complete.
+    pub(crate) ready_us: u64,
     pub(crate) rows: Box<[Row]>,
     /// When its connection began to send it.
     pub(crate) called_us: u64,
@@ -79,13 +80,15 @@ impl Flight {
         }
     }
 
-    /// How long after its own flush interval a message due at `due_us` was released, for want of a generator. One that was away for a
-    /// while joins all that fell due meanwhile into one batch, whose release is that of its last message: lateness counted from there
-    /// alone would leave out those that waited longest. What the target held back is not the generator's.
-    fn joined_late_us(&self, due_us: u64, flush_us: u64) -> u64 {
-        let flush_us = flush_us.max(1);
+    /// How long after the end of its own flush interval a message due at `due_us` was ready to leave, for want of a generator. One that
+    /// was away for a while joins all that fell due meanwhile into one batch, whose release is that of its last message: lateness counted
+    /// from there alone would leave out those that waited longest. What the target held back is not the generator's, and it is all the
+    /// same whether a batch was released late or, of those that are made up for, complete long after its release.
+    fn ready_late_us(&self, due_us: u64, run: &Rules<'_>) -> u64 {
+        let flush_us = run.flush_us.max(1);
         let flushed_us = (due_us / flush_us + 1).saturating_mul(flush_us);
-        self.release_us.saturating_sub(flushed_us.max(self.held_until_us))
+        let ready_us = self.ready_us.max(self.release_us);
+        ready_us.saturating_sub(flushed_us).saturating_sub(run.blocked.within(flushed_us, ready_us))
     }
 }
 
@@ -146,7 +149,7 @@ pub struct Meter {
     pub rejected: u64,
     /// Messages refused, by the name of the reason.
     pub rejected_by: BTreeMap<String, u64>,
-    /// Of `sent`: due in the window, and sent no later than the lag limit after its end.
+    /// Of `sent`: due in the window, and sent no later than the lag limit after the last gateway of the window sends.
     pub(crate) sent_in_time: u64,
     /// Of `sent`: sent in the window.
     pub(crate) sent_in_window: u64,
@@ -182,13 +185,13 @@ impl Meter {
         }
     }
 
-    /// Notes that a batch was sent. `lengths` are those of its messages; `late_us`: how long after its release the generator had it on its
-    /// way; `held_back`: whether the target made the connection wait.
+    /// Notes that a batch was sent. `lengths` are those of its messages; `idle_us`: for how long it was ready to leave and nothing but the
+    /// generator kept it; `held_back`: whether the target made the connection wait.
     pub(crate) fn on_sent(
         &mut self,
         flight: &Flight,
         lengths: &[u16],
-        late_us: u64,
+        idle_us: u64,
         held_back: bool,
         run: &Rules<'_>,
     ) {
@@ -200,7 +203,7 @@ impl Meter {
         if run.window.contains(flight.sent_us) {
             self.sent_in_window += count;
         }
-        let in_time = flight.sent_us <= run.window.end_us().saturating_add(run.lag_us_max);
+        let in_time = flight.sent_us <= run.last_flush_us().saturating_add(run.lag_us_max);
         let is_open = matches!(run.schedule, Schedule::Open { .. });
         let mut second = false;
         for (row, bytes) in flight.rows.iter().zip(lengths) {
@@ -214,8 +217,8 @@ impl Meter {
             }
             self.send_lag.saturating_record(flight.sent_us.saturating_sub(due_us));
             if is_open {
-                let joined_us = flight.joined_late_us(due_us, run.flush_us);
-                self.generator_lag.saturating_record(late_us.saturating_add(joined_us));
+                self.generator_lag
+                    .saturating_record(idle_us.saturating_add(flight.ready_late_us(due_us, run)));
             }
             // The second of a pair was never due: it is sent on top of what was intended.
             second = row.fault == Fault::Duplicate && !second;
@@ -343,6 +346,16 @@ pub(crate) struct Rules<'a> {
     pub(crate) lag_us_max: u64,
     /// How often a gateway of an open loop sends what is due.
     pub(crate) flush_us: u64,
+    /// When generator threads could not go on because the backlog was full.
+    pub(crate) blocked: &'a Holds,
+}
+
+impl Rules<'_> {
+    /// When gateways send the last of what falls due in the window: at the end of its last flush interval.
+    fn last_flush_us(&self) -> u64 {
+        let flush_us = self.flush_us.max(1);
+        self.window.end_us().div_ceil(flush_us).saturating_mul(flush_us)
+    }
 }
 
 /// Whether an ack answers this batch at the level asked for; if not, why it does not count.
@@ -378,13 +391,17 @@ mod tests {
 
     const OPEN: Schedule = Schedule::Open { rate_per_s: 1_000.0 };
 
+    fn rules<'a>(window: &'a Window, lag_us_max: u64, flush_us: u64, blocked: &'a Holds) -> Rules<'a> {
+        Rules { schedule: OPEN, window, lag_us_max, flush_us, blocked }
+    }
+
     /// Events due at 0, 1, ... milliseconds.
     fn flight(count: u32, called_us: u64, sent_us: u64) -> Flight {
         let release_us = 10_000;
         let row =
             |number| Row { before_us: release_us as u32 - number * 1_000, class: 0, fault: Fault::None };
         let rows = (0..count).map(row).collect();
-        Flight { number: 0, release_us, held_until_us: 0, rows, called_us, sent_us, trail: Box::default() }
+        Flight { number: 0, release_us, ready_us: 0, rows, called_us, sent_us, trail: Box::default() }
     }
 
     const LENGTHS: [u16; 10] = [200; 10];
@@ -400,15 +417,16 @@ mod tests {
     #[test]
     fn a_generator_that_was_away_is_late_with_all_that_fell_due_meanwhile() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 2_000 };
         // Events due at 0, 1, .. 9 ms leave together with one due at 250 ms.
-        let joined = |held_until_us| {
+        let joined = |held: Option<(u64, u64)>| {
+            let blocked = Holds::default();
+            held.into_iter().for_each(|(from_us, until_us)| blocked.note(from_us, until_us));
+            let rules = rules(&window, 20_000, 2_000, &blocked);
             let release_us = 252_000;
             let due = (0..10).map(|number| number * 1_000).chain([250_000]);
             let rows = due.map(|due_us| Row { before_us: release_us - due_us, class: 0, fault: Fault::None });
             let flight = Flight {
                 release_us: u64::from(release_us),
-                held_until_us,
                 rows: rows.collect(),
                 ..flight(0, 252_000, 252_000)
             };
@@ -417,18 +435,40 @@ mod tests {
             assert_eq!(meter.generator_lag.len(), 11);
             (meter.generator_lag.value_at_quantile(0.05), meter.generator_lag.max())
         };
-        let (least, most) = joined(0);
+        let (least, most) = joined(None);
         assert!(least <= 1 && close(most, 250_000), "{least} {most}");
-        let (_, most) = joined(252_000);
+        let (_, most) = joined(Some((1, 252_000)));
         assert!(most <= 1, "{most} us, while the target kept everything back");
-        let (_, most) = joined(150_000);
-        assert!(close(most, 102_000), "{most}");
+        let (_, most) = joined(Some((1, 150_000)));
+        assert!(close(most, 102_000), "away for 102 ms after the target took more: {most}");
+        let (_, most) = joined(Some((151_000, 252_000)));
+        assert!(close(most, 149_000), "away for 149 ms before the target held it back: {most}");
+    }
+
+    #[test]
+    fn what_is_made_up_for_after_a_full_backlog_is_late_by_the_time_that_making_it_took() {
+        let window = Window::new(0, 10_000_000);
+        let blocked = Holds::default();
+        blocked.note(1_000_000, 4_000_000);
+        let rules = rules(&window, 20_000, 10_000, &blocked);
+        // A full batch of what fell due right after the backlog was full: its release is long past when it can be built.
+        let late = |release_us: u64, ready_us| {
+            let flight = Flight { release_us, ready_us, ..flight(10, ready_us, ready_us) };
+            let mut meter = Meter::new(1);
+            meter.on_sent(&flight, &LENGTHS, 0, false, &rules);
+            meter.generator_lag.max()
+        };
+        assert!(close(late(1_010_000, 4_003_000), 3_000), "built as soon as there was room");
+        assert!(close(late(4_010_000, 4_013_000), 3_000), "due and built after it");
+        assert!(close(late(910_000, 4_003_000), 93_000), "due before it, and not built by then");
+        assert!(close(late(1_010_000, 5_000_000), 1_000_000), "away once there was room");
     }
 
     #[test]
     fn an_open_loop_counts_latency_from_when_each_message_was_due() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 10_000 };
+        let blocked = Holds::default();
+        let rules = rules(&window, 20_000, 10_000, &blocked);
         let mut meter = Meter::new(1);
         // Events 0 to 9 are due at 0, 1, .. 9 ms; all are sent at 30 ms and acked at 50 ms.
         let flight = flight(10, 29_000, 30_000);
@@ -453,6 +493,7 @@ mod tests {
             window: &window,
             lag_us_max: 20_000,
             flush_us: 10_000,
+            blocked: &Holds::default(),
         };
         let mut meter = Meter::new(1);
         let flight = flight(4, 100_000, 101_000);
@@ -465,14 +506,18 @@ mod tests {
     #[test]
     fn messages_outside_the_window_are_counted_but_not_measured() {
         let window = Window::new(4_000, 8_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 1_000, flush_us: 10_000 };
+        let blocked = Holds::default();
+        let rules = rules(&window, 1_000, 10_000, &blocked);
         let mut meter = Meter::new(1);
-        let flight = flight(10, 9_500, 9_500);
+        let flight = flight(10, 11_500, 11_500);
         meter.on_sent(&flight, &LENGTHS, 0, false, &rules);
-        meter.on_ack(&flight, &ack(10, Vec::new()), 9_800, &rules);
-        // Due in [4, 8) ms: events 4 to 7; sent later than 8 + 1 ms, so none in time.
+        meter.on_ack(&flight, &ack(10, Vec::new()), 11_800, &rules);
+        // Due in [4, 8) ms: events 4 to 7, which leave at 10 ms; sent later than 10 + 1 ms, so none in time.
         assert_eq!((meter.sent, meter.acked, meter.latency.len(), meter.send_lag.len()), (10, 10, 4, 4));
         assert_eq!((meter.sent_in_time, meter.sent_in_window, meter.acked_in_window), (0, 0, 0));
+        let on_time = Flight { called_us: 10_900, sent_us: 10_900, ..flight };
+        meter.on_sent(&on_time, &LENGTHS, 0, false, &rules);
+        assert_eq!(meter.sent_in_time, 4);
         window.end_at(5_000);
         window.end_at(6_000);
         assert_eq!(window.end_us(), 5_000, "an end only moves forward in time when it comes earlier");
@@ -481,7 +526,8 @@ mod tests {
     #[test]
     fn refused_messages_are_counted_by_reason_and_have_no_latency() {
         let window = Window::new(0, 1_000_000);
-        let rules = Rules { schedule: OPEN, window: &window, lag_us_max: 20_000, flush_us: 10_000 };
+        let blocked = Holds::default();
+        let rules = rules(&window, 20_000, 10_000, &blocked);
         let mut meter = Meter::new(1);
         let flight = flight(5, 10_000, 10_000);
         let unknown = AckException { index: 3, code: 250, got: 0, limit: 0 };

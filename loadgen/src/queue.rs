@@ -27,7 +27,54 @@ struct State<T> {
     /// The urgent ones, and the others.
     items: [BTreeMap<u64, Item<T>>; 2],
     weight: u64,
+    /// Producers that wait for room, by the numbers of their items.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Until when a producer last waited, if no consumer has found nothing to take since.
+    held_until: Option<Instant>,
     closed: bool,
+}
+
+/// A time in which consumers were what held items up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// When the producer began to wait; or when it, or another, was last done with waiting, if consumers had something to take all along:
+    /// however long its item took to make, nobody waited for that.
+    pub(crate) from: Instant,
+    /// When there was room.
+    pub(crate) until: Instant,
+    /// For how long the producer waited.
+    pub(crate) waited: Duration,
+}
+
+/// A producer that waits for room.
+#[derive(Debug)]
+struct Waiting {
+    weight: u64,
+    capacity: u64,
+    /// Since when there is some.
+    room_at: Option<Instant>,
+}
+
+impl<T> State<T> {
+    /// Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
+    fn has_room(&self, number: u64, weight: u64, capacity: u64) -> bool {
+        let older = |items: &BTreeMap<u64, Item<T>>| {
+            items.first_key_value().is_some_and(|(first, _)| *first < number)
+        };
+        self.weight + weight <= capacity || !self.items.iter().any(older)
+    }
+
+    /// Notes for whom there is room now. A producer may get a core only later, and that is not the queue's doing.
+    fn note_room(&mut self, now: Instant) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (number, producer) in &mut waiting {
+            if producer.room_at.is_none() && self.has_room(*number, producer.weight, producer.capacity) {
+                producer.room_at = Some(now);
+                self.held_until = Some(now);
+            }
+        }
+        self.waiting = waiting;
+    }
 }
 
 #[derive(Debug)]
@@ -42,7 +89,13 @@ impl<T> Queue<T> {
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
             capacity,
-            state: Mutex::new(State { items: [BTreeMap::new(), BTreeMap::new()], weight: 0, closed: false }),
+            state: Mutex::new(State {
+                items: [BTreeMap::new(), BTreeMap::new()],
+                weight: 0,
+                waiting: BTreeMap::new(),
+                held_until: None,
+                closed: false,
+            }),
             room: Condvar::new(),
             ready: Notify::new(),
         }
@@ -52,8 +105,8 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `value` in, to be handed out from `release` on, after all of lower `number` that are as `urgent`. Blocks while the queue is full; gives the value
-    /// back if the queue is closed.
+    /// Puts `value` in, to be handed out from `release` on, after all of lower `number` that are as `urgent`. Blocks while the queue is full, and tells from when
+    /// until when it was, if so; gives the value back if the queue is closed.
     pub(crate) fn push(
         &self,
         number: u64,
@@ -61,22 +114,18 @@ impl<T> Queue<T> {
         release: Instant,
         weight: u64,
         value: T,
-    ) -> Result<Duration, T> {
+    ) -> Result<Option<Held>, T> {
         let capacity = if urgent { self.capacity + self.capacity / 4 } else { self.capacity };
         let which = usize::from(!urgent);
         let mut state = self.lock();
-        let mut wait_began = None;
-        // Into an empty queue everything goes; and a producer whose item is older than all inside must not wait for those to leave.
-        while state.weight + weight > capacity
-            && !state.closed
-            && state
-                .items
-                .iter()
-                .any(|items| items.first_key_value().is_some_and(|(first, _)| *first < number))
-        {
-            wait_began.get_or_insert_with(Instant::now);
+        let mut wait = None;
+        while !state.closed && !state.has_room(number, weight, capacity) {
+            wait.get_or_insert_with(|| (Instant::now(), state.held_until));
+            // Room that another producer took was none.
+            state.waiting.insert(number, Waiting { weight, capacity, room_at: None });
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let room_at = state.waiting.remove(&number).and_then(|waiting| waiting.room_at);
         if state.closed {
             return Err(value);
         }
@@ -84,7 +133,10 @@ impl<T> Queue<T> {
         state.items[which].insert(number, Item { release, weight, value });
         drop(state);
         self.ready.notify_one();
-        Ok(wait_began.map_or(Duration::ZERO, |began| began.elapsed()))
+        Ok(wait.map(|(began, held_until)| {
+            let until = room_at.unwrap_or_else(Instant::now);
+            Held { from: held_until.unwrap_or(began).min(began), until, waited: until - began }
+        }))
     }
 
     /// The oldest item, once it is due; `None` when the queue is closed and empty. Safe to cancel: an item is taken only by the poll
@@ -100,6 +152,7 @@ impl<T> Queue<T> {
                 });
                 if let Some(item) = due {
                     state.weight -= item.weight;
+                    state.note_room(now);
                     let more = state.items.iter().any(|items| !items.is_empty());
                     drop(state);
                     self.room.notify_all();
@@ -109,6 +162,7 @@ impl<T> Queue<T> {
                     }
                     return Some(item.value);
                 }
+                state.held_until = None;
                 let next = state
                     .items
                     .iter()
@@ -152,9 +206,12 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::sync::Arc;
 
-    use super::*;
+    fn length(held: Option<Held>) -> Duration {
+        held.map_or(Duration::ZERO, |held| held.waited)
+    }
 
     #[tokio::test]
     async fn items_leave_in_the_order_of_their_numbers() {
@@ -214,7 +271,7 @@ mod tests {
         let now = Instant::now();
         let producer = std::thread::spawn({
             let queue = Arc::clone(&queue);
-            move || (0..10).map(|number| queue.push(number, false, now, 1, number).unwrap()).sum::<Duration>()
+            move || (0..10).map(|n| length(queue.push(n, false, now, 1, n).unwrap())).sum::<Duration>()
         });
         for number in 0..10 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -223,6 +280,83 @@ mod tests {
         }
         let waited = producer.join().unwrap();
         assert!(waited >= Duration::from_millis(8), "and is told that it waited: {waited:?}");
+    }
+
+    /// The backlog is the target's doing, and a generator that gets no core once there is room again is not.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_producer_is_held_back_until_there_is_room_and_not_until_it_has_a_core() {
+        let queue = Arc::new(Queue::new(1));
+        let now = Instant::now();
+        queue.push(0, false, now, 1, 0).unwrap();
+        let producer = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.push(1, false, now, 1, 1).unwrap()
+        });
+        while queue.lock().waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let room = {
+            // As `pop` does, but for what a busy machine does to the producer meanwhile.
+            let mut state = queue.lock();
+            state.items[1].clear();
+            state.weight = 0;
+            let room = Instant::now();
+            state.note_room(room);
+            queue.room.notify_all();
+            std::thread::sleep(Duration::from_millis(100));
+            room
+        };
+        let held = producer.join().unwrap().unwrap();
+        assert_eq!(held.until, room);
+        assert!(length(Some(held)) >= Duration::from_millis(20));
+    }
+
+    /// The first of two waits ends, the producer takes 30 ms and more to make its next item, and waits again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_producer_that_is_slow_while_consumers_have_enough_to_take_holds_nothing_up() {
+        for dry in [false, true] {
+            let queue = Arc::new(Queue::new(2));
+            let now = Instant::now();
+            let (go, gone) = std::sync::mpsc::channel();
+            let producer = std::thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || {
+                    let push = |number| queue.push(number, false, now, 1, number).unwrap();
+                    assert!(push(0).is_none() && push(1).is_none());
+                    let first = push(2).unwrap();
+                    gone.recv().unwrap();
+                    std::thread::sleep(Duration::from_millis(30));
+                    if dry {
+                        assert!(push(3).is_none() && push(4).is_none());
+                    }
+                    (first, push(5).unwrap())
+                }
+            });
+            let pop_of_a_waiting_one = async || {
+                while queue.lock().waiting.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                queue.pop().await.unwrap();
+                while !queue.lock().waiting.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            pop_of_a_waiting_one().await;
+            if dry {
+                for _ in 0..2 {
+                    queue.pop().await.unwrap();
+                }
+                let nothing = tokio::time::timeout(Duration::from_millis(5), queue.pop()).await;
+                assert!(nothing.is_err(), "it is still at work on its next");
+            }
+            go.send(()).unwrap();
+            pop_of_a_waiting_one().await;
+            let (first, second) = producer.join().unwrap();
+            let gap = second.from - first.until;
+            assert_eq!(gap >= Duration::from_millis(30), dry, "{gap:?}");
+            assert!(gap.is_zero() != dry && second.until - second.from >= second.waited);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

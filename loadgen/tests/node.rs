@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use weft_core::{GenesisId, LaneId, MessageId, MessageView, Place, Reason};
-use weft_crypto::SerialBatch;
+use weft_crypto::{Backend, SerialBatch};
 use weft_loadgen::cluster::{CoordinateOptions, Job, Seen, coordinate, serve};
 use weft_loadgen::{
     AckedLog, AuditOptions, AuditReport, LoadError, NodeTarget, Outcome, Profile, RunConfig, Schedule, Stop,
-    Target, audit, run,
+    Target, Topology, World, audit, run,
 };
 use weft_net::{
     Ack, AckException, AckLevel, Found, Identity, NodeState, Refusal, Server, ServerConfig, ServerHandle,
@@ -30,6 +30,8 @@ struct Fake {
     refuse_first: AtomicU32,
     /// One message in this many is rejected; 0 for none.
     reject_one_in: u32,
+    /// What is said to those who want messages back, and how often before they get them.
+    get_refusal: Option<(fn() -> Refusal, AtomicU32)>,
 }
 
 impl Service for Fake {
@@ -84,6 +86,12 @@ impl Service for Fake {
     }
 
     async fn get(&self, ids: Vec<MessageId>) -> Result<Vec<Option<Found>>, Refusal> {
+        if let Some((refusal, times)) = &self.get_refusal {
+            let left = times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() {
+                return Err(refusal());
+            }
+        }
         let stored = self.stored.lock().unwrap();
         let find = |id: &MessageId| {
             stored.get(id).map(|bytes| Found { place: Place::new(LaneId(0), 1), bytes: bytes.clone().into() })
@@ -209,6 +217,62 @@ fn an_audit_finds_missing_and_altered_messages() {
     assert!(found.failures.iter().any(|failure| failure.contains(&ids[200].to_string())));
 }
 
+/// A node that refuses `times` requests of an audit with `refusal`, and how long the audit took. It must end by itself: one that is asked
+/// to end once it is overdue is no test's result.
+fn audit_refused(
+    refusal: fn() -> Refusal,
+    times: u32,
+    patience: Duration,
+    stop_after: Option<Duration>,
+) -> (AuditReport, Duration) {
+    let node = node(Fake { get_refusal: Some((refusal, times.into())), ..Fake::default() });
+    let acked = node.run(&node.config()).acked.unwrap();
+    let (target, begun, stop) = (node.target, Instant::now(), Stop::new());
+    let (found, report) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let options = AuditOptions { readers: 2, patience, ..AuditOptions::default() };
+            let _ = found.send(audit(&target, &acked, &options, &SerialBatch::new(), &stop, &mut |_| {}));
+        }
+    });
+    if let Some(after) = stop_after {
+        std::thread::sleep(after);
+        stop.request();
+    }
+    let report = report.recv_timeout(Duration::from_secs(20)).expect("the audit ends").unwrap();
+    (report, begun.elapsed())
+}
+
+#[test]
+fn an_audit_of_a_node_that_cannot_read_what_it_acked_is_broken_off_at_once() {
+    let unreadable = || Refusal::internal("a record cannot be read");
+    let (found, took) = audit_refused(unreadable, u32::MAX, Duration::from_secs(60), None);
+    let reason = found.broken_off.as_deref().unwrap();
+    assert!(reason.contains("a record cannot be read") && !found.is_clean(), "{found:?}");
+    assert!(took < Duration::from_secs(3), "no patience is spent on it: {took:?}");
+}
+
+#[test]
+fn an_audit_asks_a_node_that_is_full_again_until_its_patience_is_at_an_end() {
+    let full = || Refusal::overloaded(50, "full");
+    let (found, _) = audit_refused(full, 5, Duration::from_secs(60), None);
+    assert!(found.is_clean() && found.checked == 3_000 && found.waits > 0, "{found:?}");
+
+    let (found, took) = audit_refused(full, u32::MAX, Duration::from_secs(1), None);
+    assert!(found.broken_off.as_deref().is_some_and(|reason| reason.contains("full")), "{found:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
+
+    // Nor is a node's word on when to come again longer than the patience, or a stop unheard meanwhile.
+    let for_ever = || Refusal::overloaded(u32::MAX, "full for ever");
+    let (found, took) = audit_refused(for_ever, u32::MAX, Duration::from_secs(1), None);
+    assert!(found.broken_off.is_some() && took < Duration::from_secs(5), "{took:?} {found:?}");
+    let (patience, stop_after) = (Duration::from_secs(600), Some(Duration::from_millis(500)));
+    let (found, took) = audit_refused(for_ever, u32::MAX, patience, stop_after);
+    assert_eq!((found.broken_off.as_deref(), found.checked), (None, 0), "{found:?}");
+    assert!(!found.is_clean() && took < Duration::from_secs(5), "{took:?}");
+}
+
 #[test]
 fn rejections_are_counted_by_name_and_not_audited() {
     let node = node(Fake { reject_one_in: 10, ..Fake::default() });
@@ -264,6 +328,78 @@ fn a_target_that_cannot_serve_the_run_is_an_error_before_anything_is_sent() {
     });
     assert!(elsewhere.contains("connection to the target"), "{elsewhere}");
     assert_eq!(node.service.stored.lock().unwrap().len(), 0);
+}
+
+/// 60 devices speak within 0.4 s and then none does: at 60 handshakes a second all are sent long before the run ends, but half a second late.
+#[test]
+fn a_direct_run_in_which_messages_waited_for_their_turn_is_invalid_though_all_were_sent() {
+    let node = node(Fake::default());
+    let text = "name = \"b\"\nabout = \"b\"\n[[class]]\nname = \"c\"\ndevices = 60\n\
+                payload = { kind = \"fixed\", bytes = 64 }\n[[class.stream]]\narrival = \"beta\"\n\
+                every_s = 100.0\nwindow_s = 0.4\n";
+    let world = World::new(Arc::new(Profile::parse(text).unwrap()));
+    let run = |handshakes_per_s| {
+        let config = RunConfig {
+            schedule: Schedule::Open { rate_per_s: world.rate_per_s() },
+            world: Some(world.clone()),
+            duration: Duration::from_secs(3),
+            messages_max: u64::MAX,
+            connections: 64,
+            topology: Topology::Direct { handshakes_per_s },
+            lag_p99_max: Duration::from_millis(200),
+            audit: false,
+            ..node.config()
+        };
+        node.run(&config).report
+    };
+    let limited = run(60.0);
+    let handshakes = limited.handshakes.unwrap();
+    assert_eq!((limited.acked_total, handshakes.failed), (60, 0), "{handshakes:?}");
+    assert!((10..60).contains(&handshakes.messages_waited), "{handshakes:?}");
+    let reason = limited.invalid_reason.unwrap();
+    assert!(reason.contains("of 60 messages waited longer than 200 ms"), "{reason}");
+    assert!(
+        !reason.contains("sent in time") && !reason.contains("lagged"),
+        "nothing else was wrong: {reason}"
+    );
+    let free = run(10_000.0);
+    let handshakes = free.handshakes.unwrap();
+    assert_eq!((free.acked_total, handshakes.messages_waited), (60, 0), "{handshakes:?}");
+    assert!(free.valid, "{:?}", free.invalid_reason);
+}
+
+#[test]
+fn a_closed_loop_says_whether_the_node_or_the_generator_bounds_it() {
+    let node = node(Fake::default());
+    let run = |window, batch_messages| {
+        let config = RunConfig {
+            schedule: Schedule::Closed { window },
+            generator_threads: 1,
+            connections: 1,
+            batch_messages,
+            devices: 1_000_000,
+            signer: Backend::Serial,
+            duration: Duration::from_secs(2),
+            messages_max: u64::MAX,
+            audit: false,
+            ..node.config()
+        };
+        node.run(&config).report
+    };
+    let told = |report: &weft_loadgen::Report| {
+        report.problems.iter().any(|problem| problem.contains("the generator's threads bound this run"))
+    };
+    // Signing one by one, with a key to derive for each, takes longer than what this node does with a message.
+    let bound = run(64, 50);
+    assert!(told(&bound) && bound.valid, "{} busy, {:?}", bound.generator.busy_share, bound.invalid_reason);
+    // One message, and nothing until its ack.
+    let waiting = run(1, 1);
+    assert!(
+        !told(&waiting) && waiting.valid,
+        "{} busy: {:?}",
+        waiting.generator.busy_share,
+        waiting.problems
+    );
 }
 
 /// A worker that said that it was ready before it knew would be missed only after the others had begun.

@@ -177,6 +177,7 @@ fn handshakes(parts: &[Report]) -> Option<HandshakeReport> {
             *all.failed_by.entry(name.clone()).or_default() += count;
         }
         all.messages_unsent += part.messages_unsent;
+        all.messages_waited += part.messages_waited;
         all.limited_s += part.limited_s;
         all.pool_full_s += part.pool_full_s;
         all.open_max += part.open_max;

@@ -183,7 +183,6 @@ impl Pool {
             trail,
             devices: Box::default(),
             ready_us: clock.now_us(),
-            held_until_us: 0,
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::audit::AuditReport;
 use crate::hgrm::Summary;
 use crate::machine::Machine;
 
-pub(crate) use verdict::{DirectFacts, Facts, OpenFacts, invalid_reason};
+pub(crate) use verdict::{DirectFacts, Facts, OpenFacts, caveats, invalid_reason};
 pub use words::{group, time};
 
 /// Version of the JSON: rises when a key changes its meaning or goes. New keys do not raise it.
@@ -53,7 +53,7 @@ pub struct GeneratorReport {
     pub messages: u64,
     /// Keys derived: misses of the key cache.
     pub keys_derived: u64,
-    /// Share of the run in which a thread was building or signing (with time the system gave to others), mean over threads.
+    /// Share of the run in which a thread was planning, building or signing (with time the system gave to others), mean over threads.
     pub busy_share: f64,
     /// Processor time of all threads, seconds; `null` where the system does not tell.
     pub cpu_s: Option<f64>,
@@ -145,6 +145,8 @@ pub struct HandshakeReport {
     pub failed_by: BTreeMap<String, u64>,
     /// Messages that were not sent because of that.
     pub messages_unsent: u64,
+    /// Messages due in the measured time that waited longer than the lag limit for a place or a turn.
+    pub messages_waited: u64,
     /// Time for which handshakes waited for their turn, summed over them, seconds.
     pub limited_s: f64,
     /// Time for which there was no place for a connection more, seconds.
@@ -172,6 +174,9 @@ impl std::fmt::Display for HandshakeReport {
             "; {:.1} s of waiting for a turn in all, {:.1} s without a place",
             self.limited_s, self.pool_full_s
         )?;
+        if self.messages_waited > 0 {
+            write!(f, "; {} messages waited for them beyond the lag limit", group(self.messages_waited))?;
+        }
         if self.messages_unsent > 0 {
             write!(f, "; {} messages UNSENT", group(self.messages_unsent))?;
         }
@@ -361,7 +366,7 @@ pub struct Report {
     pub backend: Option<String>,
     /// What was found when acked messages were read back; `null` if they were not.
     pub audit: Option<AuditReport>,
-    /// What went wrong on the way, the first few.
+    /// What went wrong on the way, the first few, and what the figures hold that the target did not cause.
     pub problems: Vec<String>,
     /// The machine.
     pub machine: Machine,
