@@ -45,6 +45,8 @@ pub(super) struct LinkEnd {
     pub(super) reason: String,
     /// How long it was connected, from its hello on.
     pub(super) lived: Duration,
+    /// The peer's process is another one than it was connected to.
+    pub(super) restarted: bool,
 }
 
 /// A connection with a good hello.
@@ -320,7 +322,7 @@ pub(super) async fn run(
     let peer = slot.lane;
     let refused = |code, reason: String| {
         connection.close(code_of(code), reason.as_bytes());
-        LinkEnd { reason, lived: Duration::ZERO }
+        LinkEnd { reason, lived: Duration::ZERO, restarted: false }
     };
     let greeted = tokio::time::timeout(shared.limits.hello_timeout, greet(shared, peer, &connection)).await;
     let (send, recv) = match greeted {
@@ -363,6 +365,7 @@ pub(super) async fn run(
     let (code, reason) = converse(&link, send, recv).await;
     let (code, reason) =
         lock(&link.failure).take().map_or((code, reason), |failure| (Some(failure.0), failure.1));
+    let restarted = matches!(connection.close_reason(), Some(ConnectionError::Reset));
     connection.close(code_of(code.unwrap_or(PeerCode::Done)), reason.as_bytes());
     // Taken out first: what is asked of the link from here on is refused.
     let tasks = lock(&link.tasks).take();
@@ -376,7 +379,7 @@ pub(super) async fn run(
     }
     shared.service.disconnected(peer, code, &reason);
     tracing::info!(peer = peer.0, %reason, "peer disconnected");
-    LinkEnd { reason, lived: since.elapsed() }
+    LinkEnd { reason, lived: since.elapsed(), restarted }
 }
 
 /// Everything that a connection does besides what this node asks for; returns how it ended.

@@ -342,21 +342,22 @@ impl Shared {
             slot.state().dialling = true;
             let dialled = self.dial(slot, &address).await;
             slot.state().dialling = false;
-            let lived = match dialled {
+            let worked = match dialled {
                 Ok(connection) => {
                     let end = link::run(self, slot, connection, None).await;
                     if end.lived.is_zero() {
                         slot.state().last_error = Some(format!("{address}: {}", end.reason));
                     }
-                    end.lived
+                    // A peer that has just been started again is not one that drops its connections.
+                    end.lived >= LIVED_LONG || end.restarted
                 }
                 Err(reason) => {
                     tracing::debug!(peer = slot.lane.0, %address, %reason, "peer not reached");
                     slot.state().last_error = Some(format!("{address}: {reason}"));
-                    Duration::ZERO
+                    false
                 }
             };
-            if lived >= LIVED_LONG {
+            if worked {
                 wait = self.limits.redial_least;
             }
             let pause = tokio::time::sleep(self.jittered(wait));

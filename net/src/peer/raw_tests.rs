@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -123,14 +124,21 @@ fn node(lane: u16, addresses: &[(usize, String)], limits: PeerLimits) -> (PeerNe
 
 /// A connection by hand, with the key of `lane`, to the node of `to`.
 async fn raw(lane: u16, to: u16, net: &PeerNet) -> (Endpoint, Connection) {
-    let members: Members = Arc::new((0..4).map(|lane| (key(lane), LaneId(lane))).collect());
-    let tls = PeerIdentity::new(&seed(lane)).unwrap().client_tls(&members, key(to)).unwrap();
+    raw_at(lane, to, net.local_addr()).await
+}
+
+fn members() -> Members {
+    Arc::new((0..4).map(|lane| (key(lane), LaneId(lane))).collect())
+}
+
+async fn raw_at(lane: u16, to: u16, address: SocketAddr) -> (Endpoint, Connection) {
+    let tls = PeerIdentity::new(&seed(lane)).unwrap().client_tls(&members(), key(to)).unwrap();
     let mut config = quinn::ClientConfig::new(tls);
     let long = (Duration::from_secs(5), Duration::from_secs(20));
     config.transport_config(peer_transport(1 << 20, (32, 8), long, true));
     let (socket, _) = socket("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
     let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
-    let connecting = endpoint.connect_with(config, net.local_addr(), SERVER_NAME).unwrap();
+    let connecting = endpoint.connect_with(config, address, SERVER_NAME).unwrap();
     let connection = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
     (endpoint, connection)
 }
@@ -459,4 +467,45 @@ async fn a_peer_that_asks_for_too_many_signatures_at_once_is_told_so_and_the_oth
         assert_eq!(all(recv).await, encoded(&[given]));
     }
     assert!(net.is_connected(LaneId(2)));
+}
+
+/// The endpoint of a node's process, at this address.
+fn process(seed_of: u16, socket: UdpSocket) -> Endpoint {
+    let tls = PeerIdentity::new(&seed(seed_of)).unwrap().server_tls(&members()).unwrap();
+    let config = reset::keyed(endpoint_config(), &seed(seed_of));
+    let server = quinn::ServerConfig::with_crypto(tls);
+    Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime)).unwrap()
+}
+
+/// The first process says nothing of its end: it is moved to another port, and the second one has its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_a_process_that_died_is_ended_by_the_next_one_of_the_same_node() {
+    for (next, ends) in [(0, true), (1, false)] {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (socket, _) = socket(any, 1 << 20).unwrap();
+        let address = socket.local_addr().unwrap();
+        let first = process(0, socket);
+        let accept = || async { first.accept().await.unwrap().await.unwrap() };
+        let ((_endpoint, connection), there) = tokio::join!(raw_at(2, 0, address), accept());
+        let elsewhere = UdpSocket::bind(any).unwrap();
+        let aside = elsewhere.local_addr().unwrap();
+        first.rebind(elsewhere).unwrap();
+        // quinn lets go of the old port when a connection's packet comes at the new one.
+        let other = tokio::join!(raw_at(3, 0, aside), accept());
+        let freed = loop {
+            match UdpSocket::bind(address) {
+                Ok(socket) => break socket,
+                Err(_) => tokio::time::sleep(Duration::from_millis(3)).await,
+            }
+        };
+        let _second = process(next, freed);
+        let _stream =
+            say(&connection, b"is anybody there, and if so, who? this takes more than a few bytes").await;
+        let ended = tokio::time::timeout(
+            if ends { PATIENCE } else { Duration::from_millis(500) },
+            connection.closed(),
+        );
+        assert_eq!(ended.await.ok(), ends.then_some(ConnectionError::Reset));
+        drop((there, other));
+    }
 }

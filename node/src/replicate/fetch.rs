@@ -193,6 +193,8 @@ pub struct Fetcher {
     /// The most that any peer has claimed before this node joined: of its own lane, and of its witnesses. A claim is not gone with the
     /// connection of whoever made it: it may be true, and the one peer that knows it hard to reach.
     claimed: (u64, u64),
+    /// When something of the own lane was last on its way, before this node joined.
+    came: Option<Instant>,
     /// In place of what a net would say has arrived.
     #[cfg(test)]
     arrived: Arrived,
@@ -231,6 +233,7 @@ impl Fetcher {
             told: None,
             joined: false,
             claimed: (0, 0),
+            came: None,
             #[cfg(test)]
             arrived: Arrived::default(),
         }
@@ -476,18 +479,22 @@ impl Fetcher {
         let held = *held;
         let (queued, withheld) = self.credit.waits(held.peer, lane);
         let idle = now.duration_since(held.grew);
-        let waits = withheld || (queued && idle < BUSY_MAX) || self.health.full_elsewhere().is_some();
+        // What comes of the own lane takes no room.
+        let full = lane != self.lanes.own() && self.health.full_elsewhere().is_some();
+        let waits = withheld || (queued && idle < BUSY_MAX) || full;
         let (goes_home, others, is_further) = self.with(lane, size, now, |sources, question| {
             let others = sources.most_of_others(question, held.peer);
             let further = (question.claim)(held.peer) > size || others > size;
             (sources.goes_home(question, held.peer, held.since), others, further)
         });
-        // A part of the own lane may be the proof of what this node has forgotten: if nobody else can be asked, it is waited for as long as it
-        // comes at all.
-        let proof = lane == self.lanes.own() && !self.joined && others <= size && self.own_lane_comes();
-        let least = |usual: Duration| if proof { CLAIM_WAIT } else { usual };
+        // A part of the own lane may be the proof of what this node has forgotten: once all who claim to have more were asked, it is waited for
+        // as long as it comes at all.
+        let looks = lane == self.lanes.own() && !self.joined;
+        let proof = looks && self.own_lane_comes() && (others <= size || self.claimants().1);
+        let patience = |usual| if proof { CLAIM_WAIT } else { self.sources.patience(lane, held.peer, usual) };
+        let (stalled_after, slow_after) = (patience(STALLED), patience(SLOW));
         let stretch = now.duration_since(held.behind.1);
-        let over = stretch >= self.sources.patience(lane, held.peer, least(SLOW));
+        let over = stretch >= slow_after;
         let slow = over && held.behind.0.min(others) > size;
         if let Some(held) = self.subscriptions.get_mut(&lane).filter(|_| waits || (over && !slow)) {
             held.behind = (others, now);
@@ -495,8 +502,7 @@ impl Fetcher {
         if held.stuck.is_some() || waits {
             return None;
         }
-        let stalled =
-            idle >= self.sources.patience(lane, held.peer, least(STALLED)) && !self.comes(&held, now);
+        let stalled = idle >= stalled_after && !self.comes(&held, now);
         if slow || (is_further && stalled) {
             self.sources.failed(lane, held.peer, now);
             return Some((None, Some(held.peer)));
@@ -515,6 +521,9 @@ impl Fetcher {
             let (grew, since, batches, grown) = (now, now, 0, false);
             let held = Subscription { peer, id, size, grew, batches, grown, since, behind, stuck };
             self.subscriptions.insert(lane, held);
+        } else if lane == self.lanes.own() {
+            // Asked, as far as can be.
+            self.sources.failed(lane, peer, now);
         }
     }
 
@@ -600,6 +609,15 @@ impl Fetcher {
         })
     }
 
+    /// How many are there that claim to have more of this node's own lane, and whether all of them were asked for it.
+    fn claimants(&self) -> (u32, bool) {
+        let own = self.lanes.own();
+        let own_size = self.lanes.get(own).map_or(0, LogReader::size);
+        let claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
+        claimants
+            .fold((0, true), |(count, all), peer| (count + 1, all && self.sources.has_failed(own, *peer)))
+    }
+
     /// Whether others have said enough of what they hold of this node's lane: a quorum without this node, which would not know what it has
     /// forgotten, or everybody with a vote. Any quorum that took part in what it did has an honest member in the first; where this node is the
     /// only one with a vote, everybody without one knows best.
@@ -623,10 +641,16 @@ impl Fetcher {
             // Everybody's claim to have more of the own lane is looked into first.
             let own = self.lanes.own();
             let own_size = self.lanes.get(own).map_or(0, LogReader::size);
-            let mut claimants = self.connected.iter().filter(|peer| self.held_by(**peer, own) > own_size);
-            let asked_all = claimants.all(|peer| self.sources.has_failed(own, *peer));
-            let enough_time = if self.own_lane_comes() { CLAIM_WAIT_MAX } else { CLAIM_WAIT };
-            let claimed = self.claimed.0 > own_size && !(asked_all && since >= enough_time);
+            if self.own_lane_comes() {
+                self.came = Some(now);
+            }
+            let comes = self.came.is_some_and(|came| now.duration_since(came) < CLAIM_WAIT);
+            let enough_time = if comes { CLAIM_WAIT_MAX } else { CLAIM_WAIT };
+            let (claimants, asked_all) = self.claimants();
+            // Each has its turn, and none more than that.
+            let at_most = CLAIM_WAIT_MAX + SLOW * claimants;
+            let claimed =
+                self.claimed.0 > own_size && !(asked_all && since >= enough_time) && since < at_most;
             // So is a claim to know of a witness of this node that its votes do not: it leaves before its batch does, and may be all that
             // an older copy of the directory has forgotten. It is asked for as any chain is, and then this node is silent.
             let forgotten = !self.confirm.is_silenced() && since < CLAIM_WAIT && self.claims_own_witness();

@@ -248,6 +248,37 @@ fn who_sends_a_little_of_this_nodes_lane_keeps_it_from_nobody_else_who_claims_to
 }
 
 #[test]
+fn all_who_claim_more_of_this_nodes_lane_are_asked_quickly_and_then_waited_for() {
+    let own = LaneId(0);
+    let (mut fetcher, now) = joining(4, &[1; 4]);
+    (1..4).for_each(|peer| says(&mut fetcher, peer, 20));
+    let at = |seconds| now + Duration::from_secs(seconds);
+    (1..4).for_each(|peer| fetcher.sources.failed(own, LaneId(peer), now));
+    fetcher.arrived.bytes = 1;
+    fetcher.subscriptions.insert(own, subscribed(LaneId(1), at(4)));
+    assert_eq!(fetcher.next_source(own, 0, at(33)), None, "a slow link, or who sends slowly");
+    fetcher.judge_state(at(33));
+    assert!(fetcher.next_source(own, 0, at(34)).is_some(), "not for ever");
+    // The next one, of whom nothing has come yet.
+    fetcher.arrived.bytes = 0;
+    fetcher.subscriptions.insert(own, subscribed(LaneId(2), at(34)));
+    fetcher.judge_state(at(34));
+    assert_eq!(fetcher.health.state(), State::Joining, "something was on its way a second ago");
+    fetcher.judge_state(at(33) + CLAIM_WAIT);
+    assert_eq!(fetcher.health.state(), State::Live, "and nothing since");
+}
+
+#[test]
+fn a_node_joins_in_the_end_whoever_claims_more_of_its_lane_and_cannot_be_asked() {
+    let (mut fetcher, now) = joining(4, &[1; 4]);
+    (1..4).for_each(|peer| says(&mut fetcher, peer, 20));
+    fetcher.judge_state(now + CLAIM_WAIT_MAX + 3 * SLOW - TICK);
+    assert_eq!(fetcher.health.state(), State::Joining);
+    fetcher.judge_state(now + CLAIM_WAIT_MAX + 3 * SLOW);
+    assert_eq!(fetcher.health.state(), State::Live);
+}
+
+#[test]
 fn holders_of_a_stuck_lane_have_their_time_each() {
     let (mut fetcher, now) = asking();
     let at = |seconds| now + Duration::from_secs(seconds);
