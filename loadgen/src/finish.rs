@@ -89,7 +89,7 @@ impl Finished<'_> {
             waited_for_cpu_s: generator.waited_for_cpu_s.unwrap_or(0.0),
             open,
             closed_busy_share: match (&config.schedule, &config.target) {
-                (Schedule::Closed { .. }, Target::Node(_)) => Some(self.unblocked_share()),
+                (Schedule::Closed { .. }, Target::Node(_)) => self.unblocked_share(),
                 // The null target is there to measure the generator.
                 _ => None,
             },
@@ -235,10 +235,13 @@ impl Finished<'_> {
     }
 
     /// Share of their time in which generator threads did not wait for room: in a closed loop they work then, or want a core to do so.
-    fn unblocked_share(&self) -> f64 {
+    /// Nothing can be said of threads that had handed over all there was long before the end.
+    fn unblocked_share(&self) -> Option<f64> {
         let sum = |pick: fn(&ThreadStats) -> Duration| self.generators.iter().map(pick).sum::<Duration>();
         let active_s = sum(|thread| thread.active).as_secs_f64();
-        if active_s > 0.0 { 1.0 - sum(|thread| thread.blocked).as_secs_f64() / active_s } else { 0.0 }
+        let until_end_s = self.shared.window.end_us() as f64 / 1e6 * self.generators.len() as f64;
+        (active_s > 0.9 * until_end_s && active_s > 0.0)
+            .then(|| 1.0 - sum(|thread| thread.blocked).as_secs_f64() / active_s)
     }
 
     /// Messages that a run which was stopped before its time may have planned and not sent yet: those of the look-ahead, of the flush

@@ -32,18 +32,17 @@ impl Holds {
             return;
         }
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut from_us, mut until_us) = (from_us, until_us);
-        while let Some((first_us, last_us)) = spans.back().copied()
-            && from_us <= last_us.saturating_add(GAP_US_MAX)
-        {
-            (from_us, until_us) = (from_us.min(first_us), until_us.max(last_us));
-            spans.pop_back();
-        }
-        if spans.len() >= SPANS_MAX {
+        // Those that it touches become one with it.
+        let begin = spans.partition_point(|(_, last_us)| last_us.saturating_add(GAP_US_MAX) < from_us);
+        let end = spans.partition_point(|(first_us, _)| *first_us <= until_us.saturating_add(GAP_US_MAX));
+        let span = spans
+            .drain(begin..end.max(begin))
+            .fold((from_us, until_us), |(from, until), (first, last)| (from.min(first), until.max(last)));
+        spans.insert(begin, span);
+        if spans.len() > SPANS_MAX {
             spans.pop_front();
         }
-        spans.push_back((from_us, until_us));
-        self.until_us.store(until_us, Ordering::Release);
+        self.until_us.fetch_max(until_us, Ordering::Release);
     }
 
     /// How much of the time between the two was held.
@@ -94,6 +93,19 @@ mod tests {
         // Of two threads the one that was held longer, or from earlier on, may come last.
         holds.note(50_000, 410_000);
         assert_eq!(holds.within(0, 1_000_000), 360_000);
+    }
+
+    #[test]
+    fn a_span_that_is_noted_late_holds_nothing_between_it_and_later_ones() {
+        let holds = Holds::default();
+        holds.note(300_000, 350_000);
+        holds.note(100_000, 110_000);
+        holds.note(200_000, 210_000);
+        assert_eq!(holds.within(110_000, 300_000), 10_000);
+        assert_eq!(holds.within(0, 1_000_000), 70_000);
+        holds.note(105_000, 205_000);
+        assert_eq!(holds.within(0, 300_000), 110_000);
+        assert_eq!(holds.within(0, 1_000_000), 160_000);
     }
 
     #[test]

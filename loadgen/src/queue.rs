@@ -131,11 +131,16 @@ impl<T> Queue<T> {
         }
         state.weight += weight;
         state.items[which].insert(number, Item { release, weight, value });
+        // Not dry since it was full: whoever made this up waited for nobody, and what it made waits for all that is before it.
+        let behind = state.held_until.filter(|_| wait.is_none());
         drop(state);
         self.ready.notify_one();
-        Ok(wait.map(|(began, held_until)| {
+        let blocked = wait.map(|(began, held_until)| {
             let until = room_at.unwrap_or_else(Instant::now);
             Held { from: held_until.unwrap_or(began).min(began), until, waited: until - began }
+        });
+        Ok(blocked.or_else(|| {
+            behind.map(|from| Held { from, until: Instant::now().max(from), waited: Duration::ZERO })
         }))
     }
 
@@ -310,6 +315,32 @@ mod tests {
         let held = producer.join().unwrap().unwrap();
         assert_eq!(held.until, room);
         assert!(length(Some(held)) >= Duration::from_millis(20));
+    }
+
+    /// A target that takes faster than the producer makes: it never waits again, and all that it makes up for stands behind what is there.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn items_that_are_made_up_for_behind_others_are_held_until_consumers_find_nothing() {
+        let queue = Arc::new(Queue::new(3));
+        let now = Instant::now();
+        (0..3).for_each(|number| assert!(queue.push(number, false, now, 1, number).unwrap().is_none()));
+        let producer = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.push(3, false, now, 1, 3).unwrap().unwrap()
+        });
+        while queue.lock().waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        queue.pop().await.unwrap();
+        let waited = producer.join().unwrap();
+        queue.pop().await.unwrap();
+        let behind = queue.push(4, false, now, 1, 4).unwrap().unwrap();
+        assert_eq!((behind.from, behind.waited), (waited.until, Duration::ZERO));
+        assert!(behind.until > behind.from, "until it was there");
+        for _ in 0..3 {
+            queue.pop().await.unwrap();
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(5), queue.pop()).await.is_err(), "dry");
+        assert!(queue.push(5, false, now, 1, 5).unwrap().is_none());
     }
 
     /// The first of two waits ends, the producer takes 30 ms and more to make its next item, and waits again.

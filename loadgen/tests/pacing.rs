@@ -99,7 +99,7 @@ fn a_generator_that_a_full_backlog_held_back_did_not_lag() {
     let config = RunConfig {
         backlog_messages_max: 64,
         flush: Duration::from_millis(3),
-        lag_p99_max: Duration::from_millis(20),
+        lag_p99_max: Duration::from_millis(200),
         ..config(Schedule::Open { rate_per_s: 2_000.0 }, None)
     };
     let stall = Some(Stall { at: Duration::from_millis(500), length: Duration::from_secs(1) });
@@ -107,7 +107,7 @@ fn a_generator_that_a_full_backlog_held_back_did_not_lag() {
     let report = quiet(&RunConfig { target: Target::Null(target), ..config }).report;
     assert!(report.generator.blocked_s > 0.1, "not vacuous: {} s", report.generator.blocked_s);
     let (send, generator) = (report.send_lag_us, report.generator_lag_us);
-    assert!(send.p99 > 100_000 && generator.p99 < 20_000, "{generator:?} {send:?}");
+    assert!(send.p99 > 100_000 && generator.p99 < send.p99 / 3, "{generator:?} {send:?}");
     assert!(report.valid, "{:?}", report.invalid_reason);
 }
 

@@ -112,6 +112,8 @@ pub fn merge(parts: &[Report], lost: &[String]) -> io::Result<Report> {
     full.generator_cores = generator.cpu_us_per_message.map(|us| full.msgs_per_s * us / 1e6);
     full.targets = (all.throughput_msgs_per_s > 0.0).then(|| full.msgs_per_s / all.throughput_msgs_per_s);
 
+    // What a part says of itself is not true of the sum.
+    all.problems.clear();
     let mut reasons: Vec<String> = lost.iter().map(|worker| format!("worker lost: {worker}")).collect();
     let longest_s = parts.iter().map(|part| part.duration_s).fold(0.0, f64::max);
     for (number, part) in parts.iter().enumerate() {
@@ -141,8 +143,10 @@ pub fn merge(parts: &[Report], lost: &[String]) -> io::Result<Report> {
             ));
         }
     }
-    for part in &parts[1..] {
-        all.problems.extend(part.problems.iter().cloned());
+    for part in parts {
+        let (worker, of) = (part.profile.worker, part.profile.workers);
+        all.problems
+            .extend(part.problems.iter().map(|problem| format!("worker {worker} of {of}: {problem}")));
     }
     all.problems.extend(lost.iter().map(|worker| format!("worker lost: {worker}")));
     all.problems.dedup();
@@ -499,6 +503,10 @@ mod tests {
         assert!(reason.contains("worker lost: worker 2 (box, 10.0.0.3)"), "{reason}");
         assert!(reason.contains("worker 1 of 2: the generator lagged"), "{reason}");
         assert!(all.problems.iter().any(|problem| problem.contains("worker 2")));
+        // What one part says of itself is said of that part, also of the first.
+        let busy = |worker| Report { problems: vec!["this run was bound".to_owned()], ..part(worker, 1..10) };
+        let all = merge(&[busy(0), busy(1)], &[]).unwrap();
+        assert_eq!(all.problems, ["worker 0 of 2: this run was bound", "worker 1 of 2: this run was bound"]);
         assert!(merge(&[], &["worker 0".to_owned()]).unwrap_err().to_string().contains("worker 0"));
     }
 }

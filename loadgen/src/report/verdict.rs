@@ -61,21 +61,20 @@ pub(crate) struct DirectFacts {
 }
 
 impl DirectFacts {
-    /// What was short, if it was the connections.
-    fn cause(&self) -> Option<String> {
+    /// What was short, if it was the connections. What waited for less than `least_s` in all was short of nothing.
+    fn cause(&self, least_s: f64) -> Option<String> {
         let mut causes = Vec::new();
         // Those that left messages unsent are a reason of their own; they are what was short all the same.
         if self.failed > 0 {
             causes.push(format!("{} handshakes failed", group(self.failed)));
         }
-        // What waits for less than a second in all is short of nothing.
-        if self.limited_s > 1.0 {
+        if self.limited_s > least_s {
             causes.push(format!(
                 "handshakes waited {:.1} s in all for their turn ({} a second)",
                 self.limited_s, self.per_s_max
             ));
         }
-        if self.pool_full_s > 1.0 {
+        if self.pool_full_s > least_s {
             causes.push(format!("for {:.1} s there was no place for a connection more", self.pool_full_s));
         }
         (!causes.is_empty()).then(|| causes.join(", "))
@@ -85,7 +84,7 @@ impl DirectFacts {
 impl OpenFacts {
     /// What kept messages from being sent in time, if it was not the generator.
     fn held_by(&self) -> Option<String> {
-        if let Some(cause) = self.direct.as_ref().and_then(DirectFacts::cause) {
+        if let Some(cause) = self.direct.and_then(|direct| direct.cause(1.0)) {
             return Some(cause);
         }
         let held = format!("the target held sends back for {:.1} s", self.held_back_s);
@@ -146,10 +145,11 @@ impl OpenFacts {
         if lagged {
             reasons.push(self.short_of(waited_for_cpu_s));
         }
-        if short || waited_long {
-            let fallback = || (short && !lagged).then(|| self.short_of(waited_for_cpu_s));
-            reasons.extend(self.held_by().or_else(fallback));
-        }
+        // Each wait keeps all that come after it waiting too: tenths of a second in all may be many messages.
+        let connections = self.direct.filter(|_| waited_long).and_then(|direct| direct.cause(0.0));
+        let fallback = || (!lagged).then(|| self.short_of(waited_for_cpu_s));
+        let others = || if short { self.held_by().or_else(fallback) } else { None };
+        reasons.extend(connections.or_else(others));
         reasons
     }
 }
@@ -390,6 +390,21 @@ mod tests {
         assert!(text.starts_with("12 handshakes failed and left 30 messages unsent"), "{text}");
         assert!(text.ends_with("12 handshakes failed"), "{text}");
         assert!(direct(DirectFacts::default()).contains("short of processor time"));
+    }
+
+    #[test]
+    fn a_direct_run_whose_messages_waited_names_the_connections_and_not_the_target() {
+        let waited = |pool_full_s, sent_in_time| {
+            reason(|_, open| {
+                (open.held_back_s, open.sent_in_time) = (0.1, sent_in_time);
+                let waited = open.intended / 10;
+                open.direct = Some(DirectFacts { waited, pool_full_s, ..DirectFacts::default() });
+            })
+        };
+        let text = waited(0.9, 100_000);
+        assert!(text.ends_with("for 0.9 s there was no place for a connection more"), "{text}");
+        assert!(!waited(0.0, 100_000).contains("the target"), "all were sent in time: nothing was held back");
+        assert!(waited(0.0, 90_000).ends_with("the target held sends back for 0.1 s"));
     }
 
     #[test]
