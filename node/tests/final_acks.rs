@@ -28,9 +28,11 @@ async fn hand_in(session: &Session, number: u8, sequence: u64) -> PendingAck {
 #[test]
 fn a_message_that_is_certified_and_not_final_is_acked_as_certified_and_as_final_once_rounds_go_on() {
     let mut cluster = Cluster::new(1);
+    // One of four is away, so each waits five seconds before it joins. Node 2 has to have done so while there is nothing to state.
+    cluster.start_with(2, |config| config.round_ms = 60_000);
+    cluster.wait_live([2]);
     cluster.start(0);
     cluster.start_with(1, |config| config.peer_latency_ms = 1_000);
-    cluster.start_with(2, |config| config.round_ms = 60_000);
     cluster.wait_live(0..3);
     let was_seen = (1..=TRIES).any(|sequence| {
         let before = cluster.final_size(0, 0);
