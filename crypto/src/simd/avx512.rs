@@ -198,10 +198,6 @@ impl Ifma for V8 {
     fn madd_hi(self, a: Self, b: Self) -> Self {
         Self(op!(_mm512_madd52hi_epu64(self.0, a.0, b.0)))
     }
-    #[inline(always)]
-    fn sar<const BITS: i32>(self) -> Self {
-        Self(op!(_mm512_sra_epi64(self.0, _mm_cvtsi32_si128(BITS))))
-    }
 }
 
 impl Lanes32 for V16x32 {

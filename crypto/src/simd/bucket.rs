@@ -101,9 +101,12 @@ pub(crate) fn reduce<F: Field>(buckets: &[PointRow], sums: &mut [PointRow], runs
     assert!(segment * lanes == buckets.len() && segment > 0);
     let mut run = load_strided::<F>(buckets, segment - 1, segment);
     let mut sum = run;
+    // The run is an operand of both additions, prepared once.
+    let mut prepared = run.prepare();
     for place in (0..segment - 1).rev() {
-        run = run.add(&load_strided::<F>(buckets, place, segment));
-        sum = sum.add(&run);
+        run = load_strided::<F>(buckets, place, segment).add_prepared(&prepared);
+        prepared = run.prepare();
+        sum = sum.add_prepared(&prepared);
     }
     store(&sum, sums);
     store(&run, runs);

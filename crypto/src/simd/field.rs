@@ -6,12 +6,15 @@
 //! | type | what it is | where it may stand |
 //! |---|---|---|
 //! | `Self` | result of a multiplication, one unit | everywhere |
+//! | `Loose` | the same, of which a representation may not have carried its limbs yet | in sums |
+//! | `Signed` | a product, perhaps to be negated | in [`Field::twice_sub_add`] |
 //! | `Two` | a + b | either operand of a multiplication, square |
 //! | `Three` | a - b, 2a + b, 2a + b - c | either operand |
 //! | `Four` | 2a - b, a + b - c | left operand only |
 //!
-//! There is no way to add to a sum, so no bound can grow beyond what `field26.rs` and `field52.rs` prove for these
-//! four. In radix 2^52 all of them are canonical enough to be the same; the discipline is the stricter one's.
+//! Most products in formulas for points go into sums only, whose limbs have to be carried anyway: carrying them once instead of
+//! twice is what `Loose` is for. There is no way to add to a sum, so no bound can grow beyond what `field26.rs` and
+//! `field52.rs` prove for these. In radix 2^52 the last three are the same; the discipline is the stricter one's.
 //!
 //! Source of the exponent chains: the exponents' binary form (250 ones); any chain of 11 multiplications and 254
 //! squarings of this kind will do.
@@ -38,6 +41,8 @@ pub(crate) const SQRT_MINUS_1: [u64; 4] =
 pub(crate) trait Field: Copy {
     /// The vector its limbs are made of.
     type V: Lanes;
+    type Loose: Copy + From<Self>;
+    type Signed: Copy;
     type Two: Copy + From<Self> + Into<Self::Three> + Into<Self::Four>;
     type Three: Copy + From<Self> + From<Self::Two> + Into<Self::Four>;
     type Four: Copy + From<Self> + From<Self::Two> + From<Self::Three>;
@@ -49,23 +54,43 @@ pub(crate) trait Field: Copy {
     /// The canonical value (below p) of each lane as words.
     fn to_words(self) -> [Self::V; 4];
 
-    fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self;
+    fn mul_loose<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Loose;
+    fn square_loose<A: Into<Self::Two>>(a: A) -> Self::Loose;
+    /// `a * b`, negated where `negative` is set.
+    fn mul_signed<A: Into<Self::Four>>(
+        negative: Option<<Self::V as Lanes>::Mask>,
+        a: A,
+        b: Self,
+    ) -> Self::Signed;
+    /// Carried as far as an operand needs.
+    fn operand(a: Self::Loose) -> Self::Two;
+    /// Carried and normalised.
+    fn settle(a: Self::Loose) -> Self;
+
+    #[inline(always)]
+    fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self {
+        Self::settle(Self::mul_loose(a, b))
+    }
     /// A product that is only ever an operand again: a representation may leave its limbs unnormalised.
-    fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two;
-    fn square<A: Into<Self::Two>>(a: A) -> Self;
+    #[inline(always)]
+    fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two {
+        Self::operand(Self::mul_loose(a, b))
+    }
+    #[inline(always)]
+    fn square<A: Into<Self::Two>>(a: A) -> Self {
+        Self::settle(Self::square_loose(a))
+    }
     /// Independent values, each squared `count` times, in turn, so that they fill each other's latencies.
     fn square_group<const N: usize>(values: [Self; N], count: usize) -> [Self; N];
 
-    fn add(a: Self, b: Self) -> Self::Two;
-    fn sub(a: Self, b: Self) -> Self::Three;
-    /// 2a + b.
-    fn twice_add(a: Self, b: Self) -> Self::Three;
-    /// 2a - b.
-    fn twice_sub(a: Self, b: Self) -> Self::Four;
+    fn add<A: Into<Self::Loose>, B: Into<Self::Loose>>(a: A, b: B) -> Self::Two;
+    fn sub<A: Into<Self::Loose>, B: Into<Self::Loose>>(a: A, b: B) -> Self::Three;
+    /// (2a - b, 2a + b).
+    fn twice_sub_add<A: Into<Self::Loose>>(a: A, b: Self::Signed) -> (Self::Four, Self::Three);
     /// a + b - c.
-    fn add_sub(a: Self, b: Self, c: Self) -> Self::Four;
+    fn add_sub(a: Self::Loose, b: Self::Loose, c: Self::Loose) -> Self::Four;
     /// 2a + b - c.
-    fn twice_add_sub(a: Self, b: Self, c: Self) -> Self::Three;
+    fn twice_add_sub(a: Self::Loose, b: Self::Loose, c: Self::Loose) -> Self::Three;
     fn add_reduced(a: Self, b: Self) -> Self;
     fn sub_reduced(a: Self, b: Self) -> Self;
     /// `mask ? -a : a`.
@@ -75,8 +100,10 @@ pub(crate) trait Field: Copy {
     /// Five words that hold the limbs, for rows in memory.
     fn pack(self) -> [Self::V; 5];
     fn unpack(words: [Self::V; 5]) -> Self;
-    fn pack_operand(two: Self::Two) -> [Self::V; 5];
-    fn unpack_operand(words: [Self::V; 5]) -> Self::Two;
+    fn pack_loose(loose: Self::Loose) -> [Self::V; 5];
+    fn unpack_loose(words: [Self::V; 5]) -> Self::Loose;
+    fn pack_operand(three: Self::Three) -> [Self::V; 5];
+    fn unpack_operand(words: [Self::V; 5]) -> Self::Three;
 
     #[inline(always)]
     fn zero() -> Self {

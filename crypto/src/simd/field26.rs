@@ -235,6 +235,8 @@ fn freeze<V: Lanes>(mut z: [V; 10]) -> [V; 10] {
 
 impl<V: Lanes> Field for F26<V, 1> {
     type V = V;
+    type Loose = Self;
+    type Signed = Self;
     type Two = F26<V, 2>;
     type Three = F26<V, 3>;
     type Four = F26<V, 4>;
@@ -272,16 +274,27 @@ impl<V: Lanes> Field for F26<V, 1> {
     }
 
     #[inline(always)]
-    fn mul<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self {
+    fn mul_loose<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self {
         Self(V::product_26(&a.into().0, &b.into().0))
     }
     #[inline(always)]
-    fn mul_operand<A: Into<Self::Four>, B: Into<Self::Three>>(a: A, b: B) -> Self::Two {
-        F26(V::product_26(&a.into().0, &b.into().0))
+    fn square_loose<A: Into<Self::Two>>(a: A) -> Self {
+        Self(V::square_26(&a.into().0))
     }
     #[inline(always)]
-    fn square<A: Into<Self::Two>>(a: A) -> Self {
-        Self(V::square_26(&a.into().0))
+    fn mul_signed<A: Into<Self::Four>>(negative: Option<V::Mask>, a: A, b: Self) -> Self {
+        match negative {
+            Some(negative) => Self::mul(a, Self::negate_if(negative, b)),
+            None => Self::mul(a, b),
+        }
+    }
+    #[inline(always)]
+    fn operand(a: Self) -> Self::Two {
+        a.into()
+    }
+    #[inline(always)]
+    fn settle(a: Self) -> Self {
+        a
     }
     #[inline(always)]
     fn square_group<const N: usize>(mut values: [Self; N], count: usize) -> [Self; N] {
@@ -294,20 +307,18 @@ impl<V: Lanes> Field for F26<V, 1> {
     }
 
     #[inline(always)]
-    fn add(a: Self, b: Self) -> Self::Two {
-        F26(plus(a.0, b.0))
+    fn add<A: Into<Self>, B: Into<Self>>(a: A, b: B) -> Self::Two {
+        F26(plus(a.into().0, b.into().0))
     }
     #[inline(always)]
-    fn sub(a: Self, b: Self) -> Self::Three {
-        F26(minus(a.0, b.0))
+    fn sub<A: Into<Self>, B: Into<Self>>(a: A, b: B) -> Self::Three {
+        F26(minus(a.into().0, b.into().0))
     }
     #[inline(always)]
-    fn twice_add(a: Self, b: Self) -> Self::Three {
-        F26(plus(plus(a.0, a.0), b.0))
-    }
-    #[inline(always)]
-    fn twice_sub(a: Self, b: Self) -> Self::Four {
-        F26(minus(plus(a.0, a.0), b.0))
+    fn twice_sub_add<A: Into<Self>>(a: A, b: Self) -> (Self::Four, Self::Three) {
+        let a = a.into().0;
+        let twice = plus(a, a);
+        (F26(minus(twice, b.0)), F26(plus(twice, b.0)))
     }
     #[inline(always)]
     fn add_sub(a: Self, b: Self, c: Self) -> Self::Four {
@@ -372,11 +383,20 @@ impl<V: Lanes> Field for F26<V, 1> {
         ])
     }
     #[inline(always)]
-    fn pack_operand(two: Self::Two) -> [V; 5] {
-        Self(two.0).pack()
+    fn pack_loose(loose: Self) -> [V; 5] {
+        loose.pack()
     }
     #[inline(always)]
-    fn unpack_operand(words: [V; 5]) -> Self::Two {
-        Self::unpack(words).into()
+    fn unpack_loose(words: [V; 5]) -> Self {
+        Self::unpack(words)
+    }
+    #[inline(always)]
+    fn pack_operand(three: Self::Three) -> [V; 5] {
+        // Three units of 26 bits fit 32.
+        Self(three.0).pack()
+    }
+    #[inline(always)]
+    fn unpack_operand(words: [V; 5]) -> Self::Three {
+        F26(Self::unpack(words).0)
     }
 }

@@ -7,7 +7,7 @@
 use super::field::{Field, P, invert, pow_p58};
 use super::field26::F26;
 use super::field52::F52;
-use super::lanes::{Lanes, Twice};
+use super::lanes::{Ifma, Lanes, Twice};
 use super::portable::Array;
 use proptest::prelude::*;
 
@@ -171,27 +171,65 @@ fn check_values<F: Field>(x: F, y: F, z: F, a: &[Words], b: &[Words], c: &[Words
     expect("three squares", second, |i| eighth(b(i)));
     expect("sum, reduced", F::add_reduced(x, y), |i| add(a(i), b(i)));
     expect("difference, reduced", F::sub_reduced(x, y), |i| sub(a(i), b(i)));
-    expect("2x + y - z", F::mul(F::one(), F::twice_add_sub(x, y, z)), |i| {
+    // Summands that are products not carried yet, as large as they can be, and values.
+    let loose = |left: F, right: F| F::mul_loose(F::add(left, right), F::sub(left, right));
+    let plain = |left: Words, right: Words| mul(add(left, right), sub(left, right));
+    let (p, q, r) = (loose(x, y), loose(y, z), loose(z, x));
+    let (pa, qa, ra) = (
+        move |i: usize| plain(a(i), b(i)),
+        move |i: usize| plain(b(i), c(i)),
+        move |i: usize| plain(c(i), a(i)),
+    );
+    expect("settled", F::settle(p), pa);
+    expect("operand", F::mul(F::operand(p), z), |i| mul(pa(i), c(i)));
+    expect("2p + q - r", F::mul(F::one(), F::twice_add_sub(p, q, r)), |i| {
+        sub(add(add(pa(i), pa(i)), qa(i)), ra(i))
+    });
+    expect("2x + y - z", F::mul(F::one(), F::twice_add_sub(x.into(), y.into(), z.into())), |i| {
         sub(add(add(a(i), a(i)), b(i)), c(i))
     });
+    expect("(p + q)(q - r)", F::mul(F::add(p, q), F::sub(q, r)), |i| {
+        mul(add(pa(i), qa(i)), sub(qa(i), ra(i)))
+    });
+    expect("(p + q)^2", F::settle(F::square_loose(F::add(p, q))), |i| {
+        mul(add(pa(i), qa(i)), add(pa(i), qa(i)))
+    });
+    expect("packed and unpacked, loose", F::settle(F::unpack_loose(F::pack_loose(p))), pa);
+    expect(
+        "packed and unpacked, operand",
+        F::mul(z, F::unpack_operand(F::pack_operand(F::sub(p, q)))),
+        |i| mul(c(i), sub(pa(i), qa(i))),
+    );
     // Every kind of operand on either side where its type allows it, the largest ones together.
     let twice = |v: Words| add(v, v);
     expect("(x + y)(y + z)", F::mul(F::add(x, y), F::add(y, z)), |i| mul(add(a(i), b(i)), add(b(i), c(i))));
     expect("(x - y)(y - z)", F::mul(F::sub(x, y), F::sub(y, z)), |i| mul(sub(a(i), b(i)), sub(b(i), c(i))));
-    expect("(2x - y)(2y + z)", F::mul(F::twice_sub(x, y), F::twice_add(y, z)), |i| {
-        mul(sub(twice(a(i)), b(i)), add(twice(b(i)), c(i)))
-    });
-    expect("(2x - y)(2y + z - x)", F::mul(F::twice_sub(x, y), F::twice_add_sub(y, z, x)), |i| {
-        mul(sub(twice(a(i)), b(i)), sub(add(twice(b(i)), c(i)), a(i)))
-    });
-    expect("(x + y - z)(x - z)", F::mul(F::add_sub(x, y, z), F::sub(x, z)), |i| {
-        mul(sub(add(a(i), b(i)), c(i)), sub(a(i), c(i)))
-    });
-    expect("an operand again", F::mul(F::mul_operand(F::twice_sub(x, y), F::sub(y, z)), z), |i| {
-        mul(mul(sub(twice(a(i)), b(i)), sub(b(i), c(i))), c(i))
-    });
     let mask = F::V::mask_from_bits(0b1010_0110);
     let chosen = |i: usize| 0b1010_0110 >> i & 1 == 1;
+    for negative in [None, Some(mask)] {
+        let sign = |i: usize, v: Words| if negative.is_some() && chosen(i) { neg(v) } else { v };
+        for (two, twice_value) in [(F::Loose::from(x), 0), (p, 1)] {
+            let twice = move |i: usize| if twice_value == 0 { twice(a(i)) } else { twice(pa(i)) };
+            let yz = move |i: usize| sign(i, mul(sub(b(i), a(i)), c(i)));
+            let (less, more) = F::twice_sub_add(two, F::mul_signed(negative, F::sub(y, x), z));
+            expect("(2x - yz)(2x + yz)", F::mul(less, more), |i| {
+                mul(sub(twice(i), yz(i)), add(twice(i), yz(i)))
+            });
+            expect("2x - yz", F::mul(less, F::one()), |i| sub(twice(i), yz(i)));
+            expect("(2x - yz)(2q + r - p)", F::mul(less, F::twice_add_sub(q, r, p)), |i| {
+                mul(sub(twice(i), yz(i)), sub(add(add(qa(i), qa(i)), ra(i)), pa(i)))
+            });
+        }
+    }
+    expect("(x + y - z)(x - z)", F::mul(F::add_sub(x.into(), y.into(), z.into()), F::sub(x, z)), |i| {
+        mul(sub(add(a(i), b(i)), c(i)), sub(a(i), c(i)))
+    });
+    expect("(p + q - r)(p - r)", F::mul(F::add_sub(p, q, r), F::sub(p, r)), |i| {
+        mul(sub(add(pa(i), qa(i)), ra(i)), sub(pa(i), ra(i)))
+    });
+    expect("an operand again", F::mul(F::mul_operand(F::add_sub(p, q, r), F::sub(y, z)), z), |i| {
+        mul(mul(sub(add(pa(i), qa(i)), ra(i)), sub(b(i), c(i))), c(i))
+    });
     expect("negated where chosen", F::mul(z, F::negate_if(mask, x)), |i| {
         mul(c(i), if chosen(i) { neg(a(i)) } else { a(i) })
     });
@@ -288,6 +326,52 @@ fn check_bounds<F: Field>(bounds: &[([u64; 5], Words)]) {
             let ((x, a), (y, b), (z, c)) = (load(start), load(start + shift), load(start + 2 * shift));
             check_values(x, y, z, &a, &b, &c);
         }
+    }
+}
+
+/// Loose limbs of radix 2^52 at their bound, all or all but one or one only, in every sum that takes them.
+fn check_loose_bounds<V: Ifma>() {
+    type F<V> = F52<V>;
+    let mut bounds = Vec::new();
+    for special in 0..11_usize {
+        let mut words = [0_u64; 5];
+        let mut value = [0_u64; 4];
+        for limb in 0..5 {
+            let at = limb == special % 5;
+            words[limb] = if special == 10 || (special < 5) == at { (1 << 56) - 1 } else { 0 };
+            value = add(value, mul([words[limb], 0, 0, 0], power([2, 0, 0, 0], [52 * limb as u64, 0, 0, 0])));
+        }
+        bounds.push((words, value));
+    }
+    for (p, a) in &bounds {
+        for (q, b) in &bounds {
+            for (r, c) in &bounds {
+                let load = |words: &[u64; 5]| F::<V>::unpack_loose(words.map(V::splat));
+                let (p, q, r) = (load(p), load(q), load(r));
+                let twice = |v: Words| add(v, v);
+                expect("settled", F::<V>::settle(p), |_| *a);
+                // As operands of a square: whatever is above the digits must do no harm.
+                let squared = |v: F52<V>| F::<V>::square(v);
+                let one = F::<V>::one();
+                expect("p + q", squared(F::mul(F::add(p, q), one)), |_| mul(add(*a, *b), add(*a, *b)));
+                expect("p - q", squared(F::mul(F::sub(p, q), one)), |_| mul(sub(*a, *b), sub(*a, *b)));
+                expect("p + q - r", F::mul(F::<V>::add_sub(p, q, r), F::sub(p, q)), |_| {
+                    mul(sub(add(*a, *b), *c), sub(*a, *b))
+                });
+                expect("2p + q - r", F::mul(F::<V>::twice_add_sub(p, q, r), F::operand(r)), |_| {
+                    mul(sub(add(twice(*a), *b), *c), *c)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn radix_52_matches_serial_with_loose_limbs_at_their_bounds() {
+    check_loose_bounds::<Array<8>>();
+    #[cfg(target_arch = "x86_64")]
+    if super::tests::present("avx512") {
+        check_loose_bounds::<super::avx512::V8>();
     }
 }
 

@@ -101,14 +101,14 @@ fn encode<F: Field>(points: &[Point<F>], out: &mut [[u8; 32]]) {
     let lanes = F::V::COUNT;
     let mut products = [F::one(); GROUP + 1];
     for (place, point) in points.iter().enumerate() {
-        products[place + 1] = F::mul(products[place], point.z);
+        products[place + 1] = F::mul(products[place], F::operand(point.z));
     }
     let [mut inverse] = invert([products[points.len()]]);
     for (place, point) in points.iter().enumerate().rev() {
         let z_inverse = F::mul(inverse, products[place]);
-        inverse = F::mul(inverse, point.z);
-        let x = F::mul(point.x, z_inverse).to_words();
-        let mut y = F::mul(point.y, z_inverse).to_words();
+        inverse = F::mul(inverse, F::operand(point.z));
+        let x = F::mul(F::operand(point.x), z_inverse).to_words();
+        let mut y = F::mul(F::operand(point.y), z_inverse).to_words();
         y[3] = y[3].or(x[0].shl::<63>());
         let mut words = [[0; LANES_MAX]; 4];
         for word in 0..4 {

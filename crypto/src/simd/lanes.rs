@@ -83,14 +83,12 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
-/// Lanes with the 52-bit multiply-add and an arithmetic shift.
+/// Lanes with the 52-bit multiply-add.
 pub(crate) trait Ifma: Lanes {
     /// `self + (a * b mod 2^52)` over the low 52 bits of `a` and `b`; their upper 12 bits are ignored.
     fn madd_lo(self, a: Self, b: Self) -> Self;
     /// `self + floor(a * b / 2^52)` over the low 52 bits of `a` and `b`.
     fn madd_hi(self, a: Self, b: Self) -> Self;
-    /// Shift to the right that repeats the sign bit.
-    fn sar<const BITS: i32>(self) -> Self;
 
     /// A product in radix 2^52, as [`Lanes::product_26`].
     #[inline(always)]
@@ -98,8 +96,8 @@ pub(crate) trait Ifma: Lanes {
         field52::product(a, b)
     }
     #[inline(always)]
-    fn square_52<const SMALL: bool>(a: &[Self; 5]) -> [Self; 5] {
-        field52::squared::<Self, SMALL>(a)
+    fn square_52(a: &[Self; 5]) -> [Self; 5] {
+        field52::squared(a)
     }
 }
 
@@ -220,18 +218,14 @@ impl<V: Ifma> Ifma for Twice<V> {
         Self(self.0.madd_hi(a.0, b.0), self.1.madd_hi(a.1, b.1))
     }
     #[inline(always)]
-    fn sar<const BITS: i32>(self) -> Self {
-        Self(self.0.sar::<BITS>(), self.1.sar::<BITS>())
-    }
-    #[inline(always)]
     fn product_52(a: &[Self; 5], b: &[Self; 5]) -> [Self; 5] {
         let ((a0, a1), (b0, b1)) = (Self::part(a), Self::part(b));
         Self::join(V::product_52(&a0, &b0), V::product_52(&a1, &b1))
     }
     #[inline(always)]
-    fn square_52<const SMALL: bool>(a: &[Self; 5]) -> [Self; 5] {
+    fn square_52(a: &[Self; 5]) -> [Self; 5] {
         let (first, second) = Self::part(a);
-        Self::join(V::square_52::<SMALL>(&first), V::square_52::<SMALL>(&second))
+        Self::join(V::square_52(&first), V::square_52(&second))
     }
 }
 

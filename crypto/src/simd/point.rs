@@ -41,27 +41,29 @@ const _: () = assert!(size_of::<NielsRow>() == 128 && size_of::<PointRow>() == 1
 /// A point in extended coordinates.
 #[derive(Clone, Copy)]
 pub(crate) struct Point<F: Field> {
-    pub(crate) x: F,
-    pub(crate) y: F,
-    pub(crate) z: F,
-    pub(crate) t: F::Two,
+    pub(crate) x: F::Loose,
+    pub(crate) y: F::Loose,
+    pub(crate) z: F::Loose,
+    t: F::Three,
 }
 
-/// An affine point (y + x, y - x, 2dxy).
+/// An affine point (y + x, y - x, 2dxy), of which 2dxy is still to be negated in some lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Niels<F: Field> {
-    pub(crate) plus: F,
-    pub(crate) minus: F,
-    pub(crate) t2d: F::Three,
+    plus: F,
+    minus: F,
+    t2d: F,
+    negative: <F::V as Lanes>::Mask,
 }
 
-/// A point prepared to be added often: Y + X, Y - X, Z, 2dT.
+/// A point prepared to be added often: Y + X, Y - X, Z, 2dT, of which 2dT may have to be negated in some lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Prepared<F: Field> {
     plus: F::Three,
     minus: F::Three,
-    z: F,
-    t2d: F::Three,
+    z: F::Three,
+    t2d: F,
+    negative: Option<<F::V as Lanes>::Mask>,
 }
 
 #[inline(always)]
@@ -86,25 +88,24 @@ impl<F: Field> Niels<F> {
             plus[word] = F::V::select(negative, b, a);
             minus[word] = F::V::select(negative, a, b);
         }
-        let t2d = F::negate_if(negative, F::unpack(five(words, 10)));
-        Self { plus: F::unpack(plus), minus: F::unpack(minus), t2d }
+        Self { plus: F::unpack(plus), minus: F::unpack(minus), t2d: F::unpack(five(words, 10)), negative }
     }
 }
 
 impl<F: Field> Point<F> {
     #[inline(always)]
     pub(crate) fn neutral() -> Self {
-        Self { x: F::zero(), y: F::one(), z: F::one(), t: F::zero().into() }
+        Self { x: F::zero().into(), y: F::one().into(), z: F::one().into(), t: F::zero().into() }
     }
 
     /// From an affine point: (2x : 2y : 2), whose T is 2xy = 2dxy / d.
     #[inline(always)]
     pub(crate) fn from_niels(p: &Niels<F>) -> Self {
         Self {
-            x: F::sub_reduced(p.plus, p.minus),
-            y: F::add_reduced(p.plus, p.minus),
-            z: F::constant([2, 0, 0, 0]),
-            t: F::mul_operand(F::constant(D_INVERSE), p.t2d),
+            x: F::sub_reduced(p.plus, p.minus).into(),
+            y: F::add_reduced(p.plus, p.minus).into(),
+            z: F::constant([2, 0, 0, 0]).into(),
+            t: F::mul_operand(F::constant(D_INVERSE), F::negate_if(p.negative, p.t2d)).into(),
         }
     }
 
@@ -122,9 +123,9 @@ impl<F: Field> Point<F> {
     #[inline(always)]
     pub(crate) fn columns(&self) -> [F::V; 24] {
         let mut columns = [F::V::splat(0); 24];
-        columns[..5].copy_from_slice(&self.x.pack());
-        columns[5..10].copy_from_slice(&self.y.pack());
-        columns[10..15].copy_from_slice(&self.z.pack());
+        columns[..5].copy_from_slice(&F::pack_loose(self.x));
+        columns[5..10].copy_from_slice(&F::pack_loose(self.y));
+        columns[10..15].copy_from_slice(&F::pack_loose(self.z));
         columns[15..20].copy_from_slice(&F::pack_operand(self.t));
         columns
     }
@@ -132,20 +133,29 @@ impl<F: Field> Point<F> {
     #[inline(always)]
     pub(crate) fn from_columns(words: &[F::V; 24]) -> Self {
         Self {
-            x: F::unpack(five(words, 0)),
-            y: F::unpack(five(words, 5)),
-            z: F::unpack(five(words, 10)),
+            x: F::unpack_loose(five(words, 0)),
+            y: F::unpack_loose(five(words, 5)),
+            z: F::unpack_loose(five(words, 10)),
             t: F::unpack_operand(five(words, 15)),
         }
     }
 
     /// `self + other`, 7 multiplications.
+    ///
+    /// In an order in which no product needs the one just before it, here or in the next addition to the result: its sum
+    /// is carried while another is under way.
     #[inline(always)]
     pub(crate) fn add_niels(&self, other: &Niels<F>) -> Self {
-        let a = F::mul(F::sub(self.y, self.x), other.minus);
-        let b = F::mul(F::add(self.y, self.x), other.plus);
-        let c = F::mul(self.t, other.t2d);
-        Self::complete(F::sub(b, a), F::twice_sub(self.z, c), F::twice_add(self.z, c), F::add(b, a))
+        let c = F::mul_signed(Some(other.negative), self.t, other.t2d);
+        let a = F::mul_loose(F::sub(self.y, self.x), other.minus);
+        let b = F::mul_loose(F::add(self.y, self.x), other.plus);
+        let (f, g) = F::twice_sub_add(self.z, c);
+        let z = F::mul_loose(f, g);
+        let h = F::add(b, a);
+        let y = F::mul_loose(g, h);
+        let e = F::sub(b, a);
+        let t = F::mul_operand(e, h).into();
+        Self { x: F::mul_loose(f, e), y, z, t }
     }
 
     /// `self + other`, 8 multiplications.
@@ -157,16 +167,16 @@ impl<F: Field> Point<F> {
     /// [`Point::add_prepared`]; without `t` the result's T is stale, for a point that is doubled next.
     #[inline(always)]
     pub(crate) fn add_prepared_for(&self, other: &Prepared<F>, t: bool) -> Self {
-        let a = F::mul(F::sub(self.y, self.x), other.minus);
-        let b = F::mul(F::add(self.y, self.x), other.plus);
-        let z = F::mul(self.z, other.z);
-        let c = F::mul(self.t, other.t2d);
+        let a = F::mul_loose(F::sub(self.y, self.x), other.minus);
+        let b = F::mul_loose(F::add(self.y, self.x), other.plus);
+        let z = F::mul_loose(F::operand(self.z), other.z);
+        let c = F::mul_signed(other.negative, self.t, other.t2d);
         let (e, h) = (F::sub(b, a), F::add(b, a));
-        let t = if t { F::mul_operand(e, h) } else { self.t };
-        let (f, g) = (F::twice_sub(z, c), F::twice_add(z, c));
-        let y = F::mul(g, h);
-        let x = F::mul(f, e);
-        Self { x, y, z: F::mul(f, g), t }
+        let t = if t { F::mul_operand(e, h).into() } else { self.t };
+        let (f, g) = F::twice_sub_add(z, c);
+        let y = F::mul_loose(g, h);
+        let x = F::mul_loose(f, e);
+        Self { x, y, z: F::mul_loose(f, g), t }
     }
 
     #[inline(always)]
@@ -175,17 +185,13 @@ impl<F: Field> Point<F> {
     }
 
     #[inline(always)]
-    fn complete(e: F::Three, f: F::Four, g: F::Three, h: F::Two) -> Self {
-        Self { x: F::mul(f, e), y: F::mul(g, h), z: F::mul(f, g), t: F::mul_operand(e, h) }
-    }
-
-    #[inline(always)]
     pub(crate) fn prepare(&self) -> Prepared<F> {
         Prepared {
             plus: F::add(self.y, self.x).into(),
             minus: F::sub(self.y, self.x),
-            z: self.z,
-            t2d: F::mul(self.t, F::constant(D2)).into(),
+            z: F::operand(self.z).into(),
+            t2d: F::mul(self.t, F::constant(D2)),
+            negative: None,
         }
     }
 
@@ -194,18 +200,18 @@ impl<F: Field> Point<F> {
     #[inline(always)]
     pub(crate) fn double(&self) -> Self {
         let (e, f, g, h) = self.doubled();
-        let y = F::mul(g, h);
-        let x = F::mul(e, f);
-        Self { x, y, z: F::mul(f, g), t: F::mul_operand(e, h) }
+        let y = F::mul_loose(g, h);
+        let x = F::mul_loose(e, f);
+        Self { x, y, z: F::mul_loose(f, g), t: F::mul_operand(e, h).into() }
     }
 
     /// E, F, G, H of [`Point::double`].
     #[inline(always)]
     fn doubled(&self) -> (F::Four, F::Three, F::Three, F::Two) {
-        let yy = F::square(self.y);
-        let xx = F::square(self.x);
-        let sum = F::square(F::add(self.x, self.y));
-        let zz = F::square(self.z);
+        let yy = F::square_loose(F::operand(self.y));
+        let xx = F::square_loose(F::operand(self.x));
+        let sum = F::square_loose(F::add(self.x, self.y));
+        let zz = F::square_loose(F::operand(self.z));
         let e = F::add_sub(xx, yy, sum);
         let g = F::sub(xx, yy);
         let f = F::twice_add_sub(zz, xx, yy);
@@ -225,11 +231,11 @@ impl<F: Field> Point<F> {
         let mut point = *self;
         for left in (0..black_box(count)).rev() {
             let (e, f, g, h) = point.doubled();
-            let y = F::mul(g, h);
-            let x = F::mul(e, f);
-            point = Self { x, y, z: F::mul(f, g), t: point.t };
+            let y = F::mul_loose(g, h);
+            let x = F::mul_loose(e, f);
+            point = Self { x, y, z: F::mul_loose(f, g), t: point.t };
             if left == 0 {
-                point.t = F::mul_operand(e, h);
+                point.t = F::mul_operand(e, h).into();
             }
         }
         point
@@ -250,30 +256,30 @@ impl<F: Field> Point<F> {
         // T enters as an operand only, so it is negated by recomputing nothing: a product with -1 reduces it again.
         let minus_one = F::sub_reduced(F::zero(), F::one());
         Self {
-            x: F::sub_reduced(F::zero(), self.x),
+            x: F::sub_reduced(F::zero(), F::settle(self.x)).into(),
             y: self.y,
             z: self.z,
-            t: F::mul_operand(self.t, minus_one),
+            t: F::mul_operand(self.t, minus_one).into(),
         }
     }
 
     /// Lanes whose point is the neutral element, (0 : z : z).
     #[inline(always)]
     pub(crate) fn neutral_mask(&self) -> u32 {
-        let x = F::V::mask_bits(self.x.is_zero());
-        x & F::V::mask_bits(F::sub_reduced(self.y, self.z).is_zero())
+        let x = F::V::mask_bits(F::settle(self.x).is_zero());
+        x & F::V::mask_bits(F::sub_reduced(F::settle(self.y), F::settle(self.z)).is_zero())
     }
 }
 
 impl<F: Field> Prepared<F> {
-    /// A row of a table per lane: Y + X, Y - X, Z, 2dT, all reduced.
+    /// A row of a table per lane: Y + X, Y - X, Z, 2dT.
     #[inline(always)]
     pub(crate) fn store_from(point: &Point<F>, rows: &mut [[u64; 24]]) {
         let t2d = F::mul(point.t, F::constant(D2));
         let mut columns = [F::V::splat(0); 24];
-        columns[..5].copy_from_slice(&F::add_reduced(point.y, point.x).pack());
-        columns[5..10].copy_from_slice(&F::sub_reduced(point.y, point.x).pack());
-        columns[10..15].copy_from_slice(&point.z.pack());
+        columns[..5].copy_from_slice(&F::pack_operand(F::add(point.y, point.x).into()));
+        columns[5..10].copy_from_slice(&F::pack_operand(F::sub(point.y, point.x)));
+        columns[10..15].copy_from_slice(&F::pack_operand(F::operand(point.z).into()));
         columns[15..20].copy_from_slice(&t2d.pack());
         F::V::to_rows(&columns, rows);
     }
@@ -290,10 +296,11 @@ impl<F: Field> Prepared<F> {
             minus[word] = F::V::select(negative, a, b);
         }
         Self {
-            plus: F::unpack(plus).into(),
-            minus: F::unpack(minus).into(),
-            z: F::unpack(five(&words, 10)),
-            t2d: F::negate_if(negative, F::unpack(five(&words, 15))),
+            plus: F::unpack_operand(plus),
+            minus: F::unpack_operand(minus),
+            z: F::unpack_operand(five(&words, 10)),
+            t2d: F::unpack(five(&words, 15)),
+            negative: Some(negative),
         }
     }
 }

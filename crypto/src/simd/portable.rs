@@ -140,8 +140,8 @@ impl<const N: usize> Ifma for Array<N> {
         field52::product(a, b)
     }
     #[inline(never)]
-    fn square_52<const SMALL: bool>(a: &[Self; 5]) -> [Self; 5] {
-        field52::squared::<Self, SMALL>(a)
+    fn square_52(a: &[Self; 5]) -> [Self; 5] {
+        field52::squared(a)
     }
     #[inline(never)]
     fn madd_lo(self, a: Self, b: Self) -> Self {
@@ -152,10 +152,6 @@ impl<const N: usize> Ifma for Array<N> {
     fn madd_hi(self, a: Self, b: Self) -> Self {
         let product = a.zip(b, |a, b| ((u128::from(a & LOW_52) * u128::from(b & LOW_52)) >> 52) as u64);
         self.add(product)
-    }
-    #[inline(never)]
-    fn sar<const BITS: i32>(self) -> Self {
-        Self(self.0.map(|lane| (lane as i64 >> BITS) as u64))
     }
 }
 
