@@ -105,8 +105,8 @@ fn low<const X: usize>(x: &[u64; X]) -> [u64; 4] {
 /// `x` modulo l, for any 512-bit `x`.
 ///
 /// 2^252 = -c, so x = x0 - c x1; with y = c x1 < 2^385, y = y0 - c y1; with z = c y1 < 2^258, z = z0 - c z1. Hence
-/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive, and four conditional
-/// subtractions (one to spare) bring it below l.
+/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive. Once more then: of
+/// q 2^252 + w with q at most 4 there stays w - q c, below l; where that is negative, adding l once is enough.
 #[inline(always)]
 pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     let x1: [u64; 5] = high(x);
@@ -123,15 +123,12 @@ pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     sum = sub4(sum, low(&y)).0;
     sum = add4(sum, low(&z));
     sum = sub4(sum, w).0;
-    for _ in 0..4 {
-        let (less, borrow) = sub4(sum, L);
-        // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
-        let keep = black_box(0_u64.wrapping_sub(u64::from(borrow)));
-        for word in 0..4 {
-            sum[word] = (sum[word] & keep) | (less[word] & !keep);
-        }
-    }
-    sum
+    let mut multiple = [0; 4];
+    multiply_add(&mut multiple, &[sum[3] >> 60], &C);
+    let (least, borrow) = sub4(low(&sum), multiple);
+    // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
+    let add = black_box(0_u64.wrapping_sub(u64::from(borrow)));
+    add4(least, L.map(|word| word & add))
 }
 
 /// Whether `x` is below l.
