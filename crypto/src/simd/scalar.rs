@@ -58,12 +58,12 @@ fn multiply_add<const S: usize, const A: usize, const B: usize>(
     }
 }
 
-/// `a + b` or `a - b` over four words; the carry or borrow out is dropped (two's complement).
+/// `a + b`; the carry out is dropped (two's complement).
 #[inline(always)]
-fn add4(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
-    let mut out = [0; 4];
+pub(crate) fn add_words<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    let mut out = [0; N];
     let mut carry = false;
-    for word in 0..4 {
+    for word in 0..N {
         let (sum, first) = a[word].overflowing_add(b[word]);
         let (sum, second) = sum.overflowing_add(u64::from(carry));
         out[word] = sum;
@@ -72,6 +72,7 @@ fn add4(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
     out
 }
 
+/// `a - b` and whether it borrowed.
 #[inline(always)]
 fn sub4(a: [u64; 4], b: [u64; 4]) -> ([u64; 4], bool) {
     let mut out = [0; 4];
@@ -119,16 +120,16 @@ pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     let mut w = [0; 4];
     multiply_add(&mut w, &z1, &C);
     const L2: [u64; 4] = [0xb024_c634_b9eb_a7da, 0x29bd_f3bd_45ef_39ac, 0, 0x2000_0000_0000_0000];
-    let mut sum = add4(low(x), L2);
+    let mut sum = add_words(low(x), L2);
     sum = sub4(sum, low(&y)).0;
-    sum = add4(sum, low(&z));
+    sum = add_words(sum, low(&z));
     sum = sub4(sum, w).0;
     let mut multiple = [0; 4];
     multiply_add(&mut multiple, &[sum[3] >> 60], &C);
     let (least, borrow) = sub4(low(&sum), multiple);
     // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
     let add = black_box(0_u64.wrapping_sub(u64::from(borrow)));
-    add4(least, L.map(|word| word & add))
+    add_words(least, L.map(|word| word & add))
 }
 
 /// Whether `x` is below l.
