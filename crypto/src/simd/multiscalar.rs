@@ -19,23 +19,39 @@ const WIDTH_MAX: u32 = 14;
 const WIDTH_MIN: u32 = 4;
 /// Bits of a scalar after [`Terms::push`] made it at most l / 2.
 const LONG_BITS: u32 = 252;
-/// Bits of a coefficient and a carry.
+/// Bits of a coefficient and a carry. No width divides it, so the highest window has a bit to spare.
 const SHORT_BITS: u32 = 129;
 /// Lists longer than this are cut, so that a window with few digits in use (the top one) still fills all lanes.
 const LIST_MIN: u32 = 24;
 
+/// Windows of one width, one above the other.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    width: u32,
+    windows: usize,
+    /// The lowest ones, in which short scalars have digits too.
+    short_windows: usize,
+    /// Where the lowest begins.
+    bit: usize,
+}
+
 /// Points and scalars of one multiplication, and the memory it works in, kept from one to the next.
 #[derive(Default)]
 pub(crate) struct Terms {
-    rows: Vec<u32>,
-    scalars: Vec<[u64; 4]>,
-    negative: Vec<bool>,
-    long: usize,
-    digits: Vec<i16>,
+    part: Part,
+    /// What is added to a long and to a short scalar, see [`Terms::begin`].
+    offsets: ([u64; 4], [u64; 3]),
+    /// Twice the row, and 1 if the term is to be subtracted.
+    names: Vec<u32>,
+    /// The scalars, word by word since a window reads one or two words of each. Only long ones have the highest.
+    words: [Vec<u64>; 4],
+    /// Biased digits of one window.
+    digits: Vec<u16>,
     counts: Vec<u32>,
     entries: Vec<u32>,
     tasks: Vec<Task>,
     sorted: Vec<Task>,
+    places: Vec<u32>,
     pieces: Vec<(u32, u32)>,
     buckets: Vec<PointRow>,
     sums: Vec<PointRow>,
@@ -43,49 +59,64 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn clear(&mut self) {
-        self.rows.clear();
-        self.scalars.clear();
-        self.negative.clear();
-        self.long = 0;
+    /// Starts a sum with so many long and short terms.
+    ///
+    /// Every scalar gets 2^(c-1) added in every window (long ones not in the top one, where there may be no room): the digit
+    /// of a window is then its bits less 2^(c-1), without looking at the windows below.
+    pub(crate) fn begin(&mut self, kernels: &Kernels, long: usize, short: usize) {
+        self.names.clear();
+        self.words.iter_mut().for_each(Vec::clear);
+        let width = width(kernels, long, short);
+        let short_windows = if short > 0 { SHORT_BITS.div_ceil(width) as usize } else { 0 };
+        let windows = if long > 0 { LONG_BITS.div_ceil(width) as usize } else { short_windows };
+        self.part = Part { width, windows, short_windows, bit: 0 };
+        self.offsets = Default::default();
+        for window in 0..windows {
+            let bit = (window + 1) * width as usize - 1;
+            if window < short_windows {
+                self.offsets.1[bit / 64] |= 1 << (bit % 64);
+            }
+            if window + 1 < windows {
+                self.offsets.0[bit / 64] |= 1 << (bit % 64);
+            }
+        }
     }
 
     /// Adds `scalar * points[row]`; `scalar` is below l. All of these come before the first [`Terms::push_short`].
     pub(crate) fn push(&mut self, row: u32, scalar: &[u64; 4]) {
-        debug_assert_eq!(self.long, self.rows.len());
+        debug_assert_eq!(self.words[3].len(), self.names.len());
         // A window less for some widths, and no overflow digit.
         let (smaller, flip) = scalar::smaller(scalar);
-        self.rows.push(row);
-        self.scalars.push(smaller);
-        self.negative.push(flip);
-        self.long += 1;
+        self.names.push(2 * row + u32::from(flip));
+        let biased = scalar::add_words(smaller, self.offsets.0);
+        for (words, word) in self.words.iter_mut().zip(biased) {
+            words.push(word);
+        }
     }
 
     /// Adds `scalar * points[row]` (`-scalar * ..` with `negative`).
     pub(crate) fn push_short(&mut self, row: u32, scalar: u128, negative: bool) {
-        self.rows.push(row);
-        self.scalars.push([scalar as u64, (scalar >> 64) as u64, 0, 0]);
-        self.negative.push(negative);
+        self.names.push(2 * row + u32::from(negative));
+        let biased = scalar::add_words([scalar as u64, (scalar >> 64) as u64, 0], self.offsets.1);
+        for (words, word) in self.words.iter_mut().zip(biased) {
+            words.push(word);
+        }
     }
 
     /// The sum of all terms. The last of `points` must be the neutral element.
     pub(crate) fn evaluate(&mut self, kernels: &Kernels, points: &[NielsRow]) -> PointRow {
-        if self.rows.is_empty() {
-            return kernels.neutral();
-        }
         let neutral = kernels.neutral();
-        let short = self.rows.len() - self.long;
-        let width = width(kernels, self.long, short);
+        let part = self.part;
+        if part.windows == 0 {
+            return neutral;
+        }
         let lanes = kernels.lanes;
-        let windows =
-            if self.long > 0 { LONG_BITS.div_ceil(width) } else { SHORT_BITS.div_ceil(width) } as usize;
-        let short_windows = (SHORT_BITS.div_ceil(width) as usize).min(windows);
-        let buckets = 1_usize << (width - 1);
-        self.offset(width, windows, short_windows);
-        self.sums.resize(windows * lanes, PointRow::ZERO);
-        self.runs.resize(windows * lanes, PointRow::ZERO);
-        for window in 0..windows {
-            self.sort(neutral, width, window, windows, short_windows);
+        let buckets = 1_usize << (part.width - 1);
+        self.sums.resize(part.windows * lanes, PointRow::ZERO);
+        self.runs.resize(part.windows * lanes, PointRow::ZERO);
+        for window in 0..part.windows {
+            self.split(part, window);
+            self.sort(neutral, buckets);
             kernels.accumulate(points, &self.entries, &self.sorted, &mut self.buckets);
             for &(bucket, piece) in &self.pieces {
                 let sum = kernels.add(&self.buckets[bucket as usize], &self.buckets[piece as usize]);
@@ -94,61 +125,46 @@ impl Terms {
             let place = window * lanes..(window + 1) * lanes;
             kernels.reduce(&self.buckets[..buckets], &mut self.sums[place.clone()], &mut self.runs[place]);
         }
-        kernels.combine(&self.sums, &self.runs, buckets / lanes, width)
+        kernels.combine(&self.sums, &self.runs, buckets / lanes, part.width)
     }
 
-    /// Adds 2^(c-1) in every window but the top one: the digit of a window is then its bits less 2^(c-1), without
-    /// looking at the windows below.
-    fn offset(&mut self, width: u32, windows: usize, short_windows: usize) {
-        let pattern = |windows: usize| {
-            let mut out = [0_u64; 5];
-            for window in 0..windows - 1 {
-                let bit = window * width as usize + width as usize - 1;
-                out[bit / 64] |= 1 << (bit % 64);
-            }
-            out
-        };
-        let patterns = [pattern(windows), pattern(short_windows)];
-        for (at, scalar) in self.scalars.iter_mut().enumerate() {
-            let pattern = &patterns[usize::from(at >= self.long)];
-            let mut carry = false;
-            for word in 0..4 {
-                let (sum, first) = scalar[word].overflowing_add(pattern[word]);
-                let (sum, second) = sum.overflowing_add(u64::from(carry));
-                scalar[word] = sum;
-                carry = first | second;
-            }
-        }
-    }
-
-    /// Lists the points of every bucket of `window`, and the tasks that add them up, longest first.
-    fn sort(&mut self, neutral: PointRow, width: u32, window: usize, windows: usize, short_windows: usize) {
-        let buckets = 1_usize << (width - 1);
-        let terms = if window < short_windows { self.rows.len() } else { self.long };
-        let bit = window * width as usize;
+    /// The digits of `window`, 2^(c-1) too large each.
+    fn split(&mut self, part: Part, window: usize) {
+        let long = self.words[3].len();
+        let terms = if window < part.short_windows { self.names.len() } else { long };
+        let top = long > 0 && window + 1 == part.windows;
+        let bit = part.bit + window * part.width as usize;
         let (word, shift) = (bit / 64, bit % 64);
-        let straddles = shift + width as usize > 64 && word < 3;
-        let mask = (1_u64 << width) - 1;
-        self.counts.clear();
-        self.counts.resize(buckets + 1, 0);
+        // The top one has no bias yet, and nothing above it.
+        let (mask, add) =
+            if top { (u16::MAX, 1 << (part.width - 1)) } else { ((1_u16 << part.width) - 1, 0) };
+        let digits = self.words[word][..terms].iter();
         self.digits.clear();
-        for (part, top) in [(0..self.long.min(terms), windows), (self.long.min(terms)..terms, short_windows)]
-        {
-            let bias = if window + 1 == top { 0 } else { 1_i32 << (width - 1) };
-            for (scalar, negative) in self.scalars[part.clone()].iter().zip(&self.negative[part]) {
-                let bits = if straddles {
-                    scalar[word] >> shift | scalar[word + 1] << (64 - shift)
-                } else {
-                    scalar[word] >> shift
-                };
-                let digit = (bits & mask) as i32 - bias;
-                let digit = if *negative { -digit } else { digit };
-                self.counts[digit.unsigned_abs() as usize] += 1;
-                self.digits.push(digit as i16);
-            }
+        if shift + part.width as usize >= 64 && word < 3 {
+            let above = &self.words[word + 1][..terms];
+            let digits = digits.zip(above).map(|(word, above)| {
+                let bits = (word >> shift | above << (64 - shift)) as u16;
+                (bits & mask) + add
+            });
+            self.digits.extend(digits);
+        } else {
+            self.digits.extend(digits.map(|word| ((word >> shift) as u16 & mask) + add));
         }
-        // Where each bucket's list starts. Digit 0 has none.
-        let used = self.digits.len() - self.counts[0] as usize;
+    }
+
+    /// Lists the points of every bucket, and the tasks that add them up, longest first.
+    fn sort(&mut self, neutral: PointRow, buckets: usize) {
+        self.counts.clear();
+        self.counts.resize(2 * buckets + 1, 0);
+        // As slices, whose place and length no store inside the loops can change.
+        let (digits, counts) = (&self.digits[..], &mut self.counts[..]);
+        for &digit in digits {
+            counts[usize::from(digit)] += 1;
+        }
+        // Where each bucket's list starts, that of negative digits and behind it that of positive ones. Digit 0 has none:
+        // its points go to the end.
+        let used = digits.len() - counts[buckets] as usize;
+        counts[buckets] = used as u32;
         let limit = LIST_MIN.max((4 * used / buckets) as u32);
         self.tasks.clear();
         self.pieces.clear();
@@ -156,8 +172,9 @@ impl Terms {
         let mut extra = buckets as u32;
         self.buckets.resize(self.buckets.len().max(buckets), PointRow::ZERO);
         for bucket in 1..=buckets {
-            let count = self.counts[bucket];
-            self.counts[bucket] = start;
+            let negative = std::mem::replace(&mut counts[buckets - bucket], start);
+            let positive = std::mem::replace(&mut counts[buckets + bucket], start + negative);
+            let count = negative + positive;
             let out = bucket as u32 - 1;
             if count == 0 {
                 self.buckets[out as usize] = neutral;
@@ -179,28 +196,28 @@ impl Terms {
         if self.buckets.len() < extra as usize {
             self.buckets.resize(extra as usize, PointRow::ZERO);
         }
-        self.entries.clear();
-        self.entries.resize(used, 0);
-        for (&digit, row) in self.digits.iter().zip(&self.rows) {
-            if digit != 0 {
-                let slot = &mut self.counts[usize::from(digit.unsigned_abs())];
-                self.entries[*slot as usize] = 2 * row + u32::from(digit < 0);
-                *slot += 1;
-            }
+        self.entries.resize(digits.len(), 0);
+        let entries = &mut self.entries[..];
+        for (&digit, name) in digits.iter().zip(&self.names) {
+            let digit = usize::from(digit);
+            let place = counts[digit];
+            counts[digit] = place + 1;
+            entries[place as usize] = name ^ u32::from(digit < buckets);
         }
         self.order(limit);
     }
 
     /// `tasks` by falling length into `sorted`.
     fn order(&mut self, longest: u32) {
-        let mut places = vec![0_u32; longest as usize + 2];
+        let places = &mut self.places;
+        places.clear();
+        places.resize(longest as usize + 2, 0);
         for task in &self.tasks {
             places[(longest - task.length) as usize + 1] += 1;
         }
         for length in 1..places.len() {
             places[length] += places[length - 1];
         }
-        self.sorted.clear();
         self.sorted.resize(self.tasks.len(), Task::default());
         for task in &self.tasks {
             let place = &mut places[(longest - task.length) as usize];

@@ -58,12 +58,12 @@ fn multiply_add<const S: usize, const A: usize, const B: usize>(
     }
 }
 
-/// `a + b` or `a - b` over four words; the carry or borrow out is dropped (two's complement).
+/// `a + b`; the carry out is dropped (two's complement).
 #[inline(always)]
-fn add4(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
-    let mut out = [0; 4];
+pub(crate) fn add_words<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    let mut out = [0; N];
     let mut carry = false;
-    for word in 0..4 {
+    for word in 0..N {
         let (sum, first) = a[word].overflowing_add(b[word]);
         let (sum, second) = sum.overflowing_add(u64::from(carry));
         out[word] = sum;
@@ -72,6 +72,7 @@ fn add4(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
     out
 }
 
+/// `a - b` and whether it borrowed.
 #[inline(always)]
 fn sub4(a: [u64; 4], b: [u64; 4]) -> ([u64; 4], bool) {
     let mut out = [0; 4];
@@ -105,8 +106,8 @@ fn low<const X: usize>(x: &[u64; X]) -> [u64; 4] {
 /// `x` modulo l, for any 512-bit `x`.
 ///
 /// 2^252 = -c, so x = x0 - c x1; with y = c x1 < 2^385, y = y0 - c y1; with z = c y1 < 2^258, z = z0 - c z1. Hence
-/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive, and four conditional
-/// subtractions (one to spare) bring it below l.
+/// x = x0 - y0 + z0 - c z1, between -2^252 - 2^131 and 2^253; adding 2l makes it positive. Once more then: of
+/// q 2^252 + w with q at most 4 there stays w - q c, below l; where that is negative, adding l once is enough.
 #[inline(always)]
 pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     let x1: [u64; 5] = high(x);
@@ -119,19 +120,16 @@ pub(crate) fn reduce(x: &[u64; 8]) -> [u64; 4] {
     let mut w = [0; 4];
     multiply_add(&mut w, &z1, &C);
     const L2: [u64; 4] = [0xb024_c634_b9eb_a7da, 0x29bd_f3bd_45ef_39ac, 0, 0x2000_0000_0000_0000];
-    let mut sum = add4(low(x), L2);
+    let mut sum = add_words(low(x), L2);
     sum = sub4(sum, low(&y)).0;
-    sum = add4(sum, low(&z));
+    sum = add_words(sum, low(&z));
     sum = sub4(sum, w).0;
-    for _ in 0..4 {
-        let (less, borrow) = sub4(sum, L);
-        // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
-        let keep = black_box(0_u64.wrapping_sub(u64::from(borrow)));
-        for word in 0..4 {
-            sum[word] = (sum[word] & keep) | (less[word] & !keep);
-        }
-    }
-    sum
+    let mut multiple = [0; 4];
+    multiply_add(&mut multiple, &[sum[3] >> 60], &C);
+    let (least, borrow) = sub4(low(&sum), multiple);
+    // Hidden from the compiler, which otherwise sees two cases and jumps (`examples/constant_time.rs` found that).
+    let add = black_box(0_u64.wrapping_sub(u64::from(borrow)));
+    add_words(least, L.map(|word| word & add))
 }
 
 /// Whether `x` is below l.

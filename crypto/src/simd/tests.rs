@@ -103,6 +103,7 @@ fn decoding_matches_serial() {
                     assert_eq!(valid[row], wanted[row].is_some(), "{} {:x?}", kernels.name, part[row]);
                     if let Some(point) = wanted[row].filter(|_| length < 18) {
                         let mut terms = Terms::default();
+                        terms.begin(kernels, 0, 1);
                         terms.push_short(row as u32, 1, false);
                         let sum = terms.evaluate(kernels, &points);
                         let mut encoded = [[0; 32]];
@@ -167,7 +168,7 @@ fn multiscalar_multiplication_matches_serial() {
             let mut terms = Terms::default();
             // Once more with the same memory, to see that nothing is left over.
             for round in 0..2 {
-                terms.clear();
+                terms.begin(kernels, long, short);
                 let mut wanted = EdwardsPoint::identity();
                 for row in 0..long {
                     let scalar = match row {
@@ -280,6 +281,7 @@ fn the_neutral_element_and_all_torsion_is_recognised_and_nothing_else_is() {
         points[9] = *kernels.neutral_niels();
         for row in 0..9 {
             let mut terms = Terms::default();
+            terms.begin(kernels, 0, 1);
             terms.push_short(row, 1, false);
             let value = terms.evaluate(kernels, &points);
             assert_eq!(kernels.is_torsion(&value), row < 8, "{} {row}", kernels.name);
@@ -573,7 +575,7 @@ fn stage_times() {
             .map(|exponent| {
                 let size = 1 << exponent;
                 let cost = time(size, || {
-                    terms.clear();
+                    terms.begin(kernels, size, size);
                     for row in 0..size {
                         terms.push(row as u32, &words[row]);
                     }

@@ -299,7 +299,7 @@ impl Equation for Equations<'_> {
             scalar::add_product(&mut scratch.sums[key], scratch.z[row], &scratch.k[row]);
             scalar::add_product(&mut base, scratch.z[row], &scratch.s[row]);
         }
-        scratch.terms.clear();
+        scratch.terms.begin(self.kernels, 1 + scratch.touched.len(), rows.len());
         scratch.terms.push(BASE_ROW, &scalar::negate(&scalar::reduce_wide(&base)));
         for &key in &scratch.touched {
             scratch.seen[key as usize] = false;
