@@ -38,7 +38,6 @@ pub(crate) struct Kernels {
 
 struct Functions {
     decode: fn(&[[u8; 32]], &mut [NielsRow], &mut [bool]),
-    raise: fn(&[NielsRow], &mut [NielsRow]),
     sha512: fn(&[Parts<'_>], &mut [[u64; 8]]),
     accumulate: fn(&[NielsRow], &[u32], &[Task], &mut [PointRow]),
     reduce: fn(&[PointRow], &mut [PointRow], &mut [PointRow]),
@@ -84,12 +83,11 @@ macro_rules! kernel {
 macro_rules! instantiate {
     ($module:ident, $feature:literal, $field:ty, $check:ty, $words:ty, $words32:ty, $costs:expr) => {
         mod $module {
-            use super::super::{blake3, bucket, check, decode, fixed, raise, sha256, sha512, straus};
+            use super::super::{blake3, bucket, check, decode, fixed, sha256, sha512, straus};
             use super::*;
 
             kernel!($feature, decode(encodings: &[[u8; 32]], rows: &mut [NielsRow], valid: &mut [bool]),
                 decode::decode::<$field>(encodings, rows, valid));
-            kernel!($feature, raise(rows: &[NielsRow], out: &mut [NielsRow]), raise::raise::<$field>(rows, out));
             kernel!($feature, sha512(messages: &[Parts<'_>], out: &mut [[u64; 8]]),
                 sha512::hash::<$words>(messages, out));
             kernel!($feature,
@@ -124,7 +122,6 @@ macro_rules! instantiate {
 
             pub(super) const FUNCTIONS: Functions = Functions {
                 decode,
-                raise,
                 sha512,
                 accumulate,
                 reduce,
@@ -252,11 +249,6 @@ impl Kernels {
 
     pub(crate) fn decode(&self, encodings: &[[u8; 32]], rows: &mut [NielsRow], valid: &mut [bool]) {
         (self.functions.decode)(encodings, rows, valid);
-    }
-
-    /// 2^128 times each point.
-    pub(crate) fn raise(&self, rows: &[NielsRow], out: &mut [NielsRow]) {
-        (self.functions.raise)(rows, out);
     }
 
     pub(crate) fn sha512(&self, messages: &[Parts<'_>], out: &mut [[u64; 8]]) {

@@ -8,7 +8,6 @@
 //! | `scalar.rs`, `halve.rs` | integers modulo the group order; short halves of one |
 //! | `sha512.rs` | SHA-512 in lanes |
 //! | `bucket.rs`, `multiscalar.rs`, `check.rs` | sums of many points; single checks, one per lane |
-//! | `raise.rs` | 2^128 times a key, for keys used often |
 //! | `verify.rs` | columns to verdicts |
 //! | `fixed.rs`, `sign.rs` | multiples of B in constant time; signing and key expansion |
 //! | `blake3.rs`, `sha256.rs`, `hash.rs` | message ids and tree hashes, many at a time |
@@ -37,7 +36,6 @@ mod hash;
 mod lanes;
 mod multiscalar;
 mod point;
-mod raise;
 mod scalar;
 mod sha256;
 mod sha512;

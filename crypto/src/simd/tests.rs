@@ -116,33 +116,6 @@ fn decoding_matches_serial() {
     }
 }
 
-/// Points of every kind, those with a part of small order and encodings that are not canonical among them.
-#[test]
-fn raised_points_match_serial() {
-    let factor = Scalar::from(u128::MAX) + Scalar::ONE;
-    let mut encodings = encodings(40);
-    encodings.retain(|bytes| CompressedEdwardsY(*bytes).decompress().is_some());
-    for kernels in subjects() {
-        // One row, a few, and more than share an inversion.
-        for length in [1, 3, kernels.lanes, encodings.len().min(8 * kernels.lanes + 3)] {
-            let part = &encodings[encodings.len() - length..];
-            let mut points = vec![NielsRow::ZERO; length + 1];
-            let mut raised = points.clone();
-            kernels.decode(part, &mut points[..length], &mut vec![false; length]);
-            kernels.raise(&points[..length], &mut raised[..length]);
-            raised[length] = *kernels.neutral_niels();
-            for row in 0..length {
-                let mut terms = Terms::default();
-                terms.push_short(row as u32, 1, false);
-                let mut encoded = [[0; 32]];
-                kernels.encode(&[terms.evaluate(kernels, &raised)], &mut encoded);
-                let point = CompressedEdwardsY(part[row]).decompress().unwrap();
-                assert_eq!(encoded[0], (point * factor).compress().0, "{} row {row}", kernels.name);
-            }
-        }
-    }
-}
-
 /// Points with scalars 0, 1, l - 1, around l / 2 (where the sign flips), 2^252 and random; short ones 0, 1, 2^128 - 1;
 /// numbers of points that make every window width occur, equal points (their bucket meets itself), small orders.
 #[test]
@@ -509,8 +482,6 @@ fn stage_times() {
         let mut valid = vec![false; rows];
         let decode = time(rows, || kernels.decode(&bytes, &mut points[..rows], &mut valid));
         points[rows] = *kernels.neutral_niels();
-        let mut raised = vec![NielsRow::ZERO; rows];
-        let raise = time(rows, || kernels.raise(&points[..rows], &mut raised));
         let parts: Vec<_> = bytes.iter().map(|key| [&key[..], &key[..], &key[..]]).collect();
         let mut digests = vec![[0; 8]; rows];
         let sha = time(rows, || kernels.sha512(&parts, &mut digests));
@@ -588,7 +559,7 @@ fn stage_times() {
             })
             .collect();
         println!(
-            "{}: decode {decode:.0}/point, raise {raise:.0}/point, sha512 {sha:.1}, reduce {reduce_hash:.1}, product {product:.1}, \
+            "{}: decode {decode:.0}/point, sha512 {sha:.1}, reduce {reduce_hash:.1}, product {product:.1}, \
              bucket fill {fill:.2}/entry, bucket sum {sum:.1}/bucket, combine {combine:.0}, check {check:.0}/row, \
              groups side by side per row {}, base multiple {multiples:.0}, multiscalar per row {}",
             kernels.name,
