@@ -41,7 +41,7 @@ struct Functions {
     sha512: fn(&[Parts<'_>], &mut [[u64; 8]]),
     accumulate: fn(&[NielsRow], &[u32], &[Task], &mut [PointRow]),
     reduce: fn(&[PointRow], &mut [PointRow], &mut [PointRow]),
-    combine: fn(&[PointRow], &[PointRow], usize, u32) -> PointRow,
+    combine: fn(&[PointRow], &[PointRow], usize, u32, Option<&PointRow>) -> PointRow,
     add: fn(&PointRow, &PointRow, bool) -> PointRow,
     neutral: fn() -> PointRow,
     is_torsion: fn(&PointRow) -> bool,
@@ -95,8 +95,10 @@ macro_rules! instantiate {
                 bucket::accumulate::<$field>(points, entries, tasks, out));
             kernel!($feature, reduce(buckets: &[PointRow], sums: &mut [PointRow], runs: &mut [PointRow]),
                 bucket::reduce::<$field>(buckets, sums, runs));
-            kernel!($feature, combine(sums: &[PointRow], runs: &[PointRow], segment: usize, width: u32) -> PointRow,
-                bucket::combine::<$field>(sums, runs, segment, width));
+            kernel!($feature,
+                combine(sums: &[PointRow], runs: &[PointRow], segment: usize, width: u32,
+                    above: Option<&PointRow>) -> PointRow,
+                bucket::combine::<$field>(sums, runs, segment, width, above));
             kernel!($feature, add(a: &PointRow, b: &PointRow, negative: bool) -> PointRow,
                 bucket::add::<$field>(a, b, negative));
             kernel!($feature, neutral() -> PointRow, bucket::neutral::<$field>());
@@ -275,8 +277,9 @@ impl Kernels {
         runs: &[PointRow],
         segment: usize,
         width: u32,
+        above: Option<&PointRow>,
     ) -> PointRow {
-        (self.functions.combine)(sums, runs, segment, width)
+        (self.functions.combine)(sums, runs, segment, width, above)
     }
 
     pub(crate) fn add(&self, a: &PointRow, b: &PointRow) -> PointRow {

@@ -141,14 +141,15 @@ fn load_one<F: Field>(row: &PointRow) -> Point<F> {
     Point::load(&rows[..F::V::COUNT])
 }
 
-/// From all windows' segment sums (`lanes` rows a window, lowest window first) to `sum of 2^(width w) * window w`.
-/// `segment` buckets, a power of two, belong to one segment.
+/// From all windows' segment sums (`lanes` rows a window, lowest window first) to `sum of 2^(width w) * window w`, with
+/// `above` as one window more on top. `segment` buckets, a power of two, belong to one segment.
 #[inline(always)]
 pub(crate) fn combine<F: Field>(
     sums: &[PointRow],
     runs: &[PointRow],
     segment: usize,
     width: u32,
+    above: Option<&PointRow>,
 ) -> PointRow {
     let lanes = F::V::COUNT;
     let windows = sums.len() / lanes;
@@ -172,8 +173,9 @@ pub(crate) fn combine<F: Field>(
         }
         store(&sum.add(&weighted), &mut values[first..]);
     }
-    let mut total = load_one::<F>(&values[windows - 1]);
-    for value in values[..windows - 1].iter().rev() {
+    let mut rest = values[..windows].iter().rev();
+    let mut total = load_one::<F>(above.or_else(|| rest.next()).unwrap_or(&PointRow::ZERO));
+    for value in rest {
         total = total.double_times(width).add(&load_one(value));
     }
     first_lane(&total)

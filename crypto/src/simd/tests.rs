@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::backend::{self, Kernels};
 use super::hash::{Context, Hashes};
-use super::multiscalar::Terms;
+use super::multiscalar::{Terms, windows_alike, windows_of_two};
 use super::point::NielsRow;
 use super::sha512::Parts;
 use super::sign::SimdSigner;
@@ -128,9 +128,11 @@ fn multiscalar_multiplication_matches_serial() {
     for kernels in subjects() {
         let twin = kernels.name.starts_with("array");
         for (long, short) in
-            [(1, 0), (0, 1), (1, 1), (2, 3), (9, 8), (17, 30), (60, 60), (150, 200), (700, 900)]
+            [(0, 0), (1, 0), (0, 1), (1, 1), (2, 3), (9, 8), (17, 30), (60, 60), (150, 200), (700, 900)]
+                .into_iter()
+                .chain([(40, 0), (0, 70), (2, 110), (90, 1), (0, 600), (400, 0), (5, 1500), (600, 7)])
         {
-            if twin && long > 60 {
+            if twin && long + short > 120 {
                 continue;
             }
             let bytes: Vec<_> = (0..long + short).map(|at| good[(at * 7) % good.len()]).collect();
@@ -171,6 +173,60 @@ fn multiscalar_multiplication_matches_serial() {
                 // all that the cofactored equation asks for.
                 let got = serial::decode_point(&encoded[0]).unwrap().mul_by_cofactor();
                 assert_eq!(got, wanted.mul_by_cofactor(), "{} {long} {short}", kernels.name);
+            }
+        }
+    }
+}
+
+/// One width and any two, whatever the terms: only long ones, only short ones and both.
+#[test]
+fn windows_of_any_widths_give_the_same_sum() {
+    let mut next = stream(9);
+    let logs: Vec<_> = (0..30).map(|_| Scalar::from_bytes_mod_order(next())).collect();
+    let encodings: Vec<_> = logs.iter().map(|log| EdwardsPoint::mul_base(log).compress().0).collect();
+    let longest = Scalar::from(2_u64).invert() - Scalar::ONE;
+    for kernels in subjects() {
+        let width_max = if kernels.name.starts_with("array") { 7 } else { 14 };
+        let mut points = vec![NielsRow::ZERO; 31];
+        kernels.decode(&encodings, &mut points[..30], &mut [false; 30]);
+        points[30] = *kernels.neutral_niels();
+        let mut terms = Terms::default();
+        let mut check = |parts, long: usize, short: usize| {
+            terms.begin_with(parts);
+            let mut wanted = Scalar::ZERO;
+            for row in 0..long {
+                // The largest digit in the top window and those around it, of either sign.
+                let scalar = match row {
+                    0 => longest,
+                    1 => longest + Scalar::ONE,
+                    2 => -Scalar::ONE,
+                    _ => Scalar::from_bytes_mod_order(next()),
+                };
+                terms.push(row as u32, &scalar::words(scalar.as_bytes()));
+                wanted += scalar * logs[row];
+            }
+            for row in long..long + short {
+                let z = match row - long {
+                    0 => u128::MAX,
+                    1 => 0,
+                    _ => u128::from_le_bytes(*next().first_chunk().unwrap()),
+                };
+                terms.push_short(row as u32, z, row % 3 == 0);
+                let z = Scalar::from(z) * logs[row];
+                wanted += if row % 3 == 0 { -z } else { z };
+            }
+            let sum = terms.evaluate(kernels, &points);
+            let mut encoded = [[0; 32]];
+            kernels.encode(&[sum], &mut encoded);
+            let wanted = EdwardsPoint::mul_base(&wanted).compress().0;
+            assert_eq!(encoded[0], wanted, "{} {parts:?} {long} {short}", kernels.name);
+        };
+        for width in 4..=width_max {
+            for (long, short) in [(7, 0), (0, 9), (11, 19)] {
+                check(windows_alike(width, long, short), long, short);
+            }
+            for upper in 4..=width_max {
+                check(windows_of_two(width, upper), 11, 19);
             }
         }
     }
@@ -512,7 +568,7 @@ fn stage_times() {
             }
         });
         let combine = time(1, || {
-            kernels.combine(&sums, &runs, 1024 / lanes, 11);
+            kernels.combine(&sums, &runs, 1024 / lanes, 11, None);
         });
         let lanes = kernels.costs.lanes;
         let singles: Vec<_> = (0..lanes as u32)
