@@ -193,7 +193,14 @@ impl Terms {
         let used = digits.len() - counts[buckets] as usize;
         counts[buckets] = used as u32;
         let limit = LIST_MIN.max((4 * used / buckets) as u32);
-        self.tasks.clear();
+        // At most one for each bucket, and one for each time that a list reaches the limit.
+        self.tasks.resize(buckets + used / limit as usize, Task::default());
+        let tasks = &mut self.tasks[..];
+        let mut listed = 0;
+        let mut list = |start, length, out| {
+            tasks[listed] = Task { start, length, out };
+            listed += 1;
+        };
         self.pieces.clear();
         let mut start = 0;
         let mut extra = buckets as u32;
@@ -206,13 +213,13 @@ impl Terms {
             if count == 0 {
                 self.buckets[out as usize] = neutral;
             } else if count <= limit {
-                self.tasks.push(Task { start, length: count, out });
+                list(start, count, out);
             } else {
-                self.tasks.push(Task { start, length: limit, out });
+                list(start, limit, out);
                 let mut done = limit;
                 while done < count {
                     let length = limit.min(count - done);
-                    self.tasks.push(Task { start: start + done, length, out: extra });
+                    list(start + done, length, extra);
                     self.pieces.push((out, extra));
                     extra += 1;
                     done += length;
@@ -231,24 +238,25 @@ impl Terms {
             counts[digit] = place + 1;
             entries[place as usize] = name ^ u32::from(digit < buckets);
         }
+        self.tasks.truncate(listed);
         self.order(limit);
     }
 
     /// `tasks` by falling length into `sorted`.
     fn order(&mut self, longest: u32) {
-        let places = &mut self.places;
-        places.clear();
-        places.resize(longest as usize + 2, 0);
-        for task in &self.tasks {
+        self.places.clear();
+        self.places.resize(longest as usize + 2, 0);
+        self.sorted.resize(self.tasks.len(), Task::default());
+        let (tasks, places, sorted) = (&self.tasks[..], &mut self.places[..], &mut self.sorted[..]);
+        for task in tasks {
             places[(longest - task.length) as usize + 1] += 1;
         }
         for length in 1..places.len() {
             places[length] += places[length - 1];
         }
-        self.sorted.resize(self.tasks.len(), Task::default());
-        for task in &self.tasks {
+        for task in tasks {
             let place = &mut places[(longest - task.length) as usize];
-            self.sorted[*place as usize] = *task;
+            sorted[*place as usize] = *task;
             *place += 1;
         }
     }

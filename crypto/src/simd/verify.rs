@@ -27,7 +27,8 @@ use crate::coefficients::Coefficients;
 use crate::culprits::{self, Alarm, Equation, Share};
 use crate::{BatchVerifier, Columns, SerialBatch, serial};
 
-/// Keys a verifier keeps decoded unless told otherwise: 2^16 of 192 bytes with their keys and 12 for each set of four, 12.8 MB.
+/// Keys a verifier keeps decoded unless told otherwise: 2^16 of 192 bytes with their keys, and 12 for each set of four:
+/// 12.8 MB.
 pub const KEYS_CACHED: usize = 1 << 16;
 
 /// Keys kept for signatures that come in small batches, 200 bytes each: they come to a node with little to do.
