@@ -190,28 +190,28 @@ instantiate!(
 /// Nanoseconds a row, without what every row costs anyway (decoding, hashing): `stage_times` in `tests.rs` prints them.
 /// Measured on a Zen 4 core; only ratios matter, and only to choose between a test of a group and single checks.
 pub(crate) const COSTS_AVX2: Costs = Costs {
-    single: 15_500.0,
+    single: 14_000.0,
     group: [
-        211_000.0, 103_000.0, 54_900.0, 30_900.0, 19_000.0, 13_100.0, 9_200.0, 6_800.0, 5_650.0, 4_720.0,
-        4_170.0, 3_530.0, 3_300.0,
+        182_000.0, 93_000.0, 49_500.0, 27_800.0, 17_000.0, 11_700.0, 8_000.0, 5_900.0, 4_750.0, 3_980.0,
+        3_480.0, 3_020.0, 2_900.0,
     ],
     lanes: 4,
     group_rows_max: 4096,
-    lane_once: 11_800.0,
-    lane_row: 8_000.0,
+    lane_once: 13_300.0,
+    lane_row: 8_440.0,
     lane_rows_max: GROUP_ROWS_MAX,
 };
 
 pub(crate) const COSTS_AVX512: Costs = Costs {
-    single: 4_600.0,
+    single: 4_130.0,
     group: [
-        89_700.0, 45_900.0, 24_900.0, 13_900.0, 8_570.0, 5_390.0, 3_590.0, 2_460.0, 1_820.0, 1_560.0,
-        1_280.0, 1_100.0, 1_000.0,
+        82_000.0, 42_000.0, 22_600.0, 12_500.0, 7_400.0, 4_700.0, 2_970.0, 2_110.0, 1_550.0, 1_240.0,
+        1_060.0, 900.0, 810.0,
     ],
     lanes: 16,
     group_rows_max: 4096,
-    lane_once: 4_300.0,
-    lane_row: 2_600.0,
+    lane_once: 4_000.0,
+    lane_row: 2_350.0,
     lane_rows_max: GROUP_ROWS_MAX,
 };
 

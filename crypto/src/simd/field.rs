@@ -80,8 +80,8 @@ pub(crate) trait Field: Copy {
     fn square<A: Into<Self::Two>>(a: A) -> Self {
         Self::settle(Self::square_loose(a))
     }
-    /// Independent values, each squared `count` times, in turn, so that they fill each other's latencies.
-    fn square_group<const N: usize>(values: [Self; N], count: usize) -> [Self; N];
+    /// Squares independent values `count` times each, in turn, so that they fill each other's latencies.
+    fn square_group<const N: usize>(values: &mut [Self; N], count: usize);
 
     fn add<A: Into<Self::Loose>, B: Into<Self::Loose>>(a: A, b: B) -> Self::Two;
     fn sub<A: Into<Self::Loose>, B: Into<Self::Loose>>(a: A, b: B) -> Self::Three;
@@ -123,15 +123,7 @@ pub(crate) trait Field: Copy {
     }
 }
 
-#[inline(always)]
-fn mul_group<F: Field, const N: usize>(mut a: [F; N], b: [F; N]) -> [F; N] {
-    for i in 0..N {
-        a[i] = F::mul(a[i], b[i]);
-    }
-    a
-}
-
-/// A step of the chain: `powers[to] = powers[from]^(2^squares) * powers[by]`.
+/// A step of the chain: `powers[to] = powers[from]^(2^squares) * powers[by]`; `by` is not `to`.
 struct Step {
     from: usize,
     squares: usize,
@@ -174,9 +166,16 @@ const CHAIN: [Step; 10] = [
 #[inline(always)]
 fn power<F: Field, const N: usize>(x: [F; N], last: &Step) -> [F; N] {
     let mut powers = [x; 8];
-    powers[X_2] = F::square_group(x, 1);
+    F::square_group(&mut powers[X_2], 1);
     for step in CHAIN.iter().chain([last]) {
-        powers[step.to] = mul_group(F::square_group(powers[step.from], step.squares), powers[step.by]);
+        // In place: the values of a group are a kilobyte and more.
+        if step.to != step.from {
+            powers[step.to] = powers[step.from];
+        }
+        F::square_group(&mut powers[step.to], step.squares);
+        for i in 0..N {
+            powers[step.to][i] = F::mul(powers[step.to][i], powers[step.by][i]);
+        }
     }
     powers[ONES_40]
 }

@@ -297,13 +297,12 @@ impl<V: Lanes> Field for F26<V, 1> {
         a
     }
     #[inline(always)]
-    fn square_group<const N: usize>(mut values: [Self; N], count: usize) -> [Self; N] {
+    fn square_group<const N: usize>(values: &mut [Self; N], count: usize) {
         for _ in 0..count {
-            for value in &mut values {
+            for value in &mut *values {
                 *value = Self(V::square_26(&value.0));
             }
         }
-        values
     }
 
     #[inline(always)]

@@ -239,17 +239,16 @@ impl<V: Ifma> Field for F52<V> {
         clean(carry(a.0))
     }
     #[inline(always)]
-    fn square_group<const N: usize>(mut values: [Self; N], count: usize) -> [Self; N] {
+    fn square_group<const N: usize>(values: &mut [Self; N], count: usize) {
         for _ in 0..count {
-            for value in &mut values {
+            for value in &mut *values {
                 // Digits stay unmasked from one square to the next.
                 value.0 = carry(V::square_52(&value.0));
             }
         }
-        for value in &mut values {
+        for value in values {
             *value = clean(value.0);
         }
-        values
     }
 
     #[inline(always)]

@@ -61,10 +61,9 @@ pub(crate) trait Lanes: Copy {
     /// Lane by lane `mask ? a : b`.
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
 
-    /// Reads `COUNT` rows of `N` words and transposes them: lane i of element j is word j of row i. `N` is a
-    /// multiple of `COUNT`.
+    /// Reads `COUNT` rows of `N` words, a multiple of four, and transposes them: lane i of element j is word j of row i.
     fn load_rows<const N: usize>(rows: &[&[u64; N]]) -> [Self; N];
-    /// The inverse of [`Lanes::load_rows`].
+    /// The inverse of [`Lanes::load_rows`], for an `N` that is a multiple of `COUNT`.
     fn to_rows<const N: usize>(columns: &[Self; N], rows: &mut [[u64; N]]);
 
     /// Asks for a row to be brought into the first-level cache. Changes nothing but time.

@@ -550,7 +550,11 @@ fn stage_times() {
         let mut wide = [0; 7];
         let product = time(rows, || {
             for x in &words {
-                scalar::add_product(&mut wide, u128::from(x[0]) << 64 | u128::from(x[1]), x);
+                scalar::add_product(
+                    std::hint::black_box(&mut wide),
+                    u128::from(x[0]) << 64 | u128::from(x[1]),
+                    x,
+                );
             }
         });
         // 1024 lists of eight.
