@@ -46,6 +46,8 @@ struct Functions {
     neutral: fn() -> PointRow,
     is_torsion: fn(&PointRow) -> bool,
     check: fn(&[NielsRow], &BaseRows, &[Single]) -> u32,
+    /// The same for at most as many as one vector has lanes.
+    check_few: fn(&[NielsRow], &BaseRows, &[Single]) -> u32,
     clean_groups: fn(&[NielsRow], &BaseRows, &[Term], &[[u64; 4]], &mut Workspace) -> u32,
     multiples: fn(&BaseTables, &NielsRow, &[[u64; 4]], &mut [[u8; 32]]),
     blake3: fn(&[u32; 8], u32, &[&[u8]], &mut [[u8; 32]]),
@@ -105,6 +107,8 @@ macro_rules! instantiate {
             kernel!($feature, is_torsion(row: &PointRow) -> bool, bucket::is_torsion::<$field>(row));
             kernel!($feature, check(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32,
                 check::check::<$check>(points, base, singles));
+            kernel!($feature, check_few(points: &[NielsRow], base: &BaseRows, singles: &[Single]) -> u32,
+                check::check::<$field>(points, base, singles));
             kernel!($feature,
                 clean_groups(points: &[NielsRow], rows: &BaseRows, terms: &[Term], base: &[[u64; 4]],
                     workspace: &mut Workspace) -> u32,
@@ -132,6 +136,7 @@ macro_rules! instantiate {
                 neutral,
                 is_torsion,
                 check,
+                check_few,
                 clean_groups,
                 multiples,
                 blake3,
@@ -295,7 +300,8 @@ impl Kernels {
     }
 
     pub(crate) fn check(&self, points: &[NielsRow], singles: &[Single]) -> u32 {
-        (self.functions.check)(points, &self.tables().base, singles)
+        let check = if singles.len() <= self.lanes { self.functions.check_few } else { self.functions.check };
+        check(points, &self.tables().base, singles)
     }
 
     /// [`super::straus::clean_groups`].
@@ -370,11 +376,11 @@ impl Tables {
     }
 }
 
-// Four lanes of 32-bit products beat curve25519-dalek's AVX2 code from about fifty rows on; eight of IFMA from two on.
+// Four lanes of 32-bit products beat curve25519-dalek's AVX2 code from about fifty rows on; eight of IFMA from three on.
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = Kernels::new("avx2", 4, COSTS_AVX2, 48, kernels_avx2::FUNCTIONS);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::new("avx512", 8, COSTS_AVX512, 1, kernels_avx512::FUNCTIONS);
+static AVX512: Kernels = Kernels::new("avx512", 8, COSTS_AVX512, 2, kernels_avx512::FUNCTIONS);
 
 /// Names of all vector backends this build contains, detected or not, the fastest last.
 pub const NAMES: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512"] } else { &[] };

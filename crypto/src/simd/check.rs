@@ -82,6 +82,9 @@ pub(crate) fn check<F: Field>(points: &[NielsRow], base: &BaseRows, singles: &[S
     if lanes <= 4 {
         let [a, b, c, d, ..] = challenges;
         halves[..4].copy_from_slice(&halve_all(&[a, b, c, d]));
+    } else if lanes <= 8 {
+        let [a, b, c, d, e, f, g, h, ..] = challenges;
+        halves[..8].copy_from_slice(&halve_all(&[a, b, c, d, e, f, g, h]));
     } else {
         halves = halve_all(&challenges);
     }

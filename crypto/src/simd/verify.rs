@@ -8,7 +8,7 @@
 //!    one scalar per distinct key, one for B, the coefficient itself for R. Small groups are tested one per lane, and rows
 //!    checked one per lane, where that pays better. Decoded points, k and z stay the same throughout.
 //!
-//! A single row (with AVX2, some dozens) goes to the serial batch verifier: a vector with few lanes in use is slower.
+//! One row or two (with AVX2, some dozens) go to the serial batch verifier: a vector with few lanes in use is slower.
 //!
 //! All working memory is kept from batch to batch in a pool, as many sets as threads ever verified at once: about
 //! 2.6 MB each for batches of 4096, and 0.9 MB more once small groups were tested.
