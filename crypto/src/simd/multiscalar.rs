@@ -12,6 +12,7 @@
 
 use super::backend::Kernels;
 use super::bucket::Task;
+use super::decode::LANES_MAX;
 use super::point::{NielsRow, PointRow};
 use super::scalar;
 
@@ -25,6 +26,16 @@ const LONG_BITS: u32 = 252;
 const LONG_TOP: usize = LONG_BITS as usize - 1;
 /// Bits of a coefficient and a carry. No width divides it, so the highest window has a bit to spare.
 const SHORT_BITS: u32 = 129;
+// A width that divides the short scalars' bits would lose the carry of their highest window; a window has a bucket for each lane at
+// least, and its biased digits fit 16 bits.
+const _: () = {
+    let mut width = WIDTH_MIN;
+    while width <= WIDTH_MAX {
+        assert!(!SHORT_BITS.is_multiple_of(width));
+        width += 1;
+    }
+    assert!(1 << (WIDTH_MIN - 1) >= LANES_MAX && 1 << WIDTH_MAX <= u16::MAX as u32);
+};
 /// Lists longer than this are cut, so that a window with few digits in use (the top one) still fills all lanes.
 const LIST_MIN: u32 = 24;
 
@@ -120,6 +131,12 @@ impl Terms {
 
     /// The sum of all terms. The last of `points` must be the neutral element.
     pub(crate) fn evaluate(&mut self, kernels: &Kernels, points: &[NielsRow]) -> PointRow {
+        // What was not planned for would be left out, and a sum of nothing is neutral.
+        let long = self.words[3].len();
+        let reaches = self.parts.iter().any(|part| part.windows > 0 && part.end() >= LONG_BITS as usize);
+        assert!(long == 0 || reaches, "no windows for long scalars");
+        let lower = self.parts.iter().any(|part| part.short_windows > 0);
+        assert!(long == self.names.len() || lower, "no windows for short scalars");
         let mut total = None;
         for part in self.parts {
             if part.windows > 0 {

@@ -479,6 +479,32 @@ fn a_bad_row_is_found_at_every_lane_position_by_the_twins_too() {
     }
 }
 
+/// Batches that fill part of a vector, one vector, and a little more.
+#[test]
+fn small_batches_get_exact_verdicts_by_the_twins_too() {
+    for rows in 1..=9 {
+        let clean = signed(rows, rows);
+        for kernels in subjects() {
+            let verifier = SimdBatch::with_kernels(kernels, 0);
+            let step = if kernels.name.starts_with("array") { 3 } else { 1 };
+            // The last is nobody's row.
+            for bad in (rows % step..=rows).step_by(step) {
+                let mut signatures = clean.signatures.clone();
+                if let Some(signature) = signatures.get_mut(bad) {
+                    signature[33] ^= 1;
+                }
+                let messages = Messages::Ids(&clean.ids);
+                let mut verdicts = vec![false; rows];
+                let columns = Columns { keys: &clean.keys, messages, signatures: &signatures };
+                verifier.verify(&columns, &mut verdicts);
+                for (row, verdict) in verdicts.iter().enumerate() {
+                    assert_eq!(*verdict, row != bad, "{} row {row} of {rows}, {bad} bad", kernels.name);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn any_share_of_bad_rows_gets_exact_verdicts_with_and_without_a_cache() {
     let clean = signed(600, 100);
