@@ -3,8 +3,7 @@
 //!
 //! Why 2^52 and not the usual 2^51: the high half of a product then has exactly the weight of the next limb (no
 //! doubling), and since the instruction reads only the low 52 bits of an operand, a value needs no masks before it
-//! is multiplied, only carries. The price is that a sum must be carried before it can be an operand (four shifts and
-//! four additions); counted in instructions the whole mixed addition is about 17 % shorter.
+//! is multiplied, only carries. The price is that a sum must be carried before it can be an operand (eleven instructions, see below).
 //!
 //! # Bounds
 //!

@@ -110,7 +110,7 @@ impl Terms {
 
     /// Adds `scalar * points[row]`; `scalar` is below l. All of these come before the first [`Terms::push_short`].
     pub(crate) fn push(&mut self, row: u32, scalar: &[u64; 4]) {
-        debug_assert_eq!(self.words[3].len(), self.names.len());
+        assert_eq!(self.words[3].len(), self.names.len(), "long scalars come before short ones");
         // A window less for some widths, and no overflow digit.
         let (smaller, flip) = scalar::smaller(scalar);
         self.names.push(2 * row + u32::from(flip));

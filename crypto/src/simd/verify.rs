@@ -11,7 +11,7 @@
 //! One row or two (with AVX2, some dozens) go to the serial batch verifier: a vector with few lanes in use is slower.
 //!
 //! All working memory is kept from batch to batch in a pool, as many sets as threads ever verified at once: about
-//! 2.6 MB each for batches of 4096, and 0.9 MB more once small groups were tested.
+//! 3.1 MB each for batches of 4096, and 0.9 MB more once small groups were tested.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ use crate::{BatchVerifier, Columns, SerialBatch, serial};
 /// 12.8 MB.
 pub const KEYS_CACHED: usize = 1 << 16;
 
-/// Keys kept for signatures that come in small batches, 200 bytes each: they come to a node with little to do.
+/// Keys kept for signatures that come in small batches, 203 bytes each: they come to a node with little to do.
 const SMALL_KEYS_CACHED: usize = 1 << 12;
 
 /// From this many keys on, all shards of the cache are locked once instead of one for each key.
